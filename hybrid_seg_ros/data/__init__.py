@@ -1,0 +1,1 @@
+"""Datasets, one file each, augmentation, and the labels that the policy network learns from."""

@@ -1,0 +1,1 @@
+"""From an RGB array to a Segmentation: preprocess, backend, postprocess."""

@@ -1,0 +1,305 @@
+"""ModelSpec: everything that defines a model but its numbers; read from models/*.yaml."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping, Optional, Union
+
+import yaml
+
+from hybrid_seg_ros.label_space import LabelSpace
+
+STEMS = ('patch', 'shared_trunk')
+POLICIES = ('none', 'efficientnet_lite0')
+HEADS = ('atm', 'segvit_atm', 'segvit_atm_v2', 'linear', 'mask_transformer')
+AUXILIARY_HEADS = ('atm',)
+TRUNK_CONVENTIONS = ('tensorflow', 'timm')
+RESIZE_MODES = ('letterbox', 'stretch')
+PAPER_VARIANTS = ('dense', 'cts', 'dtop@6+8', 'dtop@8', 'hybrid@6+8', 'hybrid@8')
+
+Keep = Union[int, float]
+
+
+class ModelSpecError(ValueError):
+    """A model specification that cannot be used; the message names the file, the field and the legal values."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the paper's table: does it merge tokens (CTS), and after which 1-based layers does it prune (DToP)."""
+
+    merges: bool = False
+    prune_layers: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> 'Variant':
+        """Read `dense`, `cts`, `dtop@8`, `dtop@6+8`, `hybrid@8`, `hybrid@6+8` (any ascending layers are legal)."""
+        match = re.fullmatch(r'(dense|cts)|(dtop|hybrid)@(\d+(?:\+\d+)*)', str(text))
+        if match is None:
+            raise ModelSpecError(f'unknown variant {text!r}; legal are {", ".join(PAPER_VARIANTS)}')
+        if match[1]:
+            return cls(merges=match[1] == 'cts')
+        layers = tuple(int(layer) for layer in match[3].split('+'))
+        if layers != tuple(sorted(set(layers))) or layers[0] < 1:
+            raise ModelSpecError(f'variant {text!r}: expected ascending 1-based layers, as in hybrid@6+8')
+        return cls(merges=match[2] == 'hybrid', prune_layers=layers)
+
+    def __str__(self) -> str:
+        if not self.prune_layers:
+            return 'cts' if self.merges else 'dense'
+        return ('hybrid' if self.merges else 'dtop') + '@' + '+'.join(str(layer) for layer in self.prune_layers)
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """How many tokens merging and pruning leave.
+
+    `merged_windows`: number (int) or share (float in [0, 1]) of windows that share a token. `keep`: if given, pruning
+    keeps this count (int) or fraction (float in (0, 1]) of the tokens that enter each pruning layer, the least
+    confident; one value for all layers or one per layer. If not given, tokens whose confidence passes `threshold`
+    leave, except the `keep_per_class` most confident of each class (DToP, k = 5).
+    """
+
+    merged_windows: Keep = 103 / 256
+    threshold: float = 0.9
+    keep_per_class: int = 5
+    keep: Optional[tuple[Keep, ...]] = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.keep, (int, float)):
+            object.__setattr__(self, 'keep', (self.keep,))
+        elif self.keep is not None:
+            object.__setattr__(self, 'keep', tuple(self.keep))
+        if not _is_count_or_share(self.merged_windows, low=0):
+            raise ModelSpecError(f'merged_windows: expected a count >= 0 or a share in [0, 1], got {self.merged_windows!r}')
+        if not 0.0 < float(self.threshold) <= 1.0:
+            raise ModelSpecError(f'threshold: expected a number in (0, 1], got {self.threshold!r}')
+        if isinstance(self.keep_per_class, bool) or not isinstance(self.keep_per_class, int) or self.keep_per_class < 0:
+            raise ModelSpecError(f'keep_per_class: expected a count >= 0, got {self.keep_per_class!r}')
+        for keep in self.keep or ():
+            if not _is_count_or_share(keep, low=1) or keep == 0:
+                raise ModelSpecError(f'keep: expected a count >= 1 or a fraction in (0, 1], got {keep!r}')
+
+    def keep_at(self, stage: int) -> Optional[Keep]:
+        """Return the count or fraction kept at the `stage`-th pruning layer (0-based); None = by threshold."""
+        if self.keep is None:
+            return None
+        if len(self.keep) == 1:
+            return self.keep[0]
+        if stage >= len(self.keep):
+            raise ModelSpecError(f'keep: {len(self.keep)} values for at least {stage + 1} pruning layers')
+        return self.keep[stage]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A plain ViT: width, depth, heads, patch side in pixels, and the conventions of where its weights come from."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    patch_size: int = 16
+    layer_norm_eps: float = 1e-6
+    class_token: bool = False
+    final_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.embed_dim, self.depth, self.num_heads, self.patch_size) < 1 or self.embed_dim % self.num_heads:
+            raise ModelSpecError(f'backbone: expected sizes >= 1 and embed_dim divisible by num_heads, got {self}')
+
+
+BACKBONES: dict[str, Backbone] = {
+    'vit_tiny': Backbone(192, 12, 3),
+    'vit_small': Backbone(384, 12, 6),
+    'vit_base': Backbone(768, 12, 12),
+    'vit_large': Backbone(1024, 24, 16),
+}
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Shape of the heads: `dim` channels (None: half the backbone's), `layers` per decoder, attention heads."""
+
+    dim: Optional[int] = None
+    layers: int = 3
+    num_heads: int = 6
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model: architecture, classes, input, default variant and token budget, and its weight file.
+
+    `mean` and `std` are RGB in 0-255. `input_size_hw` is what whole-frame inference feeds the network. `weights` is
+    a path relative to the spec's own file; `sha256` is that of the weight file.
+    """
+
+    name: str
+    backbone: Backbone
+    classes: LabelSpace
+    input_size_hw: tuple[int, int] = (512, 512)
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    resize: str = 'letterbox'
+    stem: str = 'patch'
+    policy: str = 'efficientnet_lite0'
+    trunk_convention: str = 'tensorflow'
+    head: str = 'atm'
+    decoder: Decoder = field(default_factory=Decoder)
+    auxiliary_head: str = 'atm'
+    auxiliary_layers: tuple[int, ...] = (6, 8)
+    variant: Variant = field(default_factory=Variant)
+    budget: TokenBudget = field(default_factory=TokenBudget)
+    weights: Optional[str] = None
+    sha256: Optional[str] = None
+    folder: Path = field(default=Path('.'), compare=False)
+
+    def __post_init__(self) -> None:
+        for name, legal in (
+            ('stem', STEMS), ('policy', POLICIES), ('head', HEADS), ('auxiliary_head', AUXILIARY_HEADS),
+            ('trunk_convention', TRUNK_CONVENTIONS), ('resize', RESIZE_MODES),
+        ):  # fmt: skip
+            if getattr(self, name) not in legal:
+                raise ModelSpecError(f'{name}: unknown value {getattr(self, name)!r}; legal are {", ".join(legal)}')
+        for name in ('input_size_hw', 'mean', 'std', 'auxiliary_layers'):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.input_size_hw) != 2 or min(self.input_size_hw) < self.backbone.patch_size:
+            raise ModelSpecError(f'input_size_hw: expected [height, width] of at least a patch, got {self.input_size_hw}')
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ModelSpecError(f'mean, std: expected three numbers each, std > 0, got {self.mean}, {self.std}')
+        if self.auxiliary_layers != tuple(sorted(set(self.auxiliary_layers))) or any(
+            not 1 <= layer < self.backbone.depth for layer in self.auxiliary_layers
+        ):
+            raise ModelSpecError(
+                f'auxiliary_layers: expected ascending layers 1 to {self.backbone.depth - 1}, got {self.auxiliary_layers}'
+            )
+        self.check_variant(self.variant)
+
+    @property
+    def decoder_dim(self) -> int:
+        """Channels of the ATM decoders."""
+        return self.decoder.dim or self.backbone.embed_dim // 2
+
+    @property
+    def weights_path(self) -> Optional[Path]:
+        """Absolute or spec-relative path of the weight file; None where the spec names none."""
+        return None if self.weights is None else self.folder / self.weights
+
+    def legal_variants(self) -> tuple[str, ...]:
+        """List the variants of the paper's table that this model can run."""
+        return tuple(name for name in PAPER_VARIANTS if not self._variant_problem(Variant.parse(name)))
+
+    def check_variant(self, variant: Variant) -> None:
+        """Raise ModelSpecError if this model cannot run `variant`."""
+        problem = self._variant_problem(variant)
+        if problem:
+            raise ModelSpecError(
+                f'variant {variant}: {problem}; legal for {self.name} are {", ".join(self.legal_variants())}'
+            )
+
+    def _variant_problem(self, variant: Variant) -> Optional[str]:
+        if variant.merges and self.policy == 'none':
+            return 'the model has no policy network to choose the windows to merge'
+        missing = [layer for layer in variant.prune_layers if layer not in self.auxiliary_layers]
+        if missing:
+            return f'no auxiliary head after layer {missing[0]} (there is one after {list(self.auxiliary_layers)})'
+        if variant.prune_layers and self.head != 'atm':
+            return f'head {self.head!r} cannot write pruned tokens back'
+        if variant.prune_layers and self.backbone.class_token:
+            return 'pruning needs a backbone without class token'
+        return None
+
+    @classmethod
+    def load(cls, path: Union[str, Path]) -> 'ModelSpec':
+        """Read a spec from a YAML file. Raises ModelSpecError (file and field named) or FileNotFoundError."""
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f'model spec {path}: no such file')
+        try:
+            content = yaml.safe_load(path.read_text(encoding='utf-8'))
+            return cls.from_dict(content, folder=path.parent)
+        except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError) as error:
+            raise ModelSpecError(f'model spec {path}: {error}') from error
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], folder: Path = Path('.')) -> 'ModelSpec':
+        """Build from the content of a YAML file; unknown keys are errors."""
+        if not isinstance(content, Mapping):
+            raise ModelSpecError(f'expected a mapping, got {type(content).__name__}')
+        fields = _known(cls, content, exclude=('folder',))
+        for required in ('name', 'backbone', 'classes'):
+            if required not in fields:
+                raise ModelSpecError(f'{required}: missing')
+        fields['backbone'] = _backbone(fields['backbone'])
+        fields['classes'] = LabelSpace.from_entries(fields['classes'])
+        if 'decoder' in fields:
+            fields['decoder'] = Decoder(**_known(Decoder, fields['decoder']))
+        if 'variant' in fields:
+            fields['variant'] = Variant.parse(fields['variant'])
+        if 'budget' in fields:
+            fields['budget'] = TokenBudget(**_known(TokenBudget, fields['budget']))
+        return cls(**fields, folder=folder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain YAML types; `from_dict` reads it back to an equal spec."""
+        content = dataclasses.asdict(self)
+        del content['folder']
+        content.update(variant=str(self.variant), classes=self.classes.to_entries())
+        return _plain({key: value for key, value in content.items() if value is not None})
+
+    def save(self, path: Union[str, Path]) -> None:
+        """Write the spec as YAML, whole or not at all."""
+        path = Path(path)
+        partial = path.with_name(path.name + '.partial')
+        partial.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None), encoding='utf-8')
+        partial.replace(path)
+
+
+def sha256_of(path: Union[str, Path]) -> str:
+    """Return the hex sha256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as stream:
+        for block in iter(lambda: stream.read(1 << 20), b''):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _backbone(value: Any) -> Backbone:
+    """Read `vit_tiny`, or a mapping of sizes, which may start from a preset: `{preset: vit_tiny, final_norm: true}`."""
+    if isinstance(value, str):
+        value = {'preset': value}
+    if not isinstance(value, Mapping):
+        raise ModelSpecError(f'backbone: expected a name or a mapping, got {value!r}')
+    value = dict(value)
+    preset = value.pop('preset', None)
+    fields = _known(Backbone, value)
+    if preset is None:
+        return Backbone(**fields)
+    if preset not in BACKBONES:
+        raise ModelSpecError(f'backbone: unknown name {preset!r}; legal are {", ".join(BACKBONES)}')
+    return dataclasses.replace(BACKBONES[preset], **fields)
+
+
+def _known(cls: type, content: Mapping[str, Any], exclude: tuple[str, ...] = ()) -> dict[str, Any]:
+    legal = [f.name for f in dataclasses.fields(cls) if f.name not in exclude]
+    unknown = sorted(set(content) - set(legal))
+    if unknown:
+        raise ModelSpecError(f'unknown keys {unknown} for {cls.__name__}; legal are {", ".join(legal)}')
+    return dict(content)
+
+
+def _is_count_or_share(value: Any, low: int) -> bool:
+    if isinstance(value, bool):
+        return False
+    return (isinstance(value, int) and value >= low) or (isinstance(value, float) and 0.0 <= value <= 1.0)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

