@@ -15,6 +15,10 @@ class TokenReport:
     shares a token with: 1 is a token of its own, 2 a merged 2x2 window. `pruned_after_layer` (gh, gw) uint8 is the
     1-based layer after which the cell's token left the encoder, 0 if it went through to the end. `kept` lists
     (layer, tokens that went on after it) for each pruning layer, in order.
+
+    `areas` says where the grid lies on the image: (top, left, height, width) in image pixels, which reaches past the
+    image where the network's input is padded. With a sliding window there is one area per crop, and the crops'
+    grids are stacked from top to bottom. Empty = the grid covers exactly the image.
     """
 
     grid_hw: tuple[int, int]
@@ -22,6 +26,7 @@ class TokenReport:
     pruned_after_layer: np.ndarray
     entering: int
     kept: tuple[tuple[int, int], ...] = ()
+    areas: tuple[tuple[float, float, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ('window_size', 'pruned_after_layer'):

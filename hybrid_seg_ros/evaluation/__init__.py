@@ -1,0 +1,1 @@
+"""Metrics, FLOP counts, and the evaluation of a model on a dataset."""

@@ -1,0 +1,49 @@
+"""What every backend offers: network input in, class scores on the patch grid and token report out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Protocol
+
+import numpy as np
+
+from hybrid_seg_ros.model_spec import TokenBudget, Variant
+from hybrid_seg_ros.segmentation import TokenReport
+
+
+@dataclass(frozen=True)
+class GridPrediction:
+    """Class scores of one image on the patch grid.
+
+    `scores` (S, gh, gw) float32; `kind` as in SegmenterOutput: 'probability', 'logits' or 'mask_logits', the last
+    with `class_mix` (classes, S) float32. One cell stands for `patch_size` pixels of the network's input.
+    """
+
+    scores: np.ndarray
+    kind: str
+    tokens: TokenReport
+    patch_size: int
+    class_mix: Optional[np.ndarray] = None
+
+    def __post_init__(self) -> None:
+        if self.scores.ndim != 3 or self.scores.dtype != np.float32:
+            raise ValueError(f'scores: expected (S, gh, gw) float32, got {self.scores.shape} {self.scores.dtype}')
+        if self.kind not in ('probability', 'logits', 'mask_logits'):
+            raise ValueError(f'unknown kind {self.kind!r}; legal are probability, logits, mask_logits')
+        if (self.kind == 'mask_logits') != (self.class_mix is not None):
+            raise ValueError(f'class_mix goes with kind mask_logits, got kind {self.kind!r}')
+
+
+class Backend(Protocol):
+    """Runs a network. `infer` may be called from one thread at a time."""
+
+    device_name: str
+
+    def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
+        """Run once on an empty image, so that the first real one is not slow."""
+
+    def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
+        """Segment RGB images (B, H, W, 3) uint8 at the network's size; one prediction per image."""
+
+    def close(self) -> None:
+        """Free the device; `infer` must not be called any more."""

@@ -1,0 +1,88 @@
+"""PyTorch backend: CPU in float32 or bfloat16, CUDA in float32, float16 or bfloat16."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hybrid_seg_ros.inference.backends.base import GridPrediction
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
+from hybrid_seg_ros.segmentation import TokenReport
+
+_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+
+class TorchBackend:
+    """Runs a HybridSegmenter as it is."""
+
+    def __init__(self, model: HybridSegmenter, device: torch.device, precision: str = 'float32') -> None:
+        self._dtype = _DTYPES[precision]
+        self._device = device
+        self._model = model.to(device=device, dtype=self._dtype).eval()
+        self.device_name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
+
+    @classmethod
+    def load(cls, spec: ModelSpec, device: str, precision: str) -> 'TorchBackend':
+        """Load the weights of `spec`. Raises ValueError for a device or precision that cannot be had."""
+        return cls(load_model(spec), _device(device, precision), precision)
+
+    def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
+        """Run once on a grey image."""
+        self.infer(np.full((1, *size_hw, 3), 128, np.uint8), variant, budget)
+
+    @torch.inference_mode()
+    def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
+        """Segment RGB images (B, H, W, 3) uint8."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(f'expected RGB images (B, H, W, 3) uint8, got {images.shape} {images.dtype}')
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+        output = self._model(self._model.normalize(pixels), variant, budget)
+        return predictions(output, variant, self._model.spec.backbone.patch_size)
+
+    def close(self) -> None:
+        """Free the weights."""
+        self._model = None
+        if self._device.type == 'cuda':
+            torch.cuda.empty_cache()
+
+
+def predictions(output: SegmenterOutput, variant: Variant, patch_size: int) -> list[GridPrediction]:
+    """Split a batch's output into one GridPrediction per image, as NumPy arrays."""
+    layout, grid_hw = output.layout, output.layout.grid_hw
+    by_cell = torch.stack([layout.window_sizes().to(torch.int64), output.pruned_after_layer], 2)
+    by_cell = layout.unmerge(by_cell).unflatten(1, grid_hw).to(torch.uint8).cpu().numpy()  # (B, gh, gw, 2)
+    scores = output.scores.float().cpu().numpy()
+    mixes = None if output.class_mix is None else output.class_mix.float().transpose(1, 2).cpu().numpy()
+    kept = [(s.layer, s.alive.counts().tolist()) for s in output.stages if s.layer in variant.prune_layers]
+    return [
+        GridPrediction(
+            scores=scores[index],
+            kind=output.kind,
+            tokens=TokenReport(
+                grid_hw,
+                np.ascontiguousarray(by_cell[index, :, :, 0]),
+                np.ascontiguousarray(by_cell[index, :, :, 1]),
+                layout.num_tokens,
+                tuple((layer, counts[index]) for layer, counts in kept),
+            ),
+            patch_size=patch_size,
+            class_mix=None if mixes is None else mixes[index],
+        )
+        for index in range(len(scores))
+    ]
+
+
+def _device(name: str, precision: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'unknown device {name!r}; legal are cpu, cuda, cuda:N') from error
+    if device.type not in ('cpu', 'cuda'):
+        raise ValueError(f'unknown device {name!r}; legal are cpu, cuda, cuda:N')
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'device {name!r}: this PyTorch ({torch.__version__}) sees no CUDA device')
+    if device.type == 'cpu' and precision == 'float16':
+        raise ValueError('precision float16 needs a CUDA device; legal on cpu are float32, bfloat16')
+    return device

@@ -1,0 +1,128 @@
+"""SegmentationPipeline: an RGB image in, a Segmentation out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Optional, Sequence, Union
+
+import numpy as np
+
+from hybrid_seg_ros.inference.backends import Backend, create_backend
+from hybrid_seg_ros.inference.postprocess import postprocess
+from hybrid_seg_ros.inference.preprocess import check_image, fit_geometry, preprocess
+from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.segmentation import Segmentation, StageTimings
+
+OUTPUT_SIZES = ('image', 'network')
+
+
+class SegmentationPipeline:
+    """Whole-frame segmentation in three timed steps: preprocess, backend, postprocess.
+
+    Call it from one thread at a time; `set_operating_point` may be called from another.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, backend: Backend, backend_name: str, precision: str,
+        variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None, output_size: str = 'image',
+    ) -> None:  # fmt: skip
+        if output_size not in OUTPUT_SIZES:
+            raise ValueError(f'unknown output_size {output_size!r}; legal are {", ".join(OUTPUT_SIZES)}')
+        self.spec = spec
+        self.backend_name, self.precision = backend_name, precision
+        self._backend = backend
+        self._output_size = output_size
+        self._operating_point = (spec.variant, spec.budget)
+        self.set_operating_point(variant, budget)
+
+    @property
+    def device_name(self) -> str:
+        """Device that the backend runs on, for people to read."""
+        return self._backend.device_name
+
+    @property
+    def variant(self) -> Variant:
+        """Which tokens merge and leave early."""
+        return self._operating_point[0]
+
+    @property
+    def budget(self) -> TokenBudget:
+        """How many tokens merging and pruning leave."""
+        return self._operating_point[1]
+
+    def set_operating_point(self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None) -> None:
+        """Change variant or budget; takes effect at the next image. Raises ModelSpecError, changing nothing."""
+        variant, budget = variant or self.variant, budget or self.budget
+        self.spec.check_variant(variant)
+        for stage in range(len(variant.prune_layers)):
+            budget.keep_at(stage)
+        self._operating_point = (variant, budget)  # one assignment, so that a running image sees both or neither
+
+    def output_size_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the size of the label map of an image of `image_hw`.
+
+        'image': that of the image; 'network': that of the image inside the network, where this is smaller.
+        """
+        content_hw = fit_geometry(image_hw, self.spec).content_hw
+        if self._output_size == 'image' or content_hw[0] >= image_hw[0] or content_hw[1] >= image_hw[1]:
+            return (image_hw[0], image_hw[1])
+        return content_hw
+
+    def __call__(self, image: np.ndarray) -> Segmentation:
+        """Segment an RGB image (H, W, 3) uint8. Raises ValueError for anything else."""
+        check_image(image)
+        variant, budget = self._operating_point
+        start = time.perf_counter()
+        geometry = fit_geometry(image.shape[:2], self.spec)
+        network_input = preprocess(image, geometry, self.spec)
+        prepared = time.perf_counter()
+        prediction = self._backend.infer(network_input[None], variant, budget)[0]
+        inferred = time.perf_counter()
+        labels, confidence = postprocess(prediction, geometry, self.output_size_hw(image.shape[:2]))
+        area = geometry.area(prediction.tokens.grid_hw, prediction.patch_size)
+        tokens = dataclasses.replace(prediction.tokens, areas=(area,))
+        done = time.perf_counter()
+        timings = StageTimings((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3)
+        return Segmentation(labels, confidence, tokens, timings)
+
+    def warm_up(self) -> None:
+        """Run once, so that the first real image is not slow."""
+        self._backend.warm_up(self.spec.input_size_hw, *self._operating_point)
+
+    def close(self) -> None:
+        """Free the device."""
+        self._backend.close()
+
+
+def load_pipeline(
+    model: Union[str, Path], backend: str = 'pytorch', device: str = 'cpu', precision: str = 'float32',
+    variant: Optional[str] = None, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None,
+    output_size: str = 'image',
+) -> SegmentationPipeline:  # fmt: skip
+    """Load a model (YAML of models/) into a pipeline; whatever is not given is the spec's own.
+
+    `variant` is a name such as 'hybrid@8'. `keep` (count or fraction per pruning layer) and `threshold` choose how
+    pruning decides; give one of them. Raises FileNotFoundError, or ValueError that says what was expected.
+    """
+    spec = ModelSpec.load(model)
+    budget = choose_budget(spec.budget, keep, threshold)
+    chosen = Variant.parse(variant) if variant is not None else spec.variant
+    spec.check_variant(chosen)
+    return SegmentationPipeline(
+        spec, create_backend(backend, spec, device, precision), backend, precision, chosen, budget, output_size
+    )
+
+
+def choose_budget(
+    budget: TokenBudget, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None
+) -> TokenBudget:
+    """Return `budget` with pruning by fixed keep or by threshold instead of its own rule."""
+    if keep is not None and threshold is not None:
+        raise ValueError(f'give keep (fixed number of tokens) or threshold, not both; got {keep!r} and {threshold!r}')
+    if keep is not None:
+        return dataclasses.replace(budget, keep=keep)
+    if threshold is not None:
+        return dataclasses.replace(budget, keep=None, threshold=float(threshold))
+    return budget

@@ -1,0 +1,97 @@
+"""Checkpoints: a ModelSpec YAML beside a safetensors file, written whole and read strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Mapping, Union
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hybrid_seg_ros.model_spec import ModelSpec, sha256_of
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.network.vit import resize_grid
+
+
+class CheckpointError(ValueError):
+    """Weights that do not fit the model, or are damaged; the message lists what is wrong."""
+
+
+def save_model(model: HybridSegmenter, path: Union[str, Path], dtype: torch.dtype = torch.float16) -> ModelSpec:
+    """Write `path` (YAML) and the weights beside it (same name, .safetensors); returns the spec as written.
+
+    Floating-point weights are stored as `dtype`. Each file is written whole or not at all, weights first.
+    """
+    path = Path(path)
+    weights = path.with_suffix('.safetensors')
+    partial = weights.with_name(weights.name + '.partial')
+    state = {
+        key: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
+        for key, value in model.state_dict().items()
+        if not key.endswith('num_batches_tracked')
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, partial, metadata={'format': 'pt', 'model': model.spec.name})
+    spec = dataclasses.replace(model.spec, weights=weights.name, sha256=sha256_of(partial), folder=path.parent)
+    partial.replace(weights)
+    spec.save(path)
+    return spec
+
+
+def load_model(spec: ModelSpec) -> HybridSegmenter:
+    """Build the model of a spec and read its weights, as float32, in evaluation mode.
+
+    Raises FileNotFoundError or CheckpointError: no weight file, sha256 differs, keys missing, unexpected or of
+    another shape.
+    """
+    path = spec.weights_path
+    if path is None:
+        raise CheckpointError(f'model {spec.name}: the spec names no weights')
+    if not path.is_file():
+        raise FileNotFoundError(f'model {spec.name}: weight file {path} does not exist')
+    digest = sha256_of(path)
+    if spec.sha256 is not None and digest != spec.sha256:
+        raise CheckpointError(f'{path}: expected sha256 {spec.sha256}, got {digest}: damaged, or of another model')
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f'{path}: not a safetensors file: {error}') from error
+    model = HybridSegmenter(spec)
+    load_strictly(model, state, str(path))
+    return model.eval()
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into `model`; every key must be there, no other, each of the right shape.
+
+    Raises CheckpointError that lists missing, unexpected and mis-shaped keys.
+    """
+    expected = {k: v for k, v in model.state_dict().items() if not k.endswith('num_batches_tracked')}
+    state = {k: v for k, v in state.items() if not k.endswith('num_batches_tracked')}
+    problems = [f'missing {key} {tuple(value.shape)}' for key, value in expected.items() if key not in state]
+    problems += [f'unexpected {key} {tuple(value.shape)}' for key, value in state.items() if key not in expected]
+    problems += [
+        f'{key}: expected shape {tuple(expected[key].shape)}, got {tuple(value.shape)}'
+        for key, value in state.items()
+        if key in expected and expected[key].shape != value.shape
+    ]
+    if problems:
+        raise CheckpointError(f'{source}: does not fit the model:\n  ' + '\n  '.join(problems))
+    model.load_state_dict(dict(state), strict=False)
+
+
+def resize_position_embedding(
+    pos_embed: Tensor, num_prefix_tokens: int, from_hw: tuple[int, int], to_hw: tuple[int, int]
+) -> Tensor:
+    """Resize (1, prefix + H*W, C) to another patch grid, prefix entries untouched; `from_hw` is never guessed."""
+    expected = num_prefix_tokens + from_hw[0] * from_hw[1]
+    if pos_embed.shape[1] != expected:
+        raise CheckpointError(
+            f'pos_embed: expected {expected} entries for a {from_hw} grid and {num_prefix_tokens} prefix tokens, '
+            f'got {pos_embed.shape[1]}'
+        )
+    prefix, grid = pos_embed[:, :num_prefix_tokens], pos_embed[:, num_prefix_tokens:]
+    return torch.cat([prefix, resize_grid(grid, from_hw, to_hw)], 1)

@@ -1,0 +1,37 @@
+"""A tiny seeded random model on disk, which loads and runs in milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
+from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.checkpoint import save_model
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+
+
+def tiny_spec(**overrides: Any) -> ModelSpec:
+    """Return a spec of 12 narrow layers, so that the paper's variants are legal."""
+    fields: dict[str, Any] = {
+        'name': 'tiny',
+        'backbone': Backbone(embed_dim=24, depth=12, num_heads=3),
+        'classes': CAMVID_CLASSES,
+        'input_size_hw': (96, 128),
+        'stem': 'shared_trunk',
+        'decoder': Decoder(dim=12, layers=2, num_heads=3),
+        'variant': Variant.parse('hybrid@6+8'),
+        'budget': TokenBudget(threshold=0.3),
+        **overrides,
+    }
+    return ModelSpec(**fields)
+
+
+def write_tiny_model(folder: Path, **spec_overrides: Any) -> Path:
+    """Write a tiny model as YAML and safetensors; return the path of the YAML."""
+    torch.manual_seed(0)
+    path = Path(folder) / 'tiny.yaml'
+    save_model(HybridSegmenter(tiny_spec(**spec_overrides)), path, dtype=torch.float32)
+    return path
