@@ -7,7 +7,7 @@ export PYTHON
 
 VENV := .venv
 COLCON_VENV := .venv-colcon
-SHARED := $(wildcard launch/* config/* models/*)
+SHARED := $(wildcard launch/* config/* models/* bags/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint colcon clean
@@ -30,7 +30,7 @@ lint: $(VENV)/.package  ## Run the linters
 	@$(VENV)/bin/python -m ruff check .
 
 colcon: $(COLCON_VENV)/.requirements  ## Build with colcon into build/ and install/
-	@$(COLCON_VENV)/bin/colcon --log-base log build --base-paths . --packages-select hybrid_seg_ros
+	@$(COLCON_VENV)/bin/colcon build --paths .
 
 clean:  ## Delete everything that the others made
 	rm -rf $(VENV) $(COLCON_VENV) build install log out *.egg-info .pytest_cache .ruff_cache

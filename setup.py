@@ -30,7 +30,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
         (f'share/{package_name}', ['package.xml']),
-        *share_files('launch', 'config', 'models'),
+        *share_files('launch', 'config', 'models', 'bags'),
     ],
     python_requires='>=3.10',
     install_requires=['setuptools'],

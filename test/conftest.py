@@ -1,0 +1,12 @@
+"""What every test runs under: an own corner of the ROS network, nothing written to the home folder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+# Set before anything imports rclpy, and inherited by the processes that tests start. Domain ids above 101 can collide
+# with ephemeral ports on Linux.
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+os.environ['ROS_LOG_DIR'] = tempfile.mkdtemp(prefix='hybrid_seg_ros_log_')

@@ -1,0 +1,150 @@
+"""Imports point one way: reads the import statements of every file and holds them against the rooms' rules."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = 'hybrid_seg_ros'
+PACKAGE_DIR = Path(__file__).parents[1] / PACKAGE
+
+COMMON = {'label_space', 'model_spec', 'segmentation'}
+ROOMS = {
+    'network': COMMON,
+    'data': COMMON,
+    'inference': COMMON | {'network', 'visualization'},
+    'evaluation': COMMON | {'network', 'inference', 'data', 'visualization'},
+    'training': COMMON | {'network', 'data', 'evaluation'},
+    'export': COMMON | {'network', 'inference'},
+    'ros': COMMON | {'inference', 'evaluation', 'visualization'},
+    'visualization': COMMON,
+    'label_space': set(),
+    'segmentation': set(),
+    'model_spec': COMMON,
+    'cli': set(),  # names its commands as strings, and imports the chosen one
+    '__init__': {'inference'},  # load_pipeline, when asked for
+}
+"""What each room, or file at the top, may import of the package besides itself."""
+
+ROS_ONLY = {'rclpy', 'cv_bridge', 'launch', 'launch_ros', 'ament_index_python'}
+ROS_ONLY_ENDINGS = ('_msgs', '_srvs', '_interfaces')
+ROS_ONLY_STARTS = ('rosidl',)
+
+BACKEND_LIBRARIES = {'onnx', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx_bindings', 'cuda'}
+BACKEND_ROOMS = ('inference/backends/', 'export/')
+WITHOUT_TORCH = {'__init__', 'cli', 'label_space', 'model_spec', 'segmentation', 'visualization', 'ros'}
+"""Rooms that do not import PyTorch at the top of a file: starting them must stay quick and possible without it."""
+
+
+class Import(NamedTuple):
+    """One imported module, by its full name, and whether it is imported as soon as the file is."""
+
+    module: str
+    line: int
+    at_import: bool
+
+
+def imports_of(path: Path, module: str) -> Iterator[Import]:
+    """List what the file imports; `from package import x` counts as package.x."""
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    late = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or is_type_checking(node):
+            late.update(id(child) for child in ast.walk(node))
+    package = module if path.name == '__init__.py' else module.rpartition('.')[0]
+    for node in ast.walk(tree):
+        for name in imported_names(node, package):
+            yield Import(name, node.lineno, id(node) not in late)
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ('TYPE_CHECKING', 'typing.TYPE_CHECKING')
+
+
+def imported_names(node: ast.AST, package: str) -> list[str]:
+    """Return the full names that a statement imports, or that a call of import_module names."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        parents = package.split('.')[: len(package.split('.')) - node.level + 1] if node.level else []
+        base = '.'.join([*parents, *([node.module] if node.module else [])])
+        return [f'{base}.{alias.name}' for alias in node.names]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(('import_module', '__import__')) and node.args:
+        name = node.args[0]
+        return [name.value] if isinstance(name, ast.Constant) and isinstance(name.value, str) else []
+    return []
+
+
+def violations(path: Path, package_dir: Path = PACKAGE_DIR) -> list[str]:
+    """Say which rules a file breaks."""
+    relative = path.relative_to(package_dir)
+    room = relative.parts[0].removesuffix('.py')
+    module = '.'.join([PACKAGE, *relative.with_suffix('').parts]).removesuffix('.__init__')
+    if room not in ROOMS:
+        return [f'{relative}: {room!r} is no room; expected one of {", ".join(ROOMS)}']
+    found = []
+    for imported in imports_of(path, module):
+        top, _, rest = imported.module.partition('.')
+        target = rest.partition('.')[0]
+        lazily = '' if imported.at_import else ' (even inside a function)'
+        if top == PACKAGE and target in ROOMS and target != room and target not in ROOMS[room]:
+            problem = f'{room} may not import {target}'
+        elif is_ros(top) and room != 'ros':
+            problem = f'only ros may import {top}{lazily}'
+        elif top in BACKEND_LIBRARIES and not relative.as_posix().startswith(BACKEND_ROOMS):
+            problem = f'only {" and ".join(BACKEND_ROOMS)} may import {top}{lazily}'
+        elif top == 'torch' and room in WITHOUT_TORCH and imported.at_import:
+            problem = f'{room} may not import torch at the top of a file'
+        else:
+            continue
+        found.append(f'{relative}:{imported.line}: {problem}')
+    return found
+
+
+def is_ros(top: str) -> bool:
+    return top in ROS_ONLY or top.endswith(ROS_ONLY_ENDINGS) or top.startswith(ROS_ONLY_STARTS)
+
+
+def test_imports_follow_the_rules():
+    files = sorted(PACKAGE_DIR.rglob('*.py'))
+    assert len(files) > 10, f'expected the files of the package in {PACKAGE_DIR}, got {len(files)}'
+    found = [line for path in files for line in violations(path)]
+    assert not found, '\n' + '\n'.join(found)
+
+
+@pytest.mark.parametrize(
+    'file, source, complaint',
+    [
+        ('network/vit.py', 'import numpy\nfrom hybrid_seg_ros.model_spec import ModelSpec', None),
+        ('network/vit.py', 'from hybrid_seg_ros.inference.pipeline import x', 'network may not import inference'),
+        ('network/vit.py', 'from ..inference import pipeline', 'network may not import inference'),
+        ('network/vit.py', 'from .. import inference', 'network may not import inference'),
+        ('network/vit.py', 'from . import token_layout', None),
+        ('inference/pipeline.py', 'def f():\n    import rclpy', 'only ros may import rclpy'),
+        ('inference/pipeline.py', 'from sensor_msgs.msg import Image', 'only ros may import sensor_msgs'),
+        ('inference/pipeline.py', 'import onnxruntime', 'may import onnxruntime'),
+        ('inference/backends/onnx_backend.py', 'import onnxruntime', None),
+        ('inference/__init__.py', 'from .backends import base', None),
+        ('evaluation/x.py', 'def f():\n    from hybrid_seg_ros.ros import replay', 'evaluation may not import ros'),
+        ('evaluation/x.py', 'import_module("hybrid_seg_ros.ros.replay")', 'evaluation may not import ros'),
+        ('ros/node.py', 'import rclpy\nfrom std_srvs.srv import Trigger', None),
+        ('ros/node.py', 'import torch', 'ros may not import torch at the top'),
+        ('ros/node.py', 'def f():\n    import torch', None),
+        ('ros/node.py', 'from hybrid_seg_ros.network.vit import x', 'ros may not import network'),
+        ('cli.py', 'import torch', 'cli may not import torch at the top'),
+        ('__init__.py', 'if TYPE_CHECKING:\n    from hybrid_seg_ros.inference import load_pipeline', None),
+        ('network/x.py', 'from hybrid_seg_ros import cli', 'network may not import cli'),
+        ('helpers.py', '', "'helpers' is no room"),
+    ],
+)
+def test_a_rule_that_is_broken_is_noticed(tmp_path, file, source, complaint):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source, encoding='utf-8')
+    found = violations(path, tmp_path)
+    assert len(found) == (complaint is not None), found
+    assert complaint is None or complaint in found[0]

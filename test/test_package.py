@@ -1,0 +1,105 @@
+"""The package's manifest, its files and its versions fit together."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import hybrid_seg_ros
+
+ROOT = Path(__file__).parents[1]
+MANIFEST = ElementTree.parse(ROOT / 'package.xml').getroot()
+SHARED_FOLDERS = ('launch', 'config', 'models', 'bags')
+
+
+@pytest.fixture(scope='module')
+def metadata():
+    """Read what setup.py hands to setuptools."""
+    code = ('import json, setuptools\n'
+            'setuptools.setup = lambda **given: print(json.dumps(given))\n'
+            'exec(compile(open("setup.py").read(), "setup.py", "exec"))')
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_manifest_is_format_3():
+    assert MANIFEST.tag == 'package' and MANIFEST.get('format') == '3'
+    assert MANIFEST.findtext('name') == 'hybrid_seg_ros'
+    assert re.fullmatch(r'\d+\.\d+\.\d+', MANIFEST.findtext('version'))
+    assert MANIFEST.findtext('description').strip()
+    assert re.fullmatch(r'[^@\s]+@[^@\s]+\.[^@\s]+', MANIFEST.find('maintainer').get('email'))
+    assert MANIFEST.findtext('license') == 'Apache-2.0'
+    assert MANIFEST.findtext('export/build_type') == 'ament_python'
+
+
+def test_manifest_orders_its_elements_as_the_schema_does():
+    order = ['name', 'version', 'description', 'maintainer', 'license', 'url', 'author']
+    tags = [child.tag for child in MANIFEST if isinstance(child.tag, str)]
+    head = [tag for tag in tags if tag in order]
+    assert head == sorted(head, key=order.index)
+    assert tags[-1] == 'export'
+    depends = [child.text for child in MANIFEST if str(child.tag).endswith('depend')]
+    assert len(set(depends)) == len(depends), f'dependencies repeat: {depends}'
+
+
+def test_manifest_names_the_ros_packages_that_are_imported():
+    sources = [*ROOT.glob('hybrid_seg_ros/ros/**/*.py'), *ROOT.glob('launch/*.py')]
+    pattern = re.compile(r'^\s*(?:from|import) (rclpy|cv_bridge|launch(?:_ros)?|ament_index_python|\w+_(?:msgs|srvs|'
+                         r'interfaces))\b', re.MULTILINE)
+    used = {name for path in sources for name in pattern.findall(path.read_text(encoding='utf-8'))}
+    declared = {child.text for child in MANIFEST if child.tag in ('depend', 'exec_depend')}
+    assert used <= declared, f'package.xml lacks {sorted(used - declared)}'
+
+
+def test_one_version_everywhere(metadata):
+    version = MANIFEST.findtext('version')
+    changelog = (ROOT / 'CHANGELOG.rst').read_text(encoding='utf-8')
+    changes = re.findall(r'^(\d+\.\d+\.\d+) \(\d{4}-\d\d-\d\d\)\n-+$', changelog, re.MULTILINE)
+    assert metadata['version'] == hybrid_seg_ros.__version__ == changes[0] == version
+
+
+def test_licence_is_the_whole_text():
+    text = (ROOT / 'LICENSE').read_text(encoding='utf-8')
+    assert 'Version 2.0, January 2004' in text and 'END OF TERMS AND CONDITIONS' in text
+
+
+def test_programs_can_be_imported(metadata):
+    programs = dict(re.split(r'\s*=\s*', line) for line in metadata['entry_points']['console_scripts'])
+    assert set(programs) == {'hybrid_seg', 'segmentation_node'}
+    for target in programs.values():
+        module, function = target.split(':')
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_every_folder_of_sources_is_installed(metadata):
+    folders = {path.parent.relative_to(ROOT).as_posix().replace('/', '.')
+               for path in (ROOT / 'hybrid_seg_ros').rglob('*.py')}
+    assert set(metadata['packages']) == folders, 'a folder without __init__.py is not installed'
+
+
+def test_every_shared_file_is_installed(metadata):
+    installed = {path: folder for folder, paths in metadata['data_files'] for path in paths}
+    assert installed['resource/hybrid_seg_ros'] == 'share/ament_index/resource_index/packages'
+    assert installed['package.xml'] == 'share/hybrid_seg_ros'
+    for name in SHARED_FOLDERS:
+        files = [path for path in (ROOT / name).rglob('*') if path.is_file() and '__pycache__' not in path.parts
+                 and path.suffix != '.partial']
+        for path in (path.relative_to(ROOT).as_posix() for path in files):
+            assert installed.get(path) == f'share/hybrid_seg_ros/{os.path.dirname(path)}', path
+    assert not [path for path in installed if not (ROOT / path).is_file()]
+
+
+def test_every_requirement_has_its_version():
+    files = sorted((ROOT / 'requirements').glob('*.txt'))
+    assert files
+    lines = [(path.name, line.split('#')[0].strip()) for path in files for line in path.read_text().splitlines()]
+    for name, line in lines:
+        assert not line or re.match(r'[\w.-]+==[\w.]+(\s*;.+)?$', line), f'{name}: {line!r} pins no version'
