@@ -27,7 +27,7 @@ def prefix(tmp_path_factory):
     shutil.copytree(ROOT, source, ignore=left_out)
     done = subprocess.run([program, 'build'], cwd=workspace, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '1 package finished' in done.stdout, done.stdout
+    assert f'Finished <<< {NAME}' in done.stdout, done.stdout
     return workspace / 'install' / NAME
 
 
