@@ -7,7 +7,6 @@ export PYTHON
 
 VENV := .venv
 COLCON_VENV := .venv-colcon
-SHARED := $(wildcard launch/* config/* models/* bags/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint colcon clean
@@ -39,7 +38,7 @@ $(VENV)/.requirements: requirements/make_venv.sh $(filter-out requirements/colco
 	@requirements/make_venv.sh requirements
 	@touch $@
 
-$(VENV)/.package: $(VENV)/.requirements setup.py setup.cfg package.xml $(SHARED)
+$(VENV)/.package: $(VENV)/.requirements setup.py setup.cfg package.xml
 	@requirements/make_venv.sh package
 	@touch $@
 

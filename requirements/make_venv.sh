@@ -68,10 +68,13 @@ install_requirements() {
 }
 
 install_package() {
-    # pip puts the programs into bin/; ros2 run and launch look into lib/PACKAGE
     pip_install --no-deps --no-build-isolation --editable .
-    mkdir -p "$VENV/lib/hybrid_seg_ros"
-    ln -sf ../../bin/hybrid_seg ../../bin/segmentation_node "$VENV/lib/hybrid_seg_ros/"
+    # pip leaves out what makes .venv a place where ros2 run and launch find the package (AMENT_PREFIX_PATH=.venv)
+    local lib=$VENV/lib/hybrid_seg_ros share=$VENV/share/hybrid_seg_ros index=$VENV/share/ament_index/resource_index
+    mkdir -p "$lib" "$share" "$index/packages"
+    ln -sfn ../../bin/hybrid_seg ../../bin/segmentation_node "$lib/"
+    ln -sfn "$PWD"/{package.xml,launch,config,models,bags} "$share/"
+    ln -sfn "$PWD/resource/hybrid_seg_ros" "$index/packages/"
 }
 
 pip_install() {
