@@ -17,12 +17,12 @@ from hybrid_seg_ros.ros.cdr_header import read_stamp_ns
 RAW_IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 LABEL_NAMESPACE = 'labels'
-"""A topic with this word between its slashes, as /camera/labels/compressed, holds class ids and not a camera's image."""
+"""A topic with this word between its slashes, as /camera/labels/compressed, holds class ids, not a camera image."""
 
 _STORAGE_SUFFIXES = ('.mcap', '.db3')
 
 
-class BagError(Exception):
+class BagError(ValueError):
     """A bag that cannot be used as asked; the message names the bag and what it holds."""
 
 
@@ -50,7 +50,7 @@ class BagTopic:
 
 @dataclass(frozen=True)
 class BagMessage:
-    """One recorded image: `log_ns` is when it was recorded, `stamp_ns` its header stamp, `cdr` the serialised message."""
+    """A recorded image: `log_ns` is when it was recorded, `stamp_ns` its header stamp, `cdr` the serialised message."""
 
     topic: BagTopic
     log_ns: int
@@ -93,7 +93,7 @@ class BagReader:
         return tuple(topic for topic in self.topics if topic.is_labels and topic.count)
 
     def select_camera_topic(self, name: Optional[str] = None, option: str = '--topic') -> BagTopic:
-        """Return the image topic called `name`, or the only one there is; `option` is what a user would give it with."""
+        """Return the image topic called `name`, or the only one there is; `option` is how a user would name it."""
         if name is not None:
             return self._named(name)
         if not self.camera_topics:

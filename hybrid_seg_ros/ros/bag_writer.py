@@ -19,7 +19,7 @@ _IMAGE_SUFFIXES = (*_JPEG_SUFFIXES, '.png')
 _COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 
 
-class BagWriterError(Exception):
+class BagWriterError(ValueError):
     """Frames that cannot be written as a bag; the message names the file."""
 
 
@@ -63,7 +63,7 @@ def write_bag(options: WriteBagOptions) -> int:
     labels = None if options.labels is None else _labels_of(images, options.labels)
     typestore = get_typestore(Stores.ROS2_HUMBLE)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.output.parent, prefix='.partial-') as folder:
+    with tempfile.TemporaryDirectory(dir=options.output.parent, suffix='.partial') as folder:
         partial = Path(folder) / options.output.name
         # version 8 and not 9: 9 changes how QoS is spelt, which Humble and Iron cannot read
         with Writer(partial, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -153,9 +153,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', type=Path, help='folder of camera images, .jpg or .png, played in name order')
     parser.add_argument('output', type=Path, help='bag folder to write; must not exist')
     parser.add_argument('--labels', type=Path, help='folder of label images: .png of class ids, named as the images')
-    parser.add_argument('--classes', type=int, default=default.classes, help='ids from this one on become unlabelled (255)')
+    parser.add_argument('--classes', type=int, default=default.classes, help='ids from this on become 255, unlabelled')
     parser.add_argument('--rate', type=float, default=default.rate_hz, help='frames per second (%(default)s)')
-    parser.add_argument('--quality', type=int, help='encode as JPEG of this quality; default: keep JPEG files as they are')
+    parser.add_argument('--quality', type=int, help='JPEG quality to encode with; default: keep JPEG files as they are')
     parser.add_argument('--image-topic', default=default.image_topic, help='default %(default)s')
     parser.add_argument('--label-topic', default=default.label_topic, help='default %(default)s')
     parser.add_argument('--frame-id', default=default.frame_id, help='default %(default)s')

@@ -1,0 +1,164 @@
+"""Publish the frames of a bag on DDS, on time or one by one as they are answered."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Optional
+
+from rclpy.duration import Duration
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import CompressedImage, Image
+from tqdm import tqdm
+
+from hybrid_seg_ros.ros.answer_watch import AnswerWatch
+from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagMessage, BagReader, BagTopic
+from hybrid_seg_ros.ros.cdr_header import replace_stamp
+from hybrid_seg_ros.ros.replay_options import ReplayError, ReplayOptions, ReplayReport
+from hybrid_seg_ros.ros.session import RosSession, reliable_qos
+
+_QUEUE = 10
+_SETTLE_S = 0.5
+"""A publisher counts a subscriber before that one listens; what a best-effort one gets in between is lost."""
+_LAST_FRAMES = Duration(seconds=2)
+"""How long reliable subscribers have to fetch the last frames before the publisher is gone."""
+_MISSES_IN_A_ROW = 3
+_LARGE_BYTES = 500_000
+"""Best-effort messages above the 512 KB of Fast DDS's default shared memory get lost."""
+
+
+def play_bag(bag: BagReader, session: RosSession, options: ReplayOptions) -> ReplayReport:
+    """Play an open bag. Raises BagError or ReplayError."""
+    cameras = _cameras_to_play(bag, options)
+    topics = cameras + [topic for topic in bag.label_topics if options.labels and topic not in cameras]
+    publishers = _publishers(session, topics, options)
+    answers = _wait_for_partners(session, publishers[cameras[0].name], options)
+    frames = _frames(bag, topics, cameras, options)
+    sent = misses = 0
+    start = time.monotonic()
+    for due_s, message in _schedule(frames, options.rate):
+        if not options.lock_step:
+            session.spin_for(start + due_s - time.monotonic())
+        stamp_ns, cdr = message.stamp_ns, message.cdr
+        if options.restamp:
+            stamp_ns = time.time_ns()
+            cdr = replace_stamp(cdr, stamp_ns)
+        is_frame = message.topic in cameras
+        if is_frame and answers is not None:
+            answers.ask(stamp_ns)
+        publishers[message.topic.name].publish(cdr)
+        sent += is_frame
+        if is_frame and options.lock_step:
+            answered = session.spin_until(lambda stamp_ns=stamp_ns: answers.is_answered(stamp_ns), options.timeout_s)
+            misses = 0 if answered else misses + 1
+            if misses == _MISSES_IN_A_ROW:
+                raise ReplayError(_no_answer(options, len(cdr)))
+    if answers is not None and not options.lock_step:
+        _await_stragglers(session, answers, sent)
+    duration_s = time.monotonic() - start
+    for publisher in publishers.values():
+        publisher.wait_for_all_acked(_LAST_FRAMES)
+    if answers is None:
+        return ReplayReport(sent, duration_s)
+    return ReplayReport(sent, duration_s, answers.count, answers.answers_hz, answers.latencies_ms)
+
+
+def _cameras_to_play(bag: BagReader, options: ReplayOptions) -> list[BagTopic]:
+    """Return the topics whose messages count as frames; a single one where answers are awaited."""
+    if options.topics:
+        topics = [bag.select_camera_topic(name) for name in options.topics]
+    elif options.answer_topic or not bag.camera_topics:
+        topics = [bag.select_camera_topic()]
+    else:
+        topics = list(bag.camera_topics)
+    if options.answer_topic and len(topics) > 1:
+        raise ReplayError(f'answers are awaited for one topic, got {len(topics)}: {", ".join(options.topics)}')
+    return topics
+
+
+def _publishers(session: RosSession, topics: list[BagTopic], options: ReplayOptions) -> dict[str, Publisher]:
+    unknown = sorted(set(options.remap) - {topic.name for topic in topics})
+    if unknown:
+        raise ReplayError(f'remap: {unknown} are not played; played are {[topic.name for topic in topics]}')
+    return {
+        topic.name: session.node.create_publisher(
+            CompressedImage if topic.msgtype == COMPRESSED_IMAGE else Image,
+            options.remap.get(topic.name, topic.name),
+            reliable_qos(_QUEUE),
+        )
+        for topic in topics
+    }
+
+
+def _wait_for_partners(session: RosSession, first: Publisher, options: ReplayOptions) -> Optional[AnswerWatch]:
+    """Wait for whoever listens and whoever answers."""
+    domain = os.environ.get('ROS_DOMAIN_ID', '0')
+    if options.wait_s > 0 and not session.spin_until(lambda: first.get_subscription_count() > 0, options.wait_s):
+        raise ReplayError(
+            f'no subscriber on {first.topic_name} within {options.wait_s:g} s (ROS_DOMAIN_ID {domain}); '
+            'is the node running and its image topic remapped to this one? --remap FROM:=TO plays on another topic, '
+            '--wait 0 plays to nobody'
+        )
+    topic = options.answer_topic
+    if topic is None:
+        answers = None
+    else:
+        if not session.spin_until(lambda: session.node.count_publishers(topic) > 0, max(options.wait_s, _SETTLE_S)):
+            raise ReplayError(
+                f'nobody publishes {topic} (ROS_DOMAIN_ID {domain}); is the node active? '
+                '--answer-topic NAME takes answers from another topic'
+            )
+        answers = AnswerWatch(session, topic)
+    session.spin_for(_SETTLE_S)
+    return answers
+
+
+def _frames(
+    bag: BagReader, topics: list[BagTopic], cameras: list[BagTopic], options: ReplayOptions
+) -> Iterator[BagMessage]:
+    """Yield the messages to play, again and again if asked to, with a progress bar that counts frames."""
+    count = sum(topic.count for topic in cameras)
+    total = options.limit if options.loop else min(count, options.limit or count)
+    played = 0
+    with tqdm(total=total, desc='replay', unit='frame', disable=None if options.progress else True) as bar:
+        while True:
+            for message in bag.messages(topics):
+                if message.topic in cameras:
+                    if played == options.limit:
+                        return
+                    played += 1
+                    bar.update()
+                yield message
+            if not options.loop:
+                return
+
+
+def _schedule(frames: Iterator[BagMessage], rate: float) -> Iterator[tuple[float, BagMessage]]:
+    """Yield (seconds after the start, message): recorded gaps divided by `rate`; a new round starts one gap later."""
+    due_s, previous_ns, gap_s = 0.0, None, 0.0
+    for message in frames:
+        if previous_ns is not None:
+            if message.log_ns >= previous_ns:
+                gap_s = (message.log_ns - previous_ns) / 1e9 / rate
+            due_s += gap_s  # time runs backwards only where the bag begins anew: keep the last gap
+        previous_ns = message.log_ns
+        yield due_s, message
+
+
+def _await_stragglers(session: RosSession, answers: AnswerWatch, sent: int, quiet_s: float = 1.0) -> None:
+    """Wait until all is answered, or nothing has come for a while: dropped frames never get an answer."""
+    before = -1
+    while answers.count != before and answers.count < sent:
+        before = answers.count
+        session.spin_until(lambda before=before: answers.count > before, quiet_s)
+
+
+def _no_answer(options: ReplayOptions, size: int) -> str:
+    text = f'{_MISSES_IN_A_ROW} frames in a row got no answer on {options.answer_topic} within {options.timeout_s:g} s'
+    if size > _LARGE_BYTES:
+        text += (
+            f'; at {size / 1e6:.1f} MB a frame, best-effort subscribers lose them unless both sides run with '
+            'FASTDDS_DEFAULT_PROFILES_FILE=config/fastdds_shm.xml'
+        )
+    return text
