@@ -1,0 +1,137 @@
+"""CameraMonitor: counts what happens to one camera's frames; written by two threads, read by diagnostics."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Optional
+
+import numpy as np
+
+from hybrid_seg_ros.segmentation import TokenReport
+
+STEPS = ('convert', 'preprocess', 'inference', 'postprocess', 'total')
+"""What is timed of a frame; `total` is from its receipt to the publication of its mask."""
+
+RECENT_S = 5.0
+"""How long a bad frame shows in diagnostics."""
+_WINDOW_S = 5.0
+_LATENCY_FRAMES = 200
+
+
+class RateMeter:
+    """Events per second over the last seconds."""
+
+    def __init__(self) -> None:
+        self._times_s: deque[float] = deque(maxlen=300)
+
+    def add(self, now_s: float) -> None:
+        """Note an event."""
+        self._times_s.append(now_s)
+
+    def rate_hz(self, now_s: float) -> float:
+        """Return the rate between the first and the last recent event; 0 where there are fewer than two."""
+        while self._times_s and now_s - self._times_s[0] > _WINDOW_S:
+            self._times_s.popleft()
+        if len(self._times_s) < 2 or self._times_s[-1] == self._times_s[0]:
+            return 0.0
+        return (len(self._times_s) - 1) / (self._times_s[-1] - self._times_s[0])
+
+
+@dataclass(frozen=True)
+class CameraHealth:
+    """State of one camera at one moment. Percentiles are (p50, p95) in milliseconds per step."""
+
+    fps_in: float = 0.0
+    fps_out: float = 0.0
+    received: int = 0
+    segmented: int = 0
+    bad_frames: int = 0
+    recent_bad_frame: str = ''
+    failures: int = 0
+    failure: str = ''
+    incompatible_qos: str = ''
+    since_image_s: Optional[float] = None
+    latency_ms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    tokens: Optional[TokenReport] = None
+
+
+class CameraMonitor:
+    """Times are those of the monotonic clock: one that jumps (use_sim_time, a bag that loops) does no harm."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in, self._out = RateMeter(), RateMeter()
+        self._received = self._segmented = self._bad_frames = self._failures = 0
+        self._bad_frame, self._bad_frame_s = '', 0.0
+        self._failure = self._incompatible_qos = ''
+        self._last_image_s: Optional[float] = None
+        self._latency_ms = {step: deque[float](maxlen=_LATENCY_FRAMES) for step in STEPS}
+        self._tokens: Optional[TokenReport] = None
+
+    def restart(self, now_s: float) -> None:
+        """Wait for images from now on."""
+        with self._lock:
+            self._in, self._out = RateMeter(), RateMeter()
+            self._failure = self._incompatible_qos = ''
+            self._last_image_s = now_s
+
+    def image_received(self, now_s: float) -> None:
+        """Note a message. One that comes shows that some publisher's QoS does fit."""
+        with self._lock:
+            self._received += 1
+            self._in.add(now_s)
+            self._last_image_s = now_s
+            self._incompatible_qos = ''
+
+    def bad_frame(self, problem: str, now_s: float) -> None:
+        """Note a message that held no usable image."""
+        with self._lock:
+            self._bad_frames += 1
+            self._bad_frame, self._bad_frame_s = problem, now_s
+
+    def inference_failed(self, problem: str) -> None:
+        """Note that segmenting or publishing a good image failed; stays until one succeeds."""
+        with self._lock:
+            self._failures += 1
+            self._failure = problem
+
+    def qos_incompatible(self, problem: str) -> None:
+        """Note a publisher that cannot be received."""
+        with self._lock:
+            self._incompatible_qos = problem
+
+    def image_segmented(self, latency_ms: Mapping[str, float], tokens: TokenReport, now_s: float) -> float:
+        """Note a published mask, with the milliseconds of each of STEPS; return the rate of masks in Hz."""
+        with self._lock:
+            self._segmented += 1
+            self._failure = ''
+            self._tokens = tokens
+            for step in STEPS:
+                self._latency_ms[step].append(latency_ms[step])
+            self._out.add(now_s)
+            return self._out.rate_hz(now_s)
+
+    def health(self, now_s: float) -> CameraHealth:
+        """Return the state at this moment."""
+        with self._lock:
+            return CameraHealth(
+                fps_in=self._in.rate_hz(now_s),
+                fps_out=self._out.rate_hz(now_s),
+                received=self._received,
+                segmented=self._segmented,
+                bad_frames=self._bad_frames,
+                recent_bad_frame=self._bad_frame if now_s - self._bad_frame_s <= RECENT_S else '',
+                failures=self._failures,
+                failure=self._failure,
+                incompatible_qos=self._incompatible_qos,
+                since_image_s=None if self._last_image_s is None else now_s - self._last_image_s,
+                latency_ms={
+                    step: (float(np.percentile(times, 50)), float(np.percentile(times, 95)))
+                    for step, times in self._latency_ms.items()
+                    if times
+                },
+                tokens=self._tokens,
+            )

@@ -1,0 +1,123 @@
+"""ImageInput: the subscriptions of one camera, and the slot that holds its newest frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Optional
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from hybrid_seg_ros.ros.camera_monitor import CameraMonitor
+from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
+from hybrid_seg_ros.ros.messages import compressed_to_rgb, image_to_rgb
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+_LOG_PERIOD_S = 5.0
+
+
+class ImageInput:
+    """Receives images while it is started; `on_frame` is called when a frame waits and the one before was taken."""
+
+    def __init__(self, node: Node, transport: str, monitor: CameraMonitor, on_frame: Callable[[], Any]) -> None:
+        self._node, self._monitor, self._on_frame = node, monitor, on_frame
+        self._slot = FrameSlot()
+        self._is_compressed = transport == 'compressed'
+        self.topic = image_topic(node, transport)
+        self._info_topic = camera_info_topic(node)
+        self._info: Optional[CameraInfo] = None
+        self._subscriptions: list[Any] = []
+
+    def start(self) -> None:
+        """Subscribe. Sensor data QoS: best effort matches any camera (REP-2003)."""
+        self._monitor.restart(time.monotonic())
+        self._slot.open()
+        self._subscriptions = [
+            self._node.create_subscription(
+                CompressedImage if self._is_compressed else Image,
+                self.topic,
+                self._image_callback,
+                _newest_only(),
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible_qos_callback),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+            self._node.create_subscription(CameraInfo, self._info_topic, self._info_callback, _newest_only()),
+        ]
+
+    def stop(self) -> None:
+        """Unsubscribe and forget the frame that waits. The one that was taken may still be at work."""
+        self._slot.close()
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        self._info = None
+
+    def take(self) -> Optional[Frame]:
+        """Take the newest frame, None if there is none."""
+        return self._slot.take()
+
+    def to_rgb(self, frame: Frame) -> np.ndarray:
+        """Return the frame's picture as (H, W, 3) uint8 RGB. Raises BadFrameError."""
+        return compressed_to_rgb(frame.message) if self._is_compressed else image_to_rgb(frame.message)
+
+    @property
+    def camera_info(self) -> Optional[CameraInfo]:
+        """The camera's newest calibration; None if none has come."""
+        return self._info
+
+    @property
+    def dropped(self) -> int:
+        """Number of frames that a newer one replaced before they were taken."""
+        return self._slot.dropped
+
+    def _image_callback(self, message: Any) -> None:
+        now_s = time.monotonic()
+        self._monitor.image_received(now_s)
+        if self._slot.put(Frame(message, now_s)):
+            self._on_frame()
+
+    def _info_callback(self, message: CameraInfo) -> None:
+        self._info = message
+
+    def _incompatible_qos_callback(self, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        problem = (
+            f'a publisher of {self.topic} offers an incompatible QoS ({policy}) and is not received; change it there, '
+            f'or here by qos_overrides.{self.topic}.subscription.{policy.split("_")[0].lower()}'
+        )
+        self._monitor.qos_incompatible(problem)
+        self._node.get_logger().error(problem, throttle_duration_sec=_LOG_PERIOD_S)
+
+
+def image_topic(node: Node, transport: str) -> str:
+    """Return the topic to listen to: `image` as it is remapped, and `/compressed` below it for that transport.
+
+    Remapping `image` alone is enough for both, as with image_transport.
+    """
+    topic = node.resolve_topic_name('image')
+    return f'{topic}/compressed' if transport == 'compressed' else topic
+
+
+def camera_info_topic(node: Node) -> str:
+    """Return the calibration's topic: `camera_info` if that is remapped, else the one beside the image's topic."""
+    topic = node.resolve_topic_name('camera_info')
+    if topic != node.resolve_topic_name('camera_info', only_expand=True):
+        return topic
+    return node.resolve_topic_name('image').rsplit('/', 1)[0] + '/camera_info'
+
+
+def _newest_only() -> QoSProfile:
+    return QoSProfile(
+        depth=1,
+        history=qos_profile_sensor_data.history,
+        reliability=qos_profile_sensor_data.reliability,
+        durability=qos_profile_sensor_data.durability,
+    )

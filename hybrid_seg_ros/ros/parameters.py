@@ -1,0 +1,153 @@
+"""The node's parameters: each declared once, with description and range, and read into a frozen NodeConfig."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Optional
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from hybrid_seg_ros.inference.backends import BACKENDS, PRECISIONS
+from hybrid_seg_ros.inference.pipeline import OUTPUT_SIZES
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS
+from hybrid_seg_ros.ros.live_settings import LiveSettings, keep_problem, variant_problem
+
+IMAGE_TRANSPORTS = ('raw', 'compressed')
+
+LIVE = 'Live: takes effect at the next frame.'
+CONFIGURE = 'Read when the node is configured; can be changed while it is unconfigured.'
+START = 'Read once, at start.'
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """The parameters that are read once, when the node is configured."""
+
+    model_path: str
+    backend: str
+    device: str
+    precision: str
+    num_threads: int
+    image_transport: str
+    mask_size: str
+    image_timeout_s: float
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A parameter. `when` is LIVE, CONFIGURE or START; `legal` lists the values of a closed choice."""
+
+    name: str
+    default: Any
+    description: str
+    when: str
+    legal: tuple[str, ...] = ()
+    low_high: Optional[tuple[float, float]] = None
+    problem: Optional[Callable[[Any], str]] = None
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return what `ros2 param describe` shows, and what rclpy enforces: range and read_only."""
+        descriptor = ParameterDescriptor(description=self.description, read_only=self.when == START)
+        descriptor.additional_constraints = f'One of: {", ".join(self.legal)}. {self.when}' if self.legal else self.when
+        if self.low_high is not None and isinstance(self.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=self.low_high[0], to_value=self.low_high[1])]
+        elif self.low_high is not None:
+            low, high = map(float, self.low_high)
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        return descriptor
+
+    def refusal(self, value: Any) -> str:
+        """Return why `value` is refused, with the legal values; '' if it is legal."""
+        if self.legal and value not in self.legal:
+            return f'{self.name}: unknown value {value!r}; legal are {", ".join(self.legal)}'
+        return self.problem(value) if self.problem else ''
+
+
+DECLARATIONS = (
+    Declaration(
+        'model_path', '',
+        'Model: path of its YAML file, package://PACKAGE/models/NAME.yaml, or the name of a model that comes with this '
+        'package. Empty: the default one.', CONFIGURE,
+    ),
+    Declaration('backend', 'pytorch', 'What runs the network.', CONFIGURE, legal=BACKENDS),
+    Declaration('device', 'cpu', 'Where the network runs: cpu, cuda, cuda:1 ...', CONFIGURE),
+    Declaration('precision', 'float32', 'Number format of the network.', CONFIGURE, legal=PRECISIONS),
+    Declaration('num_threads', 0, 'CPU threads of the network. 0: one per core.', CONFIGURE, low_high=(0, 256)),
+    Declaration(
+        'image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: sensor_msgs/CompressedImage (JPEG, '
+        'PNG) on `image`/compressed.', CONFIGURE, legal=IMAGE_TRANSPORTS,
+    ),
+    Declaration(
+        'mask_size', 'network', 'Size of mask, confidence and pictures. network: of the image inside the network, '
+        'small enough for the default shared memory of DDS; image: of the camera image.', CONFIGURE,
+        legal=OUTPUT_SIZES[::-1],
+    ),
+    Declaration(
+        'image_timeout_s', 1.0, 'Diagnostics turn WARN after this many seconds without an image, ERROR after five '
+        'times as many.', CONFIGURE, low_high=(0.1, 3600.0),
+    ),
+    Declaration('autostart', True, 'Configure and activate at start, without a lifecycle manager.', START),
+    Declaration(
+        'variant', '', f'Which tokens merge and which leave early: {", ".join(PAPER_VARIANTS)}. Empty: the '
+        "model's own.", LIVE, problem=variant_problem,
+    ),
+    Declaration(
+        'keep', -1.0, 'Tokens that stay at each pruning layer: up to 1.0 a fraction, from 2 on a count. 0: by '
+        "threshold. -1: the model's own rule.", LIVE, low_high=(-1.0, 65536.0), problem=keep_problem,
+    ),
+    Declaration(
+        'threshold', 0.0, 'Confidence from which tokens leave early, unless `keep` is above 0. 0: the '
+        "model's own.", LIVE, low_high=(0.0, 1.0),
+    ),
+    Declaration('overlay_alpha', 0.5, 'Share of the class colours in the overlay.', LIVE, low_high=(0.0, 1.0)),
+    Declaration('enabled', True, 'Segment images. False: stay active, but leave images alone.', LIVE),
+)  # fmt: skip
+
+
+def declare_parameters(node: Node) -> None:
+    """Declare all parameters. Raises rclpy's ParameterException for start values of wrong type or out of range."""
+    for declaration in DECLARATIONS:
+        node.declare_parameter(declaration.name, declaration.default, declaration.descriptor())
+
+
+def read_config(node: Node) -> NodeConfig:
+    """Return the present values. Raises ValueError that names the legal ones, for live parameters, too."""
+    for declaration in DECLARATIONS:
+        refusal = declaration.refusal(node.get_parameter(declaration.name).value)
+        if refusal:
+            raise ValueError(refusal)
+    return NodeConfig(**_values(node, NodeConfig))
+
+
+def read_live_settings(node: Node) -> LiveSettings:
+    """Return the present values of the live parameters; cheap enough for every frame."""
+    return LiveSettings(**_values(node, LiveSettings))
+
+
+def check_parameters(
+    parameters: Sequence[Parameter], is_configured: bool, live_problem: Callable[[str, Any], str]
+) -> SetParametersResult:
+    """Judge a set request, after rclpy has checked types and ranges; parameters that are not ours pass.
+
+    `live_problem(name, value)` says what the loaded model has against a live parameter's value, '' for nothing.
+    """
+    declarations = {declaration.name: declaration for declaration in DECLARATIONS}
+    for parameter in parameters:
+        declaration = declarations.get(parameter.name)
+        if declaration is None:
+            continue
+        refusal = declaration.refusal(parameter.value)
+        if not refusal and declaration.when == CONFIGURE and is_configured:
+            refusal = f'{parameter.name}: fixed while the node is configured; cleanup, set it, configure'
+        if not refusal and declaration.when == LIVE:
+            refusal = live_problem(parameter.name, parameter.value)
+        if refusal:
+            return SetParametersResult(successful=False, reason=refusal)
+    return SetParametersResult(successful=True)
+
+
+def _values(node: Node, cls: type) -> dict[str, Any]:
+    return {field.name: node.get_parameter(field.name).value for field in fields(cls)}

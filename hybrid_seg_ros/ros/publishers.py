@@ -1,0 +1,106 @@
+"""Publishers: what the node publishes of one camera, and when: pictures only for subscribers."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Float32, Header, Int32MultiArray
+
+from hybrid_seg_ros.label_space import LabelSpace
+from hybrid_seg_ros.ros import messages
+from hybrid_seg_ros.segmentation import Segmentation
+from hybrid_seg_ros.visualization import draw_overlay, draw_token_map
+
+# Reliable matches any subscriber (REP-2003); keep last, so that a slow one loses old masks and holds nobody up.
+_DEPTH = 5
+
+
+class Publishers:
+    """The output topics of one camera, below `prefix` ('~' is the node's own name)."""
+
+    def __init__(self, node: LifecycleNode, classes: LabelSpace, prefix: str = '~') -> None:
+        self._node, self._classes, self._prefix = node, classes, prefix
+        self._all: list[LifecyclePublisher] = []
+        self._mask = self._create(Image, 'mask', overridable=True)
+        self._confidence = self._create(Image, 'confidence', overridable=True)
+        self._color_mask = self._create(Image, 'color_mask', overridable=True)
+        self._overlay = self._create(Image, 'overlay', overridable=True)
+        self._token_map = self._create(Image, 'token_map', overridable=True)
+        self._token_usage = self._create(Int32MultiArray, 'token_usage')
+        self._fps = self._create(Float32, 'fps')
+        self._camera_info = self._create(CameraInfo, 'camera_info')
+        self._label_info: Optional[LifecyclePublisher] = None
+        if messages.LabelInfo is not None:
+            self._label_info = self._create(
+                messages.LabelInfo, 'label_info', depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
+            )
+
+    def publish_label_info(self) -> None:
+        """Publish what the class ids mean, for present and future subscribers, if vision_msgs is installed."""
+        if self._label_info is not None:
+            header = Header(stamp=self._node.get_clock().now().to_msg())
+            self._label_info.publish(messages.label_info_message(self._classes, header))
+
+    def publish_result(
+        self, header: Header, image_hw: tuple[int, int], result: Segmentation, info: Optional[CameraInfo]
+    ) -> None:
+        """Publish what every frame has; the mask first. `info` is the camera's calibration, if it is known."""
+        self._mask.publish(messages.array_to_image(result.labels, header))
+        self._token_usage.publish(messages.token_usage_message(result.tokens))
+        if _is_wanted(self._confidence):
+            self._confidence.publish(messages.confidence_to_image(result.confidence, header))
+        mask_hw = result.labels.shape
+        if info is not None and tuple(mask_hw) != tuple(image_hw):
+            self._camera_info.publish(messages.scale_camera_info(info, image_hw, mask_hw, header))
+
+    def publish_pictures(self, header: Header, image: np.ndarray, result: Segmentation, overlay_alpha: float) -> None:
+        """Draw and publish, for those who look: colour mask, overlay, token map, all of the mask's size."""
+        labels = result.labels
+        if _is_wanted(self._color_mask):
+            self._color_mask.publish(messages.array_to_image(self._classes.colorize(labels), header))
+        if _is_wanted(self._overlay):
+            overlay = draw_overlay(image, labels, self._classes, overlay_alpha)
+            self._overlay.publish(messages.array_to_image(overlay, header))
+        if _is_wanted(self._token_map):
+            token_map = draw_token_map(image, result.tokens, labels.shape)
+            self._token_map.publish(messages.array_to_image(token_map, header))
+
+    def publish_fps(self, rate_hz: float) -> None:
+        """Publish the rate of the masks."""
+        self._fps.publish(Float32(data=rate_hz))
+
+    def destroy(self) -> None:
+        """Destroy what `__init__` created; nothing may be published any more."""
+        for publisher in self._all:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._all.clear()
+
+    def _create(
+        self,
+        message_type: type,
+        name: str,
+        depth: int = _DEPTH,
+        durability: QoSDurabilityPolicy = QoSDurabilityPolicy.VOLATILE,
+        overridable: bool = False,
+    ) -> LifecyclePublisher:
+        qos = QoSProfile(
+            depth=depth,
+            history=QoSHistoryPolicy.KEEP_LAST,
+            reliability=QoSReliabilityPolicy.RELIABLE,
+            durability=durability,
+        )
+        options = QoSOverridingOptions.with_default_policies() if overridable else None
+        publisher = self._node.create_lifecycle_publisher(
+            message_type, f'{self._prefix}/{name}', qos, qos_overriding_options=options
+        )
+        self._all.append(publisher)
+        return publisher
+
+
+def _is_wanted(publisher: LifecyclePublisher) -> bool:
+    return publisher.get_subscription_count() > 0

@@ -1,0 +1,29 @@
+"""Lifecycle transitions that say what went wrong: rclpy hides what they raise."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
+
+
+def reported(transition: Transition) -> Transition:
+    """Let a transition that raises fail: the error is logged, and kept as the node's `failure` for diagnostics."""
+
+    @functools.wraps(transition)
+    def wrapper(node: Any, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            result = transition(node, state)
+        except Exception as error:  # of any kind: a failed transition must leave a node that can try again
+            node.failure = f'{transition.__name__} failed: {error}'
+            node.get_logger().error(f'{node.failure}\n{traceback.format_exc()}')
+            return TransitionCallbackReturn.FAILURE
+        node.failure = ''
+        return result
+
+    return wrapper

@@ -1,0 +1,155 @@
+"""Pictures for people: overlay, token map and legend, as RGB arrays. Nothing here knows ROS or PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace
+from hybrid_seg_ros.segmentation import TokenReport
+
+Color = tuple[int, int, int]
+
+MERGED_COLOR: Color = (40, 90, 255)
+SINGLE_COLOR: Color = (235, 40, 30)
+TINT = 0.25
+"""How much of a token's colour lies over the image."""
+_PRUNED_TINT = 0.85
+_EARLIEST_SHADE, _LATEST_SHADE = 0, 75
+
+
+def draw_overlay(image: np.ndarray, labels: np.ndarray, classes: LabelSpace, alpha: float) -> np.ndarray:
+    """Lay the classes' colours over an image: (h, w, 3) uint8 RGB, of the size of the labels.
+
+    `image` (H, W, 3) uint8 RGB is resized to `labels` (h, w) uint8. `alpha` is the colours' share, 0 to 1.
+    Unlabelled pixels show the image as it is.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f'alpha: expected a number from 0 to 1, got {alpha}')
+    image = fit_image(image, labels.shape)
+    overlay = cv2.addWeighted(image, 1.0 - alpha, classes.colorize(labels), alpha, 0.0)
+    unlabelled = labels == UNLABELLED
+    if unlabelled.any():
+        overlay[unlabelled] = image[unlabelled]
+    return overlay
+
+
+def draw_token_map(image: np.ndarray, tokens: TokenReport, size_hw: tuple[int, int]) -> np.ndarray:
+    """Draw where the tokens went (figures 1.2 and 1.4 of the paper) over an image: (h, w, 3) uint8 RGB.
+
+    Each token is outlined and tinted: windows that share a token blue, single tokens red. Tokens that left the
+    encoder early are blackened: black after the first pruning layer, dark grey after later ones. `image`
+    (H, W, 3) uint8 RGB is resized to `size_hw`.
+    """
+    picture = fit_image(image, size_hw).copy()
+    layers = [layer for layer, _ in tokens.kept]
+    for rows, (top, left, height, width) in _grids(tokens, image.shape[:2]):
+        window = tokens.window_size[rows]
+        scale_y, scale_x = size_hw[0] / image.shape[0], size_hw[1] / image.shape[1]
+        y0, cell_row = _cell_of_pixel(top * scale_y, height * scale_y, window.shape[0], size_hw[0])
+        x0, cell_column = _cell_of_pixel(left * scale_x, width * scale_x, window.shape[1], size_hw[1])
+        cells = cell_row, cell_column
+        region = picture[y0 : y0 + cell_row.size, x0 : x0 + cell_column.size]
+        color = _spread(np.where((window > 1)[..., None], np.uint8(MERGED_COLOR), np.uint8(SINGLE_COLOR)), *cells)
+        pruned_after = tokens.pruned_after_layer[rows]
+        shade = cv2.cvtColor(_spread(_shade_table(layers)[pruned_after], *cells), cv2.COLOR_GRAY2RGB)
+        tinted = cv2.addWeighted(region, 1.0 - TINT, color, TINT, 0.0)
+        blackened = cv2.addWeighted(region, 1.0 - _PRUNED_TINT, shade, _PRUNED_TINT, 0.0)
+        region[:] = tinted
+        cv2.copyTo(blackened, _spread((pruned_after > 0).astype(np.uint8), *cells), region)
+        cv2.copyTo(color, _outline(_spread(_token_of_cell(window), *cells)), region)
+    return picture
+
+
+def token_legend(tokens: TokenReport, width: int = 240) -> np.ndarray:
+    """Draw what the colours of the token map mean, with token counts: (h, width, 3) uint8 RGB."""
+    entries: list[tuple[str, Color]] = [
+        (f'merged windows: {tokens.merged_windows}', MERGED_COLOR),
+        (f'single tokens: {int((tokens.window_size == 1).sum())}', SINGLE_COLOR),
+    ]
+    layers = [layer for layer, _ in tokens.kept]
+    before = tokens.entering
+    for layer, count in tokens.kept:
+        shade = int(_shade_table(layers)[layer])
+        entries.append((f'pruned after layer {layer}: {before - count}', (shade, shade, shade)))
+        before = count
+    return draw_legend(entries, width)
+
+
+def class_legend(classes: LabelSpace, width: int = 240) -> np.ndarray:
+    """Draw the classes' names and colours: (h, width, 3) uint8 RGB."""
+    return draw_legend(list(zip(classes.names, classes.palette)), width)
+
+
+def draw_legend(entries: Sequence[tuple[str, Color]], width: int, row_height: int = 22) -> np.ndarray:
+    """Draw one row per (text, colour), black on white: (rows * row_height, width, 3) uint8 RGB."""
+    picture = np.full((max(1, len(entries)) * row_height, width, 3), 255, np.uint8)
+    for index, (text, color) in enumerate(entries):
+        top = index * row_height
+        cv2.rectangle(picture, (4, top + 4), (24, top + row_height - 4), tuple(map(int, color)), cv2.FILLED)
+        cv2.rectangle(picture, (4, top + 4), (24, top + row_height - 4), (0, 0, 0), 1)
+        cv2.putText(
+            picture, text, (32, top + row_height - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA
+        )
+    return picture
+
+
+def fit_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, 3) uint8 to `size_hw`; the image itself where it has that size."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f'expected an RGB image (H, W, 3) uint8, got {image.shape} {image.dtype}')
+    if image.shape[:2] == tuple(size_hw):
+        return image
+    shrinks = size_hw[0] < image.shape[0]
+    return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _grids(
+    tokens: TokenReport, image_hw: tuple[int, int]
+) -> Iterator[tuple[slice, tuple[float, float, float, float]]]:
+    """Yield each crop's rows of the grid and the (top, left, height, width) of the image that they cover."""
+    areas = tokens.areas or ((0.0, 0.0, float(image_hw[0]), float(image_hw[1])),)
+    rows = tokens.grid_hw[0] // len(areas)
+    for index, area in enumerate(areas):
+        yield slice(index * rows, (index + 1) * rows), area
+
+
+def _cell_of_pixel(start: float, length: float, cells: int, limit: int) -> tuple[int, np.ndarray]:
+    """Return the first pixel that `cells` spread over [start, start + length) cover, and the cell of each pixel.
+
+    Pixels outside [0, limit) are left out: there the grid lies on padding.
+    """
+    first, last = max(0, round(start)), min(limit, round(start + length))
+    cell = ((np.arange(first, last) + 0.5 - start) * (cells / length)).astype(np.int64)
+    return first, np.clip(cell, 0, cells - 1)
+
+
+def _token_of_cell(window_size: np.ndarray) -> np.ndarray:
+    """Return, per cell, a number that is the same for the cells of one token: (gh, gw) int64."""
+    rows, columns = np.indices(window_size.shape)
+    size = window_size.astype(np.int64)
+    return rows // size * size * window_size.shape[1] + columns // size * size
+
+
+def _spread(values: np.ndarray, cell_row: np.ndarray, cell_column: np.ndarray) -> np.ndarray:
+    """Give each pixel the value of its cell: (gh, gw, ...) to (H, W, ...)."""
+    return np.take(np.take(values, cell_column, axis=1), cell_row, axis=0)
+
+
+def _outline(token: np.ndarray) -> np.ndarray:
+    """Return (H, W) uint8, 1 at the upper and left edge of each token and at the picture's end, else 0."""
+    outline = np.zeros(token.shape, np.uint8)
+    outline[1:] |= token[1:] != token[:-1]
+    outline[:, 1:] |= token[:, 1:] != token[:, :-1]
+    outline[[0, -1]] = 1
+    outline[:, [0, -1]] = 1
+    return outline
+
+
+def _shade_table(layers: Sequence[int]) -> np.ndarray:
+    """Return (256,) uint8: how bright a token pruned after this layer is drawn; black for the earliest layer."""
+    table = np.zeros(256, np.uint8)
+    table[list(layers)] = np.linspace(_EARLIEST_SHADE, _LATEST_SHADE, num=len(layers)).astype(np.uint8)
+    return table
