@@ -29,7 +29,7 @@ ros_is_sourced() {
 }
 
 venv_is_of_this_python() {
-    local version='import sys; print(sys.version_info[:2])'
+    local version='import sys; print(sys.version_info[:2], sys.base_prefix)'
     [ "$("$VENV/bin/python" -c "$version" 2>/dev/null)" = "$("$PYTHON" -c "$version")" ]
 }
 
@@ -68,7 +68,8 @@ install_requirements() {
 }
 
 install_package() {
-    pip_install --no-deps --no-build-isolation --editable .
+    # setuptools warns at each editable installation of folders named like the package, which here is the package
+    PYTHONWARNINGS='ignore:Editable installation' pip_install --no-deps --no-build-isolation --editable .
     # pip leaves out what makes .venv a place where ros2 run and launch find the package (AMENT_PREFIX_PATH=.venv)
     local lib=$VENV/lib/hybrid_seg_ros share=$VENV/share/hybrid_seg_ros index=$VENV/share/ament_index/resource_index
     mkdir -p "$lib" "$share" "$index/packages"
