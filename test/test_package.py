@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -50,13 +51,20 @@ def test_manifest_orders_its_elements_as_the_schema_does():
     assert len(set(depends)) == len(depends), f'dependencies repeat: {depends}'
 
 
-def test_manifest_names_the_ros_packages_that_are_imported():
-    sources = [*ROOT.glob('hybrid_seg_ros/ros/**/*.py'), *ROOT.glob('launch/*.py')]
-    pattern = re.compile(r'^\s*(?:from|import) (rclpy|cv_bridge|launch(?:_ros)?|ament_index_python|\w+_(?:msgs|srvs|'
-                         r'interfaces))\b', re.MULTILINE)
-    used = {name for path in sources for name in pattern.findall(path.read_text(encoding='utf-8'))}
-    declared = {child.text for child in MANIFEST if child.tag in ('depend', 'exec_depend')}
-    assert used <= declared, f'package.xml lacks {sorted(used - declared)}'
+def test_every_library_that_is_imported_is_a_dependency():
+    sources = [*ROOT.glob('hybrid_seg_ros/**/*.py'), *ROOT.glob('launch/*.py')]
+    nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    libraries = {name.partition('.')[0] for name in names} - set(sys.stdlib_module_names) - {'hybrid_seg_ros'}
+    assert {'rclpy', 'torch', 'cv2'} <= libraries
+    manifest = {child.text for child in MANIFEST if child.tag in ('depend', 'exec_depend')}
+    pinned = {name for file in ('base', 'ros', 'torch') for name in re.findall(
+        r'^([\w-]+)==', (ROOT / 'requirements' / f'{file}.txt').read_text(), re.MULTILINE)}
+    unknown = {name for name in libraries - manifest if name.replace('_', '-') not in pinned | {'cv2', 'yaml'}}
+    assert not unknown, f'neither package.xml nor requirements/ has {sorted(unknown)}'
+    assert {'python3-opencv', 'python3-yaml', 'python3-numpy'} <= manifest
+    assert {'opencv-python-headless', 'PyYAML', 'numpy'} <= pinned
 
 
 def test_one_version_everywhere(metadata):
