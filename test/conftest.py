@@ -9,4 +9,5 @@ import tempfile
 # with ephemeral ports on Linux.
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
-os.environ['ROS_LOG_DIR'] = tempfile.mkdtemp(prefix='hybrid_seg_ros_log_')
+_log_dir = tempfile.TemporaryDirectory(prefix='hybrid_seg_ros_log_')  # removed when Python ends
+os.environ['ROS_LOG_DIR'] = _log_dir.name

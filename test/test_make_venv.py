@@ -1,0 +1,69 @@
+"""`make venv` says at once what is missing, before anything is downloaded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / 'requirements' / 'make_venv.sh'
+
+PRETENDED_PYTHON = """#!/bin/bash
+case "$*" in
+    *'3, 10'*) exit {old} ;;
+    *'import venv'*) exit {without_venv} ;;
+    *'import rclpy'*) exit {without_rclpy} ;;
+    *'import numpy'*) exit {without_numpy} ;;
+    --version) echo 'Python 3.9.1' ;;
+    *sys*) echo 3.12 ;;
+    *) exit 1 ;;
+esac
+"""
+PRETENDED_UNAME = """#!/bin/bash
+[ "$1" = -m ] && echo {machine} || echo Linux
+"""
+
+
+@pytest.fixture
+def make_venv(tmp_path):
+    """Run the script in an empty folder, on a machine made up of the given answers."""
+
+    def run(machine='x86_64', python='python_of_the_test', **answers):
+        answers = {'old': 0, 'without_venv': 0, 'without_rclpy': 1, 'without_numpy': 0, **answers}
+        for name, text in (('python_of_the_test', PRETENDED_PYTHON.format(**answers)),
+                           ('uname', PRETENDED_UNAME.format(machine=machine))):
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(0o755)
+        environment = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'PYTHON': python}
+        done = subprocess.run(['bash', str(SCRIPT), 'requirements'], cwd=tmp_path, env=environment,
+                              capture_output=True, text=True, timeout=30)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert not (tmp_path / '.venv').exists()
+        return done.stderr
+
+    return run
+
+
+def test_no_python(make_venv):
+    assert "no 'no_such_python' here" in make_venv(python='no_such_python')
+
+
+def test_python_of_an_unsupported_version(make_venv):
+    assert 'expected Python 3.10 to 3.13, got Python 3.9.1' in make_venv(old=1)
+
+
+def test_python_without_venv(make_venv):
+    assert 'sudo apt install python3.12-venv' in make_venv(without_venv=1)
+
+
+def test_machine_without_ros_wheels(make_venv):
+    message = make_venv(machine='aarch64')
+    assert 'this is Linux on aarch64' in message
+    assert 'source /opt/ros' in message
+
+
+def test_sourced_ros_without_numpy(make_venv):
+    assert 'sudo apt install python3-numpy python3-opencv' in make_venv(
+        machine='aarch64', without_rclpy=0, without_numpy=1)
