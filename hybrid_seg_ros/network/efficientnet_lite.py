@@ -108,6 +108,12 @@ class EfficientNetLite0(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
 
+    def freeze(self, num_stages: int) -> None:
+        """Take the first `num_stages` stages out of training."""
+        if num_stages:
+            for module in (self.conv_stem, self.bn1, self.blocks[:num_stages]):
+                module.requires_grad_(False)
+
     def run(self, features: Tensor, first_stage: int = 0, last_stage: Optional[int] = None) -> Tensor:
         """Run stages first_stage .. last_stage - 1 (0-based, None = to the end); stage 0 takes the image.
 
