@@ -1,0 +1,213 @@
+"""Runs the segmentation node as a process of its own, and a client that talks to it over DDS."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage, Image
+
+from hybrid_seg_ros.ros.session import RosSession, reliable_qos
+
+NODE = '/segmentation_node'
+IMAGE_HW = (240, 320)
+TIMEOUT_S = 10.0
+QUIET_S = 0.5
+"""How long it must stay quiet for a test to say that nothing is published."""
+
+
+class NodeProcess:
+    """The node's process; its output goes to a file."""
+
+    def __init__(self, log: Path, *remaps: str, **parameters: Any) -> None:
+        self._log = log
+        arguments = [argument for remap in remaps for argument in ('-r', remap)]
+        parameters = {'num_threads': 1, **parameters}
+        for name, value in parameters.items():
+            arguments += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
+        command = [sys.executable, '-m', 'hybrid_seg_ros.ros.segmentation_node', '--ros-args', *arguments]
+        with log.open('w') as output:
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2]
+            )
+
+    @property
+    def output(self) -> str:
+        """Everything that the process wrote so far."""
+        return self._log.read_text()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is still there."""
+        return self._process.poll() is None
+
+    def wait_for_output(self, text: str) -> None:
+        """Wait until the process has written `text`."""
+        deadline = time.monotonic() + 3 * TIMEOUT_S
+        while text not in self.output:
+            assert self.is_running and time.monotonic() < deadline, f'{text!r} not in the output:\n{self.output}'
+            time.sleep(0.02)
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal and return the exit status."""
+        if self.is_running:
+            self._process.send_signal(number)
+        try:
+            return self._process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+
+class Client(RosSession):
+    """Publishes images, collects what the node publishes, calls its services."""
+
+    def __init__(self, image_topic: str = '/camera/image', compressed: bool = False) -> None:
+        super().__init__('test_client')
+        self.received: dict[str, list[Any]] = {}
+        self.messages_sent = 0
+        self._image_publisher = self.node.create_publisher(
+            CompressedImage if compressed else Image, image_topic, qos_profile_sensor_data
+        )
+        self.listen('/diagnostics', DiagnosticArray)
+
+    def listen(self, topic: str, message_type: type, qos: Any = None) -> list[Any]:
+        """Collect the messages of a topic, `~/` being the node's, from now on, in the list that is returned."""
+        if topic in self.received:
+            return self.received[topic]
+        name = topic.replace('~', NODE)
+        messages = self.received[topic] = []
+        self.node.create_subscription(message_type, name, messages.append, qos or reliable_qos(50))
+        assert self.spin_until(lambda: self.node.count_publishers(name) > 0 or topic == '/diagnostics', TIMEOUT_S)
+        return messages
+
+    def forget(self) -> None:
+        """Forget what was received; go on listening."""
+        for messages in self.received.values():
+            messages.clear()
+
+    def wait(self, condition: Callable[[], Any], what: str) -> None:
+        """Run callbacks until `condition()`, fail after a while."""
+        assert self.spin_until(condition, TIMEOUT_S), f'waited in vain for {what}'
+
+    def wait_for_node(self) -> None:
+        """Wait until the node listens to the image topic."""
+        self.wait(lambda: self._image_publisher.get_subscription_count() > 0, 'the node to subscribe')
+
+    def send(self, message: Any) -> tuple[int, int]:
+        """Publish an image with a stamp of its own; return the stamp."""
+        self.messages_sent += 1
+        message.header.stamp.sec, message.header.stamp.nanosec = 1000 + self.messages_sent, 7
+        message.header.frame_id = 'camera_optical_frame'
+        self._image_publisher.publish(message)
+        return stamp_of(message)
+
+    def ask(self, topic: str, image: Optional[Any] = None) -> tuple[int, int]:
+        """Publish an image until a message of its stamp comes on `topic`; return the stamp.
+
+        Best effort may lose an image, and pictures are drawn only for subscribers that have been discovered.
+        """
+        image = street() if image is None else image
+        stamp = self.send(image)
+
+        def is_answered() -> bool:
+            if self.spin_until(lambda: any(stamp_of(m) == stamp for m in self.received[topic]), timeout_s=0.5):
+                return True
+            self._image_publisher.publish(image)
+            return False
+
+        self.wait(is_answered, f'an answer on {topic}')
+        return stamp
+
+    def answer(self, topic: str, stamp: tuple[int, int]) -> Any:
+        """Wait for the message with this stamp on a topic that is listened to."""
+        found: list[Any] = []
+
+        def is_there() -> bool:
+            found[:] = [message for message in self.received[topic] if stamp_of(message) == stamp]
+            return bool(found)
+
+        self.wait(is_there, f'a message with stamp {stamp} on {topic}')
+        return found[0]
+
+    def status(self, task: str, condition: Callable[[DiagnosticStatus], Any]) -> DiagnosticStatus:
+        """Wait for a diagnostic status of the task that meets `condition`."""
+        found: list[DiagnosticStatus] = []
+
+        def is_there() -> bool:
+            for array in self.received['/diagnostics']:
+                found.extend(s for s in array.status if s.name == f'segmentation_node: {task}' and condition(s))
+            self.received['/diagnostics'].clear()
+            return bool(found)
+
+        self.wait(is_there, f'a diagnostic status on {task}')
+        return found[-1]
+
+    def call(self, service_type: type, name: str, request: Any) -> Any:
+        """Call a service of the node and return its response."""
+        client = self.node.create_client(service_type, f'{NODE}/{name}')
+        try:
+            self.wait(client.service_is_ready, f'service {name}')
+            future = client.call_async(request)
+            self.wait(future.done, f'the response of {name}')
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def transition(self, label: str) -> bool:
+        """Ask for a lifecycle transition; return whether it succeeded."""
+        request = ChangeState.Request()
+        request.transition.label = label
+        return self.call(ChangeState, 'change_state', request).success
+
+    def state(self) -> str:
+        """Return the node's lifecycle state."""
+        return self.call(GetState, 'get_state', GetState.Request()).current_state.label
+
+    def set_parameter(self, name: str, value: Any) -> SetParametersResult:
+        """Set a parameter as `ros2 param set` does."""
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, 'set_parameters', request).results[0]
+
+
+def stamp_of(message: Any) -> tuple[int, int]:
+    """Return (sec, nanosec) of a message's header."""
+    return message.header.stamp.sec, message.header.stamp.nanosec
+
+
+def values_of(status: DiagnosticStatus) -> dict[str, str]:
+    """Return a diagnostic status's key-value pairs."""
+    return {item.key: item.value for item in status.values}
+
+
+def picture(height: int = 120, width: int = 160, seed: int = 0) -> np.ndarray:
+    """Return a random but smooth RGB picture."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 20, width // 20, 3), np.uint8)
+    return np.kron(coarse, np.ones((20, 20, 1), np.uint8))
+
+
+def street(seed: int = 0) -> Image:
+    """Return an image message of IMAGE_HW."""
+    return image_message(picture(*IMAGE_HW, seed), 'rgb8')
+
+
+def image_message(pixels: np.ndarray, encoding: str, padding: int = 0, shorten: Optional[int] = None) -> Image:
+    """Return an Image of (H, W, C) uint8 pixels, with `padding` bytes after each row, `shorten` bytes cut off."""
+    height, width = pixels.shape[:2]
+    rows = np.pad(pixels.reshape(height, -1), ((0, 0), (0, padding)), constant_values=77)
+    message = Image(height=height, width=width, encoding=encoding, step=rows.shape[1])
+    message.data.frombytes(rows.tobytes()[: None if shorten is None else -shorten])
+    return message

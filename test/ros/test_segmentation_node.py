@@ -1,0 +1,283 @@
+"""The real node, as a process of its own, over DDS: one process for all tests of this file."""
+
+from __future__ import annotations
+
+import signal
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from node_harness import IMAGE_HW, QUIET_S, Client, NodeProcess, image_message, picture, street, values_of
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Float32, Int32MultiArray
+from tiny_model import write_tiny_model
+
+MASK_HW = (96, 128)
+IMAGE_TIMEOUT_S = 0.4
+ALL_STAGES = 'total,merged,kept@6,kept@8'
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture(scope='module')
+def node(model, tmp_path_factory):
+    """Start the node; each test leaves it active, with the parameters that it started with."""
+    log = tmp_path_factory.mktemp('node') / 'node.log'
+    process = NodeProcess(log, 'image:=/camera/image', model_path=model, image_timeout_s=IMAGE_TIMEOUT_S)
+    process.wait_for_output('waiting for images on /camera/image')
+    yield process
+    assert process.stop(signal.SIGINT) == 0, process.output
+    assert 'Traceback' not in process.output
+
+
+@pytest.fixture(scope='module')
+def session(node):
+    """Make one client for all tests: it takes seconds until a new one is discovered."""
+    with Client() as client:
+        client.wait_for_node()
+        yield client
+
+
+@pytest.fixture
+def client(node, session):
+    session.forget()
+    yield session
+    assert node.is_running, node.output
+
+
+def test_every_output_carries_the_header_of_the_image(client):
+    for name in ('mask', 'confidence', 'overlay', 'color_mask', 'token_map'):
+        client.listen(f'~/{name}', Image)
+    client.wait(lambda: all(publisher_count(client, name) for name in ('overlay', 'token_map')), 'discovery')
+    stamp = client.ask('~/token_map')
+    for name, encoding, channels in (
+        ('mask', 'mono8', 1), ('confidence', 'mono8', 1),
+        ('overlay', 'rgb8', 3), ('color_mask', 'rgb8', 3), ('token_map', 'rgb8', 3),
+    ):  # fmt: skip
+        message = client.answer(f'~/{name}', stamp)
+        assert message.header.frame_id == 'camera_optical_frame'
+        assert (message.encoding, message.height, message.width) == (encoding, *MASK_HW), name
+        assert (message.step, len(message.data)) == (MASK_HW[1] * channels, MASK_HW[0] * MASK_HW[1] * channels)
+        assert message.is_bigendian == 0
+    mask = np.frombuffer(client.answer('~/mask', stamp).data, np.uint8)
+    assert mask.max() < 11
+
+
+def test_token_usage_and_fps(client):
+    usage, fps = client.listen('~/token_usage', Int32MultiArray), client.listen('~/fps', Float32)
+    client.listen('~/mask', Image)
+    for _ in range(5):
+        client.ask('~/mask')
+    client.wait(lambda: usage and fps and fps[-1].data > 0, 'token usage and FPS')
+    axis = usage[-1].layout.dim[0]
+    counts = dict(zip(axis.label.split(','), usage[-1].data))
+    assert axis.label == ALL_STAGES and axis.size == 4
+    assert counts['total'] == 48 and counts['total'] > counts['merged'] >= counts['kept@6'] >= counts['kept@8']
+
+
+def test_camera_info_is_scaled_to_the_mask(client):
+    client.listen('~/mask', Image)
+    client.listen('~/camera_info', CameraInfo)
+    publisher = client.node.create_publisher(CameraInfo, '/camera/camera_info', qos_profile_sensor_data)
+    client.wait(lambda: publisher.get_subscription_count() > 0, 'the node to subscribe to camera_info')
+    info = CameraInfo(height=IMAGE_HW[0], width=IMAGE_HW[1], k=[300.0, 0, 160, 0, 300, 120, 0, 0, 1])
+
+    def comes():
+        publisher.publish(info)
+        client.send(street())
+        client.spin_for(0.05)
+        return client.received['~/camera_info']
+
+    client.wait(comes, 'camera_info')
+    scaled = client.received['~/camera_info'][-1]
+    assert scaled.header.frame_id == 'camera_optical_frame'
+    assert (scaled.height, scaled.width) == MASK_HW
+    assert (scaled.k[0], scaled.k[2], scaled.k[4]) == pytest.approx((300 * 0.4, 160 * 0.4, 300 * 0.4))
+
+
+@pytest.mark.parametrize('encoding', ['bgr8', 'rgba8', 'bgra8', '8UC3', 'padded rgb8'])
+def test_encodings_of_one_picture_give_one_mask(client, encoding):
+    client.listen('~/mask', Image)
+    rgb = picture(*IMAGE_HW, seed=3)
+    swapped, opaque = rgb[..., ::-1], np.full((*IMAGE_HW, 1), 255, np.uint8)
+    make = {
+        'bgr8': lambda: image_message(swapped, 'bgr8'),
+        '8UC3': lambda: image_message(swapped, '8UC3'),
+        'rgba8': lambda: image_message(np.dstack([rgb, opaque]), 'rgba8'),
+        'bgra8': lambda: image_message(np.dstack([swapped, opaque]), 'bgra8'),
+        'padded rgb8': lambda: image_message(rgb, 'rgb8', padding=13),
+    }[encoding]
+    masks = [
+        client.answer('~/mask', client.ask('~/mask', image)).data
+        for image in (image_message(rgb, 'rgb8'), make())
+    ]
+    assert masks[0] == masks[1]
+
+
+def test_sizes_may_change_in_mid_stream(client):
+    client.listen('~/mask', Image)
+    for height, width, mask_hw in ((240, 320, (96, 128)), (200, 400, (64, 128)), (60, 80, (60, 80))):
+        stamp = client.ask('~/mask', image_message(picture(height, width), 'rgb8'))
+        mask = client.answer('~/mask', stamp)
+        assert (mask.height, mask.width) == mask_hw
+
+
+def test_diagnostics(client):
+    client.listen('~/mask', Image)
+    for _ in range(3):
+        client.ask('~/mask')
+    model = client.status('model', lambda status: status.message.startswith('active'))
+    assert model.level == DiagnosticStatus.OK and model.hardware_id.endswith(':cpu')
+    assert values_of(model) == {
+        'lifecycle_state': 'active', 'model': 'tiny', 'variant': 'hybrid@6+8', 'keep': 'by threshold',
+        'threshold': '0.30', 'backend': 'pytorch', 'device': 'cpu', 'precision': 'float32',
+    }  # fmt: skip
+    segmentation = values_of(client.status('segmentation', lambda status: float(values_of(status)['fps_out']) > 0))
+    for step in ('convert', 'preprocess', 'inference', 'postprocess', 'total'):
+        assert 0 <= float(segmentation[f'{step}_p50_ms']) <= float(segmentation[f'{step}_p95_ms'])
+    tokens = values_of(client.status('tokens', lambda status: len(status.values)))
+    assert list(tokens) == [*ALL_STAGES.split(','), 'merged_windows']
+    images = values_of(client.status('images', lambda status: True))
+    assert {'fps_in', 'dropped', 'bad_frames', 'seconds_since_last_image'} <= set(images)
+
+
+def test_silence_is_reported_with_the_topic(client):
+    send_until_received(client)
+    warning = client.status('images', lambda status: status.level == DiagnosticStatus.WARN)
+    assert 'no image for' in warning.message and '/camera/image' in warning.message
+    error = client.status('images', lambda status: status.level == DiagnosticStatus.ERROR)
+    assert '1 publisher' in error.message
+    send_until_received(client)
+
+
+def test_a_flood_keeps_the_newest_frame_and_counts_the_others(client):
+    client.listen('~/mask', Image)
+    client.ask('~/mask')
+    before = int(values_of(client.status('images', lambda status: True))['dropped'])
+    for seed in range(40):
+        last = client.send(street(seed))
+    client.answer('~/mask', last)
+    client.status('images', lambda status: int(values_of(status)['dropped']) > before)
+
+
+@pytest.mark.parametrize(
+    ('make', 'problem'),
+    [
+        (lambda: image_message(picture(), 'rgb7'), "unknown encoding 'rgb7'"),
+        (lambda: image_message(picture(), 'rgb8', shorten=5), 'expected 57600 bytes'),
+        (lambda: image_message(picture()[..., 0], 'rgb8'), 'expected step >= 480'),
+        (lambda: Image(encoding='rgb8'), 'at least 1x1 pixel'),
+    ],
+    ids=['unknown encoding', 'short data', 'small step', 'empty'],
+)
+def test_a_bad_frame_is_reported_and_the_next_one_segmented(client, make, problem):
+    client.listen('~/mask', Image)
+
+    def is_reported():
+        client.send(make())
+        client.spin_for(0.1)
+        statuses = [s for array in client.received['/diagnostics'] for s in array.status if s.name.endswith('images')]
+        return any(problem in s.message and s.level == DiagnosticStatus.WARN for s in statuses)
+
+    client.wait(is_reported, f'a warning that says {problem!r}')
+    client.ask('~/mask')
+
+
+def test_live_parameters_take_effect_at_the_next_frame(client):
+    usage = client.listen('~/token_usage', Int32MultiArray)
+    client.listen('~/mask', Image)
+    for variant, label in (('dense', 'total,merged'), ('dtop@8', 'total,merged,kept@8'), ('', ALL_STAGES)):
+        assert client.set_parameter('variant', variant).successful
+        usage.clear()
+        client.ask('~/mask')
+        client.wait(lambda: usage, 'token usage')
+        assert usage[-1].layout.dim[0].label == label
+    assert client.set_parameter('keep', 0.5).successful
+    usage.clear()
+    client.ask('~/mask')
+    client.wait(lambda: usage, 'token usage')
+    counts = usage[-1].data
+    assert counts[2] == pytest.approx(counts[1] / 2, abs=1)
+    assert client.set_parameter('keep', -1.0).successful
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'reason'),
+    [
+        ('variant', 'fast', 'legal are dense, cts, dtop@6+8, dtop@8, hybrid@6+8, hybrid@8'),
+        ('variant', 'dtop@7', 'no auxiliary head after layer 7'),
+        ('overlay_alpha', 1.5, 'Min: 0.0, Max: 1.0'),
+        ('threshold', -0.1, 'Min: 0.0, Max: 1.0'),
+        ('keep', 2.5, 'a fraction up to 1.0 or a whole count'),
+        ('mask_size', 'huge', 'legal are network, image'),
+        ('model_path', '/elsewhere.yaml', 'fixed while the node is configured'),
+        ('autostart', False, 'read-only'),
+    ],
+)
+def test_a_refused_parameter_names_the_legal_values(client, name, value, reason):
+    result = client.set_parameter(name, value)
+    assert not result.successful and reason in result.reason
+
+
+def test_disabled_node_leaves_images_alone(client):
+    masks = client.listen('~/mask', Image)
+    client.ask('~/mask')
+    assert client.set_parameter('enabled', False).successful
+    assert is_quiet(client, masks)
+    assert client.set_parameter('enabled', True).successful
+    client.ask('~/mask')
+
+
+def test_lifecycle_and_an_invalid_transition(client):
+    masks = client.listen('~/mask', Image)
+    assert client.state() == 'active'
+    assert not client.transition('configure')
+    assert client.state() == 'active'
+    client.ask('~/mask')
+
+    for seed in range(20):  # so that a frame is in flight
+        client.send(street(seed))
+    assert client.transition('deactivate')
+    assert is_quiet(client, masks)
+    assert client.transition('activate')
+    client.ask('~/mask')
+
+    assert client.transition('deactivate') and client.transition('cleanup')
+    assert client.state() == 'unconfigured'
+    client.wait(lambda: publisher_count(client, 'mask') == 0, 'the mask topic to go')
+    assert client.set_parameter('mask_size', 'image').successful
+    assert client.transition('configure') and client.transition('activate')
+    stamp = client.ask('~/mask')
+    mask = client.answer('~/mask', stamp)
+    assert (mask.height, mask.width) == IMAGE_HW
+
+    assert client.transition('deactivate') and client.transition('cleanup')
+    assert client.set_parameter('mask_size', 'network').successful
+    assert client.transition('configure') and client.transition('activate')
+
+
+def publisher_count(client, name):
+    return client.node.count_publishers(f'/segmentation_node/{name}')
+
+
+def send_until_received(client):
+    client.forget()
+
+    def is_received():
+        client.send(street())
+        client.spin_for(0.1)
+        statuses = [s for array in client.received['/diagnostics'] for s in array.status if s.name.endswith('images')]
+        return any('images/s' in s.message for s in statuses)
+
+    client.wait(is_received, 'images to be received')
+
+
+def is_quiet(client, messages):
+    """Send images for a while; return whether nothing was published for them."""
+    client.spin_for(0.1)  # what was published before may still arrive
+    messages.clear()
+    return not client.spin_until(lambda: client.send(street()) and messages, QUIET_S)

@@ -1,0 +1,82 @@
+"""The real node, as a process of its own, over DDS: start, stop and what it says when it cannot work."""
+
+from __future__ import annotations
+
+import signal
+
+import cv2
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from node_harness import IMAGE_HW, Client, NodeProcess, picture
+from sensor_msgs.msg import CompressedImage, Image
+from tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture
+def start_node(tmp_path):
+    """Start a node, stop it after the test."""
+    nodes = []
+
+    def start(*remaps, **parameters):
+        nodes.append(NodeProcess(tmp_path / f'node_{len(nodes)}.log', *remaps, **parameters))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.stop(signal.SIGKILL)
+
+
+def test_compressed_images_and_broken_ones(start_node, model):
+    node = start_node('image:=/camera/image', model_path=model, image_transport='compressed')
+    node.wait_for_output('waiting for images on /camera/image/compressed')
+    with Client('/camera/image/compressed', compressed=True) as client:
+        client.wait_for_node()
+        client.listen('~/mask', Image)
+        for kind in ('.jpg', '.png'):
+            stamp = client.ask('~/mask', compressed_message(kind))
+            assert client.answer('~/mask', stamp).header.frame_id == 'camera_optical_frame'
+        client.send(compressed_message('.jpg', cut=100))
+        client.status('images', lambda s: s.level == DiagnosticStatus.WARN and 'cut off' in s.message)
+        client.ask('~/mask', compressed_message('.jpg'))
+        assert node.output.count('bad frame on') == 1
+    assert node.stop(signal.SIGTERM) == 0, node.output
+
+
+def test_missing_model_leaves_the_node_unconfigured_until_it_is_given_one(start_node, model):
+    node = start_node('image:=/camera/image', model_path='/nowhere/model.yaml')
+    node.wait_for_output('/nowhere/model.yaml: no such file')
+    with Client() as client:
+        assert client.state() == 'unconfigured'
+        status = client.status('model', lambda s: s.level == DiagnosticStatus.ERROR)
+        assert 'no such file' in status.message
+        assert not client.transition('configure')
+        assert client.set_parameter('model_path', str(model)).successful
+        assert client.transition('configure') and client.transition('activate')
+        client.wait_for_node()
+        client.listen('~/mask', Image)
+        client.ask('~/mask')
+        assert client.transition('shutdown')
+    assert node.stop(signal.SIGINT) == 0, node.output
+
+
+def test_incompatible_qos_is_an_error_that_says_what_to_change(start_node, model):
+    setting = 'qos_overrides./camera/image.subscription.reliability'
+    node = start_node('image:=/camera/image', model_path=model, **{setting: 'reliable'})
+    node.wait_for_output('waiting for images')
+    with Client() as client:
+        status = client.status('images', lambda s: s.level == DiagnosticStatus.ERROR and 'QoS' in s.message)
+        assert 'RELIABILITY' in status.message and setting in status.message
+        node.wait_for_output('incompatible QoS')
+    assert node.stop(signal.SIGINT) == 0, node.output
+
+
+def compressed_message(kind, cut=0):
+    data = cv2.imencode(kind, picture(*IMAGE_HW))[1].tobytes()
+    message = CompressedImage(format=kind[1:])
+    message.data.frombytes(data[: len(data) - cut])
+    return message
