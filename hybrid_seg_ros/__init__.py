@@ -12,7 +12,7 @@ __version__ = '0.1.0'
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load_pipeline`, and with it PyTorch, when it is first asked for (PEP 562)."""
+    """Import `load_pipeline`, with OpenCV and all, when it is first asked for (PEP 562)."""
     if name == 'load_pipeline':
         from hybrid_seg_ros.inference import load_pipeline
 
