@@ -23,6 +23,7 @@ _SETTLE_S = 0.5
 """A publisher counts a subscriber before that one listens; what a best-effort one gets in between is lost."""
 _LAST_FRAMES = Duration(seconds=2)
 """How long reliable subscribers have to fetch the last frames before the publisher is gone."""
+_PATIENCE_S = 1.0
 _MISSES_IN_A_ROW = 3
 _LARGE_BYTES = 500_000
 """Best-effort messages above the 512 KB of Fast DDS's default shared memory get lost."""
@@ -55,7 +56,7 @@ def play_bag(bag: BagReader, session: RosSession, options: ReplayOptions) -> Rep
             if misses == _MISSES_IN_A_ROW:
                 raise ReplayError(_no_answer(options, len(cdr)))
     if answers is not None and not options.lock_step:
-        _await_stragglers(session, answers, sent)
+        _await_stragglers(session, answers, sent, options.timeout_s)
     duration_s = time.monotonic() - start
     for publisher in publishers.values():
         publisher.wait_for_all_acked(_LAST_FRAMES)
@@ -146,12 +147,13 @@ def _schedule(frames: Iterator[BagMessage], rate: float) -> Iterator[tuple[float
         yield due_s, message
 
 
-def _await_stragglers(session: RosSession, answers: AnswerWatch, sent: int, quiet_s: float = 1.0) -> None:
-    """Wait until all is answered, or nothing has come for a while: dropped frames never get an answer."""
+def _await_stragglers(session: RosSession, answers: AnswerWatch, sent: int, timeout_s: float) -> None:
+    """Wait until all is answered, or for longer than answers took so far: dropped frames never get one."""
     before = -1
     while answers.count != before and answers.count < sent:
         before = answers.count
-        session.spin_until(lambda before=before: answers.count > before, quiet_s)
+        patience_s = max(_PATIENCE_S, 3e-3 * max(answers.latencies_ms)) if before else timeout_s
+        session.spin_until(lambda before=before: answers.count > before, min(patience_s, timeout_s))
 
 
 def _no_answer(options: ReplayOptions, size: int) -> str:

@@ -1,0 +1,70 @@
+"""Contact sheet: frames of a drive from top to bottom, what the node made of them from left to right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from hybrid_seg_ros.label_space import LabelSpace
+from hybrid_seg_ros.visualization import MERGED_COLOR, SINGLE_COLOR, draw_legend
+
+_CELL_WIDTH = 360
+_GAP, _MARGIN, _HEADER, _LEGEND_WIDTH = 8, 16, 34, 190
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_TOKEN_ENTRIES = (('merged window', MERGED_COLOR), ('single token', SINGLE_COLOR), ('pruned token', (0, 0, 0)))
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One frame: a caption, and its pictures (H, W, 3) uint8 RGB by column title; None leaves a cell empty."""
+
+    caption: str
+    pictures: Mapping[str, Optional[np.ndarray]]
+
+
+def draw_contact_sheet(rows: Sequence[SheetRow], classes: LabelSpace, title: str) -> np.ndarray:
+    """Return the sheet (H, W, 3) uint8 RGB: a column per title of the first row, and the legend on the right."""
+    columns = list(rows[0].pictures)
+    first = next(picture for picture in rows[0].pictures.values() if picture is not None)
+    cell_height = round(first.shape[0] * _CELL_WIDTH / first.shape[1])
+    top, left = _MARGIN + 2 * _HEADER, _MARGIN
+    height = top + len(rows) * (cell_height + _GAP) - _GAP + _MARGIN
+    legend_left = left + len(columns) * (_CELL_WIDTH + _GAP) + _MARGIN
+    legend = _legend(classes)
+    sheet = np.full((max(height, top + legend.shape[0] + _MARGIN), legend_left + _LEGEND_WIDTH, 3), 255, np.uint8)
+    _write(sheet, title, (left, _MARGIN + 20), scale=0.65)
+    for index, column in enumerate(columns):
+        x = left + index * (_CELL_WIDTH + _GAP)
+        _write(sheet, column, (x, top - 10))
+        for number, row in enumerate(rows):
+            y = top + number * (cell_height + _GAP)
+            picture = row.pictures[column]
+            if picture is not None:
+                cell = cv2.resize(picture, (_CELL_WIDTH, cell_height), interpolation=cv2.INTER_AREA)
+                sheet[y : y + cell_height, x : x + _CELL_WIDTH] = cell
+            if index == 0:
+                _write(sheet, row.caption, (x + 7, y + cell_height - 8), color=(0, 0, 0), thickness=3)
+                _write(sheet, row.caption, (x + 7, y + cell_height - 8), color=(255, 255, 255))
+    sheet[top : top + legend.shape[0], legend_left : legend_left + legend.shape[1]] = legend
+    return sheet
+
+
+def _legend(classes: LabelSpace) -> np.ndarray:
+    blank = np.full((_GAP * 2, _LEGEND_WIDTH, 3), 255, np.uint8)
+    named = draw_legend(list(zip(classes.names, classes.palette)), _LEGEND_WIDTH)
+    return np.vstack([named, blank, draw_legend(list(_TOKEN_ENTRIES), _LEGEND_WIDTH)])
+
+
+def _write(
+    sheet: np.ndarray,
+    text: str,
+    corner: tuple[int, int],
+    scale: float = 0.5,
+    color: tuple[int, int, int] = (0, 0, 0),
+    thickness: int = 1,
+) -> None:
+    cv2.putText(sheet, text, corner, _FONT, scale, color, thickness, cv2.LINE_AA)

@@ -1,0 +1,205 @@
+"""How the demo runs: start the node, play the drive twice, watch, draw."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from hybrid_seg_ros.model_spec import ModelSpec
+from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagReader, BagTopic
+from hybrid_seg_ros.ros.child_process import ChildProcess
+from hybrid_seg_ros.ros.contact_sheet import SheetRow, draw_contact_sheet
+from hybrid_seg_ros.ros.demo_observer import DemoObserver, Score
+from hybrid_seg_ros.ros.demo_options import DemoError, DemoOptions, DemoReport, PhaseReport
+from hybrid_seg_ros.ros.ground_truth import GroundTruth
+from hybrid_seg_ros.ros.messages import compressed_to_rgb, image_to_rgb
+from hybrid_seg_ros.ros.model_path import resolve_model_path
+from hybrid_seg_ros.ros.replay_options import ReplayReport
+from hybrid_seg_ros.ros.session import RosSession
+from hybrid_seg_ros.ros.video import Video
+
+_NODE = '/segmentation_node'
+_IMAGE = '/camera/image'
+_SHEET_ROWS = 5
+_POLL_S = 0.05
+
+
+def run_demo(options: DemoOptions) -> DemoReport:
+    """Run the demo in the ROS network of the environment. Raises DemoError or BagError."""
+    spec = ModelSpec.load(resolve_model_path(str(options.model or '')))
+    with BagReader(options.bag or resolve_model_path('package://hybrid_seg_ros/bags/camvid_val')) as bag:
+        drive = _Drive(bag, options)
+        command, log = _node_command(options, drive.camera), _log_folder(options) / 'node.log'
+        with ChildProcess(command, log, os.environ) as node, RosSession('hybrid_seg_demo') as session:
+            observer = DemoObserver(session, _NODE)
+            print(f'starting segmentation_node with {spec.name}, {options.variant}', flush=True)
+            _wait_until_active(observer, session, node, options.start_s)
+            play = _Player(session, observer, node, drive, options)
+            real_time = play('real-time', drive.new_score(spec), '--rate', str(options.rate))
+            tokens = observer.tokens_mean
+            with Video(options.output / 'overlay.mp4', drive.rate_hz) as video:
+                album = _Album(drive, video)
+                observer.watch_views(album.add)
+                lock_step = play('lock-step', drive.new_score(spec), '--lock-step')
+                tokens = observer.tokens_mean or tokens
+                session.spin_until(lambda: album.count >= lock_step.answered, 2.0)
+        model = observer.statuses.get('model', {}).get('message', 'sent no diagnostics')
+        sheet = options.output / 'contact_sheet.png'
+        _write_png(sheet, draw_contact_sheet(album.rows(spec), spec.classes, f'segmentation_node {model}'))
+        files = tuple(map(str, (video.path, sheet)))
+        name = str(options.bag or bag.path.name)
+        return DemoReport(name, options.rate * drive.rate_hz, model, real_time, lock_step, tokens, files)
+
+
+class _Drive:
+    """The frames that are played, and their ground truth."""
+
+    def __init__(self, bag: BagReader, options: DemoOptions) -> None:
+        self.bag, self.limit = bag, options.limit
+        self.camera = bag.select_camera_topic(options.topic)
+        log_ns, self.stamps_ns = [], []
+        for message in bag.messages([self.camera]):
+            log_ns.append(message.log_ns)
+            self.stamps_ns.append(message.stamp_ns)
+        self.rate_hz = (len(log_ns) - 1) * 1e9 / (log_ns[-1] - log_ns[0]) if log_ns[-1] > log_ns[0] else 1.0
+        self.stamps_ns = self.stamps_ns[: options.limit]
+        labels = bag.select_label_topic(options.label_topic)
+        self.truth = None if labels is None else GroundTruth(bag, labels)
+
+    def new_score(self, spec: ModelSpec) -> Optional[Score]:
+        """Return an empty score; None without ground truth."""
+        return None if self.truth is None else Score(self.truth, len(spec.classes))
+
+    def images(self, stamps_ns: set[int]) -> dict[int, np.ndarray]:
+        """Return the camera images (H, W, 3) uint8 RGB of these stamps."""
+        to_rgb = compressed_to_rgb if self.camera.msgtype == COMPRESSED_IMAGE else image_to_rgb
+        messages = (message for message in self.bag.messages([self.camera]) if message.stamp_ns in stamps_ns)
+        return {message.stamp_ns: to_rgb(self.bag.deserialize(message)) for message in messages}
+
+
+class _Album:
+    """Takes the pictures: all into the video, a few of them, spread over the drive, for the contact sheet."""
+
+    def __init__(self, drive: _Drive, video: Video) -> None:
+        self._drive, self._video = drive, video
+        picks = np.linspace(0, len(drive.stamps_ns) - 1, min(_SHEET_ROWS, len(drive.stamps_ns))).round().astype(int)
+        self._picks = [drive.stamps_ns[index] for index in picks]
+        self._kept: dict[int, dict[str, np.ndarray]] = {}
+        self.count = 0
+
+    def add(self, stamp_ns: int, views: dict[str, np.ndarray]) -> None:
+        """Take the views of one frame."""
+        self.count += 1
+        self._video.add(np.hstack([views['overlay'], views['token_map']]))
+        if stamp_ns in self._picks:
+            self._kept[stamp_ns] = views
+
+    def rows(self, spec: ModelSpec) -> list[SheetRow]:
+        """Return the rows of the contact sheet. Raises DemoError if no pictures came."""
+        if not self._kept:
+            raise DemoError(f'no pictures came from {_NODE}')
+        images, start_ns = self._drive.images(set(self._kept)), self._drive.stamps_ns[0]
+        rows = []
+        for stamp_ns, views in sorted(self._kept.items()):
+            pictures: dict[str, Optional[np.ndarray]] = {'camera': images[stamp_ns]}
+            if self._drive.truth is not None:
+                labels = self._drive.truth.labels_at(stamp_ns)
+                pictures['ground truth'] = None if labels is None else spec.classes.colorize(labels)
+            pictures.update({'mask': views['color_mask'], 'tokens': views['token_map']})
+            rows.append(SheetRow(f't = {(stamp_ns - start_ns) / 1e9:.1f} s', pictures))
+        return rows
+
+
+class _Player:
+    """Plays the drive from a process of its own and reports."""
+
+    def __init__(
+        self, session: RosSession, observer: DemoObserver, node: ChildProcess, drive: _Drive, options: DemoOptions
+    ) -> None:
+        self._session, self._observer, self._node = session, observer, node
+        self._drive, self._options = drive, options
+
+    def __call__(self, phase: str, score: Optional[Score], *arguments: str) -> PhaseReport:
+        """Play the drive once with further arguments to `hybrid_seg replay`."""
+        print(f'playing {len(self._drive.stamps_ns)} frames: {phase}', flush=True)
+        output = _log_folder(self._options) / f'replay_{phase}.json'
+        output.unlink(missing_ok=True)
+        self._observer.begin(score)
+        command = _replay_command(self._drive, output, *arguments)
+        with ChildProcess(command, output.with_suffix('.log'), os.environ, shows_progress=True) as replay:
+            self._spin_until(lambda: replay.exit_status is not None)
+            if not output.is_file():
+                raise DemoError(_failure(f'the replay ended with status {replay.exit_status}', replay, self._node))
+        played = ReplayReport(**json.loads(output.read_text(encoding='utf-8')))
+        self._session.spin_until(lambda: self._observer.mask_count >= played.answered, 2.0)
+        if not played.answered or not self._observer.mask_count:
+            raise DemoError(_failure(f'no masks came for {played.sent} frames', self._node))
+        return PhaseReport(
+            sent=played.sent, answered=played.answered, fps=played.answers_hz, latency_p50_ms=played.percentile_ms(50),
+            latency_p95_ms=played.percentile_ms(95), miou=score.miou if score is not None and score.frames else None,
+            scored_frames=score.frames if score is not None else 0,
+        )  # fmt: skip
+
+    def _spin_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            _check_alive(self._node)
+            self._session.spin_for(_POLL_S)
+
+
+def _wait_until_active(observer: DemoObserver, session: RosSession, node: ChildProcess, timeout_s: float) -> None:
+    waited_s = 0.0
+    while not observer.is_active():
+        _check_alive(node)
+        if waited_s >= timeout_s:
+            raise DemoError(_failure(f'segmentation_node is not active after {timeout_s:g} s', node))
+        session.spin_for(_POLL_S)
+        waited_s += _POLL_S
+
+
+def _check_alive(node: ChildProcess) -> None:
+    if node.exit_status is not None:
+        raise DemoError(_failure(f'segmentation_node ended with status {node.exit_status}', node))
+
+
+def _log_folder(options: DemoOptions) -> Path:
+    folder = options.output / 'logs'
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _failure(text: str, *children: ChildProcess) -> str:
+    logs = [f'--- {child.log}\n{child.log_tail()}' for child in children]
+    return '\n'.join([f'{text}; its log:', *logs])
+
+
+def _node_command(options: DemoOptions, camera: BagTopic) -> list[str]:
+    parameters = {
+        'variant': options.variant,
+        'image_transport': 'compressed' if camera.msgtype == COMPRESSED_IMAGE else 'raw',
+        **({'model_path': str(options.model)} if options.model else {}),
+        **options.parameters,
+    }
+    command = [sys.executable, '-m', 'hybrid_seg_ros.ros.segmentation_node', '--ros-args', '-r', f'image:={_IMAGE}']
+    return command + [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
+
+
+def _replay_command(drive: _Drive, report: Path, *arguments: str) -> list[str]:
+    topic = f'{_IMAGE}/compressed' if drive.camera.msgtype == COMPRESSED_IMAGE else _IMAGE
+    remap = ['--remap', f'{drive.camera.name}:={topic}'] if topic != drive.camera.name else []
+    limit = [] if drive.limit is None else ['--limit', str(drive.limit)]
+    return [
+        sys.executable, '-m', 'hybrid_seg_ros.cli', 'replay', str(drive.bag.path), '--topic', drive.camera.name,
+        '--answer-topic', f'{_NODE}/mask', '--json', str(report), *remap, *limit, *arguments,
+    ]  # fmt: skip
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise OSError(f'{path}: cannot be written')
