@@ -1,0 +1,145 @@
+"""What happens to frames, counted; and what diagnostics make of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from hybrid_seg_ros.ros.camera_monitor import RECENT_S, STEPS, CameraHealth, CameraMonitor, RateMeter
+from hybrid_seg_ros.ros.diagnostics import (
+    Diagnostics,
+    InputState,
+    ModelState,
+    image_verdict,
+    model_verdict,
+    segmentation_verdict,
+)
+from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
+from hybrid_seg_ros.segmentation import TokenReport
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+SOURCE = InputState(topic='/camera/image', publishers=1, dropped=3, is_listening=True, timeout_s=1.0)
+GRID = np.ones((4, 6), np.uint8)
+TOKENS = TokenReport((4, 6), GRID, 0 * GRID, 15, ((6, 9), (8, 5)))
+
+
+def latencies(total):
+    return {**dict.fromkeys(STEPS, 1.0), 'total': total}
+
+
+def test_rate_is_that_of_the_last_seconds():
+    meter = RateMeter()
+    assert meter.rate_hz(0.0) == 0.0
+    meter.add(0.0)
+    assert meter.rate_hz(0.0) == 0.0
+    for index in range(1, 21):
+        meter.add(index / 10)
+    assert meter.rate_hz(2.0) == pytest.approx(10.0)
+    assert meter.rate_hz(60.0) == 0.0
+
+
+def test_monitor_counts_and_measures():
+    monitor = CameraMonitor()
+    monitor.restart(0.0)
+    for index in range(1, 101):
+        monitor.image_received(index / 10)
+        rate = monitor.image_segmented(latencies(float(index)), TOKENS, index / 10)
+    assert rate == pytest.approx(10.0)
+    health = monitor.health(10.5)
+    assert (health.received, health.segmented, health.tokens) == (100, 100, TOKENS)
+    assert health.fps_in == pytest.approx(10.0) and health.since_image_s == pytest.approx(0.5)
+    assert health.latency_ms['total'] == pytest.approx((50.5, 95.05))
+    assert set(health.latency_ms) == set(STEPS)
+
+
+def test_a_failure_stays_until_a_frame_succeeds_and_a_bad_frame_for_a_while():
+    monitor = CameraMonitor()
+    monitor.restart(0.0)
+    monitor.inference_failed('out of memory')
+    monitor.bad_frame('short', 1.0)
+    health = monitor.health(1.0 + RECENT_S)
+    assert (health.failure, health.failures) == ('out of memory', 1)
+    assert (health.recent_bad_frame, health.bad_frames) == ('short', 1)
+    monitor.image_segmented(latencies(1.0), TOKENS, 2.0)
+    health = monitor.health(1.1 + RECENT_S)
+    assert (health.failure, health.recent_bad_frame, health.bad_frames) == ('', '', 1)
+
+
+def test_an_image_shows_that_the_qos_fits_after_all():
+    monitor = CameraMonitor()
+    monitor.restart(0.0)
+    monitor.qos_incompatible('RELIABILITY')
+    assert monitor.health(1.0).incompatible_qos
+    monitor.image_received(1.0)
+    assert not monitor.health(1.0).incompatible_qos
+
+
+def health(**fields):
+    return CameraHealth(**{'since_image_s': 0.1, 'fps_in': 15.0, **fields})
+
+
+@pytest.mark.parametrize(
+    ('fields', 'level', 'text'),
+    [
+        ({}, OK, '15.0 images/s on /camera/image'),
+        ({'since_image_s': 1.5}, WARN, 'no image for 1.5 s on /camera/image (1 publisher)'),
+        ({'since_image_s': 5.5}, ERROR, 'no image for 5.5 s on /camera/image'),
+        ({'recent_bad_frame': 'too short'}, WARN, 'bad frame: too short'),
+        ({'recent_bad_frame': 'too short', 'incompatible_qos': 'a publisher offers'}, ERROR, 'a publisher offers'),
+    ],
+)
+def test_image_verdict(fields, level, text):
+    verdict = image_verdict(SOURCE, health(**fields))
+    assert verdict[0] == level and text in verdict[1]
+
+
+def test_a_node_that_does_not_listen_misses_nothing():
+    source = dataclasses.replace(SOURCE, is_listening=False)
+    assert image_verdict(source, health(since_image_s=100.0))[0] == OK
+
+
+def test_silence_names_the_number_of_publishers():
+    source = dataclasses.replace(SOURCE, publishers=0)
+    assert '(0 publishers)' in image_verdict(source, health(since_image_s=2.0))[1]
+
+
+def test_segmentation_verdict():
+    assert segmentation_verdict(health()) == (OK, 'no image segmented yet')
+    done = health(segmented=5, fps_out=9.5, latency_ms={'total': (50.0, 80.0)})
+    assert segmentation_verdict(done) == (OK, '9.5 masks/s, 50.0 ms')
+    failed = dataclasses.replace(done, failure='RuntimeError: no memory')
+    assert segmentation_verdict(failed) == (ERROR, 'segmentation failed: RuntimeError: no memory')
+
+
+def test_model_verdict():
+    assert model_verdict(ModelState('unconfigured')) == (OK, 'unconfigured')
+    assert model_verdict(ModelState('unconfigured', 'no such file'))[0] == ERROR
+    loaded = ModelState('active', name='tiny', variant='cts', backend='pytorch', device='cpu')
+    assert model_verdict(loaded) == (OK, 'active: tiny, cts, pytorch on cpu')
+
+
+def test_statuses_are_named_after_node_and_task_and_carry_the_numbers():
+    diagnostics = Diagnostics('segmentation_node', 'robot:cpu')
+    full = health(segmented=5, tokens=TOKENS, latency_ms={'inference': (40.0, 41.256)}, failure='x')
+    statuses = diagnostics.model_statuses(ModelState('active')) + diagnostics.camera_statuses(SOURCE, full)
+    assert [status.name for status in statuses] == [
+        f'segmentation_node: {task}' for task in ('model', 'images', 'segmentation', 'tokens')
+    ]
+    assert all(isinstance(status.level, bytes) and status.hardware_id == 'robot:cpu' for status in statuses)
+    _, images, segmentation, tokens = ({item.key: item.value for item in status.values} for status in statuses)
+    assert images['dropped'] == '3' and images['fps_in'] == '15.00'
+    assert segmentation['inference_p95_ms'] == '41.26'
+    assert tokens == {'total': '24', 'merged': '15', 'kept@6': '9', 'kept@8': '5', 'merged_windows': '0'}
+    assert statuses[3].message == '24 total -> 15 merged -> 9 kept@6 -> 5 kept@8'
+
+
+def test_slot_keeps_the_newest_frame_and_counts_the_others():
+    slot = FrameSlot()
+    assert not slot.put(Frame('closed', 0.0)) and slot.take() is None
+    slot.open()
+    assert [slot.put(Frame(name, 0.0)) for name in 'abc'] == [True, False, False]
+    assert slot.take().message == 'c' and slot.take() is None and slot.dropped == 2
+    assert slot.put(Frame('d', 0.0))
+    slot.close()
+    assert slot.take() is None and slot.dropped == 2
