@@ -19,6 +19,7 @@ HEADS = ('atm', 'segvit_atm', 'segvit_atm_v2', 'linear', 'mask_transformer')
 AUXILIARY_HEADS = ('atm',)
 TRUNK_CONVENTIONS = ('tensorflow', 'timm')
 RESIZE_MODES = ('letterbox', 'stretch')
+INFERENCE_MODES = ('whole', 'sliding')
 PAPER_VARIANTS = ('dense', 'cts', 'dtop@6+8', 'dtop@8', 'hybrid@6+8', 'hybrid@8')
 
 Keep = Union[int, float]
@@ -130,10 +131,24 @@ class Decoder:
 
 
 @dataclass(frozen=True)
+class SlidingWindow:
+    """The paper's sliding window: square crops of `crop` pixels every `stride` pixels, on an image whose short side is
+    resized to `crop` (its long side to at most four times that)."""
+
+    crop: int = 512
+    stride: int = 341
+
+    def __post_init__(self) -> None:
+        if not 0 < self.stride <= self.crop:
+            raise ModelSpecError(f'sliding_window: expected 0 < stride <= crop, got {self.stride} and {self.crop}')
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A model: architecture, classes, input, default variant and token budget, and its weight file.
 
-    `mean` and `std` are RGB in 0-255. `input_size_hw` is what whole-frame inference feeds the network. `weights` is
+    `mean` and `std` are RGB in 0-255. `input_size_hw` is what whole-frame inference feeds the network; `inference`
+    'sliding' uses `sliding_window` instead. `weights` is
     a path relative to the spec's own file; `sha256` is that of the weight file.
     """
 
@@ -144,6 +159,8 @@ class ModelSpec:
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
     resize: str = 'letterbox'
+    inference: str = 'whole'
+    sliding_window: SlidingWindow = field(default_factory=SlidingWindow)
     stem: str = 'patch'
     policy: str = 'efficientnet_lite0'
     trunk_convention: str = 'tensorflow'
@@ -161,6 +178,7 @@ class ModelSpec:
         for name, legal in (
             ('stem', STEMS), ('policy', POLICIES), ('head', HEADS), ('auxiliary_head', AUXILIARY_HEADS),
             ('trunk_convention', TRUNK_CONVENTIONS), ('resize', RESIZE_MODES),
+            ('inference', INFERENCE_MODES),
         ):  # fmt: skip
             if getattr(self, name) not in legal:
                 raise ModelSpecError(f'{name}: unknown value {getattr(self, name)!r}; legal are {", ".join(legal)}')
@@ -237,6 +255,8 @@ class ModelSpec:
         fields['classes'] = LabelSpace.from_entries(fields['classes'])
         if 'decoder' in fields:
             fields['decoder'] = Decoder(**_known(Decoder, fields['decoder']))
+        if 'sliding_window' in fields:
+            fields['sliding_window'] = SlidingWindow(**_known(SlidingWindow, fields['sliding_window']))
         if 'variant' in fields:
             fields['variant'] = Variant.parse(fields['variant'])
         if 'budget' in fields:

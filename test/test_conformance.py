@@ -14,7 +14,10 @@ import torch.nn.functional as F
 
 from golden import Golden, assert_close, golden_dir, golden_files
 from hybrid_seg_ros.data.policy_labels import policy_labels
-from hybrid_seg_ros.inference.sliding_window import sliding_window
+from hybrid_seg_ros.inference.backends.torch_backend import predictions
+from hybrid_seg_ros.inference.postprocess import postprocess
+from hybrid_seg_ros.inference.preprocess import FrameGeometry
+from hybrid_seg_ros.inference.sliding_window import CropPlan, average_crops, window_starts
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
@@ -90,10 +93,14 @@ def check_c(golden: Golden) -> None:
 
     image = golden.inputs['img']
     if 'seg_logits' in golden.outputs:
-        averaged = sliding_window(probability, image, meta['img'], meta['stride'])
-        assert_close(averaged, golden.outputs['seg_logits'], 5e-4)  # stored as float16
-        resized = F.interpolate(averaged, size=meta['ori_shape'], mode='bilinear', align_corners=False)
-        assert torch.equal(resized.argmax(1).to(torch.uint8), golden.outputs['pred_sem_seg'])
+        crop, stride, size_hw = meta['img'], meta['stride'], tuple(image.shape[2:])
+        starts = [window_starts(side, crop, stride) for side in size_hw]
+        plan = CropPlan(tuple(meta['ori_shape']), size_hw, crop, tuple((y, x) for y in starts[0] for x in starts[1]))
+        crops = torch.cat([image[:, :, top : top + crop, left : left + crop] for top, left in plan.corners])
+        averaged = average_crops(predictions(model(crops, variant, budget), variant, 16), plan)
+        assert_close(torch.from_numpy(averaged.scores)[None], golden.outputs['seg_logits'], 5e-4)  # stored as float16
+        labels, _ = postprocess(averaged, FrameGeometry(plan.image_hw, size_hw, size_hw), plan.image_hw)
+        assert np.array_equal(labels[None], golden.outputs['pred_sem_seg'].numpy())
         return
 
     assert_close(probability(image), golden.outputs['pred'])

@@ -11,7 +11,8 @@ import numpy as np
 
 from hybrid_seg_ros.inference.backends import Backend, create_backend
 from hybrid_seg_ros.inference.postprocess import postprocess
-from hybrid_seg_ros.inference.preprocess import check_image, fit_geometry, preprocess
+from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess, resize_image
+from hybrid_seg_ros.inference.sliding_window import average_crops, plan_crops
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings
 
@@ -19,7 +20,7 @@ OUTPUT_SIZES = ('image', 'network')
 
 
 class SegmentationPipeline:
-    """Whole-frame segmentation in three timed steps: preprocess, backend, postprocess.
+    """Segmentation in three timed steps: preprocess, backend, postprocess; of the whole frame or with a sliding window.
 
     Call it from one thread at a time; `set_operating_point` may be called from another.
     """
@@ -65,7 +66,10 @@ class SegmentationPipeline:
 
         'image': that of the image; 'network': that of the image inside the network, where this is smaller.
         """
-        content_hw = fit_geometry(image_hw, self.spec).content_hw
+        if self.spec.inference == 'sliding':
+            content_hw = plan_crops(image_hw, self.spec.sliding_window).resized_hw
+        else:
+            content_hw = fit_geometry(image_hw, self.spec).content_hw
         if self._output_size == 'image' or content_hw[0] >= image_hw[0] or content_hw[1] >= image_hw[1]:
             return (image_hw[0], image_hw[1])
         return content_hw
@@ -73,23 +77,40 @@ class SegmentationPipeline:
     def __call__(self, image: np.ndarray) -> Segmentation:
         """Segment an RGB image (H, W, 3) uint8. Raises ValueError for anything else."""
         check_image(image)
-        variant, budget = self._operating_point
-        start = time.perf_counter()
+        run = self._run_whole if self.spec.inference == 'whole' else self._run_sliding
+        return run(image, *self._operating_point)
+
+    def _run_whole(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> Segmentation:
+        clock = _Clock()
         geometry = fit_geometry(image.shape[:2], self.spec)
         network_input = preprocess(image, geometry, self.spec)
-        prepared = time.perf_counter()
+        clock.lap()
         prediction = self._backend.infer(network_input[None], variant, budget)[0]
-        inferred = time.perf_counter()
+        clock.lap()
         labels, confidence = postprocess(prediction, geometry, self.output_size_hw(image.shape[:2]))
         area = geometry.area(prediction.tokens.grid_hw, prediction.patch_size)
         tokens = dataclasses.replace(prediction.tokens, areas=(area,))
-        done = time.perf_counter()
-        timings = StageTimings((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3)
-        return Segmentation(labels, confidence, tokens, timings)
+        clock.lap()
+        return Segmentation(labels, confidence, tokens, StageTimings(*clock.laps_ms))
+
+    def _run_sliding(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> Segmentation:
+        clock = _Clock()
+        plan = plan_crops(image.shape[:2], self.spec.sliding_window)
+        crops = plan.crops(resize_image(image, plan.resized_hw))
+        clock.lap()
+        predictions = self._backend.infer(crops, variant, budget)
+        clock.lap()
+        prediction = average_crops(predictions, plan)
+        geometry = FrameGeometry(plan.image_hw, plan.resized_hw, plan.resized_hw)
+        labels, confidence = postprocess(prediction, geometry, self.output_size_hw(image.shape[:2]))
+        clock.lap()
+        return Segmentation(labels, confidence, prediction.tokens, StageTimings(*clock.laps_ms))
 
     def warm_up(self) -> None:
         """Run once, so that the first real image is not slow."""
-        self._backend.warm_up(self.spec.input_size_hw, *self._operating_point)
+        crop = self.spec.sliding_window.crop
+        size_hw = self.spec.input_size_hw if self.spec.inference == 'whole' else (crop, crop)
+        self._backend.warm_up(size_hw, *self._operating_point)
 
     def close(self) -> None:
         """Free the device."""
@@ -99,20 +120,35 @@ class SegmentationPipeline:
 def load_pipeline(
     model: Union[str, Path], backend: str = 'pytorch', device: str = 'cpu', precision: str = 'float32',
     variant: Optional[str] = None, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None,
-    output_size: str = 'image',
+    output_size: str = 'image', inference: Optional[str] = None,
 ) -> SegmentationPipeline:  # fmt: skip
     """Load a model (YAML of models/) into a pipeline; whatever is not given is the spec's own.
 
     `variant` is a name such as 'hybrid@8'. `keep` (count or fraction per pruning layer) and `threshold` choose how
-    pruning decides; give one of them. Raises FileNotFoundError, or ValueError that says what was expected.
+    pruning decides; give one of them. `inference` is 'whole' (the frame at the spec's input size) or 'sliding'. Raises FileNotFoundError, or ValueError that says what was expected.
     """
     spec = ModelSpec.load(model)
+    if inference is not None:
+        spec = dataclasses.replace(spec, inference=inference)
     budget = choose_budget(spec.budget, keep, threshold)
     chosen = Variant.parse(variant) if variant is not None else spec.variant
     spec.check_variant(chosen)
     return SegmentationPipeline(
         spec, create_backend(backend, spec, device, precision), backend, precision, chosen, budget, output_size
     )
+
+
+class _Clock:
+    """Milliseconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps_ms: list[float] = []
+        self._last = time.perf_counter()
+
+    def lap(self) -> None:
+        now = time.perf_counter()
+        self.laps_ms.append((now - self._last) * 1e3)
+        self._last = now
 
 
 def choose_budget(

@@ -24,22 +24,34 @@ def postprocess(
         for output, grid, content in zip(output_hw, prediction.scores.shape[1:], geometry.content_hw)
     )
     if prediction.kind == 'mask_logits':
-        return _mixed_masks(prediction, rows, columns)
+        scores = _mixed_masks(prediction, rows, columns)
+        return scores.argmax(0).astype(np.uint8), np.clip(scores.max(0), 0.0, 1.0)
     best, labels = None, np.zeros(output_hw, np.uint8)
     total = np.zeros(output_hw, np.float32) if prediction.kind == 'logits' else None
+    highest = prediction.scores.max()  # interpolation cannot exceed it, so that exp stays in range
     partial = rows @ prediction.scores  # (S, H, gw)
     for index in range(len(partial)):
         scores = partial[index] @ columns.T
         if total is not None:
-            total += np.exp(scores)
+            total += np.exp(scores - highest)
         if best is None:
             best = scores
         else:
-            wins = scores > best
-            np.copyto(labels, np.uint8(index), where=wins)
+            np.copyto(labels, np.uint8(index), where=scores > best)
             np.maximum(best, scores, out=best)
-    confidence = best if total is None else np.exp(best) / total
+    confidence = best if total is None else np.exp(best - highest) / np.maximum(total, np.finfo(np.float32).tiny)
     return labels, np.clip(confidence, 0.0, 1.0)
+
+
+def upsample_scores(prediction: GridPrediction, size_hw: tuple[int, int]) -> np.ndarray:
+    """Return class scores (classes, H, W) float32 at the network's own resolution, all of them in memory."""
+    rows, columns = (
+        interpolation_matrix(side, grid, 1.0 / prediction.patch_size)
+        for side, grid in zip(size_hw, prediction.scores.shape[1:])
+    )
+    if prediction.kind == 'mask_logits':
+        return _mixed_masks(prediction, rows, columns)
+    return (rows @ prediction.scores) @ columns.T
 
 
 @lru_cache(maxsize=16)
@@ -59,12 +71,8 @@ def interpolation_matrix(output: int, grid: int, cells_per_pixel: float) -> np.n
     return matrix
 
 
-def _mixed_masks(
-    prediction: GridPrediction, rows: np.ndarray, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """SegViT's form: sigmoid of the upsampled mask logits, mixed into classes."""
+def _mixed_masks(prediction: GridPrediction, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """SegViT's form: sigmoid of the upsampled mask logits, mixed into class scores (classes, H, W)."""
     logits = (rows @ prediction.scores) @ columns.T  # (S, H, W)
-    masks = 1.0 / (1.0 + np.exp(-logits))
-    scores = np.tensordot(prediction.class_mix, masks, axes=1)  # (classes, H, W)
-    labels = scores.argmax(0).astype(np.uint8)
-    return labels, np.clip(scores.max(0), 0.0, 1.0).astype(np.float32)
+    masks = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return np.tensordot(prediction.class_mix, masks, axes=1).astype(np.float32)

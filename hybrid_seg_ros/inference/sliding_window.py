@@ -1,11 +1,32 @@
-"""Sliding-window inference: overlapping crops whose scores are averaged."""
+"""Sliding-window inference: overlapping crops whose scores are averaged (the paper's test protocol)."""
 
 from __future__ import annotations
 
-from typing import Callable
+from dataclasses import dataclass
+from typing import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from hybrid_seg_ros.inference.backends.base import GridPrediction
+from hybrid_seg_ros.inference.postprocess import upsample_scores
+from hybrid_seg_ros.model_spec import SlidingWindow
+from hybrid_seg_ros.segmentation import TokenReport
+
+MAX_ASPECT = 4
+
+
+@dataclass(frozen=True)
+class CropPlan:
+    """The image is resized to `resized_hw`; square crops of side `crop` start at each of `corners` (top, left)."""
+
+    image_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+    crop: int
+    corners: tuple[tuple[int, int], ...]
+
+    def crops(self, resized: np.ndarray) -> np.ndarray:
+        """Cut (H, W, 3) uint8 into (crops, crop, crop, 3)."""
+        return np.stack([resized[top : top + self.crop, left : left + self.crop] for top, left in self.corners])
 
 
 def window_starts(side: int, crop: int, stride: int) -> list[int]:
@@ -14,22 +35,52 @@ def window_starts(side: int, crop: int, stride: int) -> list[int]:
     return [min(index * stride, max(side - crop, 0)) for index in range(count)]
 
 
-def sliding_window(predict: Callable[[Tensor], Tensor], image: Tensor, crop: int, stride: int) -> Tensor:
-    """Average `predict` over crops of an image.
+def plan_crops(image_hw: tuple[int, int], window: SlidingWindow) -> CropPlan:
+    """Plan the crops of an image: short side resized to the crop, unless the long one then exceeds 4 crops."""
+    scale = min(window.crop / min(image_hw), MAX_ASPECT * window.crop / max(image_hw))
+    resized = tuple(max(window.crop, round(side * scale)) for side in image_hw)
+    corners = tuple(
+        (top, left)
+        for top in window_starts(resized[0], window.crop, window.stride)
+        for left in window_starts(resized[1], window.crop, window.stride)
+    )
+    return CropPlan(image_hw, (resized[0], resized[1]), window.crop, corners)
 
-    `predict` maps (B, 3, h, w) to scores (B, C, h, w); sides smaller than `crop` are taken whole. Returns (B, C, H, W).
-    The paper uses crop 512 and stride 341.
+
+def average_crops(predictions: Sequence[GridPrediction], plan: CropPlan) -> GridPrediction:
+    """Average the crops' upsampled scores into one prediction with a cell per pixel of the resized image.
+
+    The token report stacks the crops' grids from top to bottom; `areas` says where each lies on the image.
     """
-    if not 0 < stride <= crop:
-        raise ValueError(f'expected 0 < stride <= crop, got stride {stride}, crop {crop}')
-    height, width = image.shape[2:]
-    total, count = None, image.new_zeros(1, 1, height, width)
-    for top in window_starts(height, crop, stride):
-        for left in window_starts(width, crop, stride):
-            area = (slice(None), slice(None), slice(top, top + crop), slice(left, left + crop))
-            scores = predict(image[area])
-            if total is None:
-                total = torch.zeros(scores.shape[0], scores.shape[1], height, width, device=scores.device)
-            total[area] += scores
-            count[area] += 1
-    return total / count
+    total = count = None
+    for prediction, (top, left) in zip(predictions, plan.corners):
+        scores = upsample_scores(prediction, (plan.crop, plan.crop))
+        if total is None or count is None:
+            total = np.zeros((len(scores), *plan.resized_hw), np.float32)
+            count = np.zeros(plan.resized_hw, np.float32)
+        total[:, top : top + plan.crop, left : left + plan.crop] += scores
+        count[top : top + plan.crop, left : left + plan.crop] += 1
+    first = predictions[0]
+    kind = 'probability' if first.kind == 'mask_logits' else first.kind
+    return GridPrediction(total / count, kind, _stack_reports(predictions, plan), patch_size=1)
+
+
+def _stack_reports(predictions: Sequence[GridPrediction], plan: CropPlan) -> TokenReport:
+    reports = [prediction.tokens for prediction in predictions]
+    patch = predictions[0].patch_size
+    scale = (plan.image_hw[0] / plan.resized_hw[0], plan.image_hw[1] / plan.resized_hw[1])
+    rows, columns = reports[0].grid_hw
+    return TokenReport(
+        (rows * len(reports), columns),
+        np.concatenate([report.window_size for report in reports]),
+        np.concatenate([report.pruned_after_layer for report in reports]),
+        sum(report.entering for report in reports),
+        tuple(
+            (layer, sum(report.kept[stage][1] for report in reports))
+            for stage, (layer, _) in enumerate(reports[0].kept)
+        ),
+        tuple(
+            (top * scale[0], left * scale[1], rows * patch * scale[0], columns * patch * scale[1])
+            for top, left in plan.corners
+        ),
+    )

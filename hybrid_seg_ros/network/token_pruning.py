@@ -93,8 +93,8 @@ def drop_finished(
     if count is None:
         counts = stays.sum(1)
         count = int(counts.max())
-        if count == tokens.shape[1]:
-            return tokens, alive
+        if bool(stays.all()):
+            return tokens, AliveTokens(alive.index, None)
     # A stable sort of "leaves" brings those who stay to the front, in order, without a loop over images.
     order = stays.logical_not().to(torch.uint8).sort(dim=1, stable=True).indices[:, :count]
     tokens, index = gather_tokens(tokens, order), alive.index.gather(1, order)
