@@ -38,5 +38,13 @@ class Camera:
 
     def input_state(self, is_listening: bool) -> InputState:
         """Return what diagnostics say of the input topic."""
-        topic = self.input.topic
-        return InputState(topic, self._node.count_publishers(topic), self.input.dropped, is_listening, self._timeout_s)
+        topic, message_type = self.input.topic, self.input.message_type
+        offered = [info.topic_type for info in self._node.get_publishers_info_by_topic(topic)]
+        return InputState(
+            topic=topic,
+            publishers=offered.count(message_type),
+            other_types=tuple(sorted(set(offered) - {message_type})),
+            dropped=self.input.dropped,
+            is_listening=is_listening,
+            timeout_s=self._timeout_s,
+        )

@@ -50,13 +50,17 @@ class ModelState:
 
 @dataclass(frozen=True)
 class InputState:
-    """The image topic as the node sees it. `is_listening` is false while the node is not active or not enabled."""
+    """The image topic as the node sees it. `is_listening` is false while the node is not active or not enabled.
+
+    `publishers` counts those of the right message type, `other_types` lists what else is published under the name.
+    """
 
     topic: str
     publishers: int
     dropped: int
     is_listening: bool
     timeout_s: float
+    other_types: tuple[str, ...] = ()
 
 
 class Diagnostics:
@@ -105,6 +109,8 @@ def image_verdict(source: InputState, health: CameraHealth) -> tuple[bytes, str]
     if health.since_image_s is not None and health.since_image_s > source.timeout_s:
         level = ERROR if health.since_image_s > _ERROR_AFTER_TIMEOUTS * source.timeout_s else WARN
         publishers = f'{source.publishers} publisher{"" if source.publishers == 1 else "s"}'
+        if source.other_types:
+            publishers += f', but others of {", ".join(source.other_types)}: see the parameter image_transport'
         return level, f'no image for {health.since_image_s:.1f} s on {source.topic} ({publishers})'
     if health.recent_bad_frame:
         return WARN, f'bad frame: {health.recent_bad_frame}'

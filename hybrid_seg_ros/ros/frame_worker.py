@@ -48,8 +48,10 @@ class FrameWorker:
 
     def close(self) -> None:
         """Finish, free the device, end the thread."""
-        self._thread.submit(self.pipeline.close).result()
-        self._thread.shutdown()
+        try:
+            self._thread.submit(self.pipeline.close).result()
+        finally:
+            self._thread.shutdown()
 
     def _load(self, load: Callable[[], SegmentationPipeline]) -> SegmentationPipeline:
         self.pipeline = load()

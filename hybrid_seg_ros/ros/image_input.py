@@ -32,6 +32,7 @@ class ImageInput:
         self._slot = FrameSlot()
         self._is_compressed = transport == 'compressed'
         self.topic = image_topic(node, transport)
+        self.message_type = f'sensor_msgs/msg/{"CompressedImage" if self._is_compressed else "Image"}'
         self._info_topic = camera_info_topic(node)
         self._info: Optional[CameraInfo] = None
         self._subscriptions: list[Any] = []

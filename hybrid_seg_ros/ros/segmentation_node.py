@@ -148,10 +148,12 @@ class SegmentationNode(LifecycleNode):
         worker, self._worker = self._worker, None
         for camera in cameras:
             camera.input.stop()
-        if worker is not None:
-            worker.close()
-        for camera in cameras:
-            camera.destroy()
+        try:
+            if worker is not None:
+                worker.close()
+        finally:
+            for camera in cameras:
+                camera.destroy()
 
     def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         worker = self._worker

@@ -104,6 +104,12 @@ def test_silence_names_the_number_of_publishers():
     assert '(0 publishers)' in image_verdict(source, health(since_image_s=2.0))[1]
 
 
+def test_silence_names_publishers_of_another_type():
+    source = dataclasses.replace(SOURCE, publishers=0, other_types=('sensor_msgs/msg/CompressedImage',))
+    message = image_verdict(source, health(since_image_s=2.0))[1]
+    assert '0 publishers, but others of sensor_msgs/msg/CompressedImage: see the parameter image_transport' in message
+
+
 def test_segmentation_verdict():
     assert segmentation_verdict(health()) == (OK, 'no image segmented yet')
     done = health(segmented=5, fps_out=9.5, latency_ms={'total': (50.0, 80.0)})

@@ -75,6 +75,15 @@ def test_incompatible_qos_is_an_error_that_says_what_to_change(start_node, model
     assert node.stop(signal.SIGINT) == 0, node.output
 
 
+def test_an_image_topic_of_another_type_is_named(start_node, model):
+    node = start_node('image:=/camera/image', model_path=model, image_timeout_s=0.2)
+    node.wait_for_output('waiting for images')
+    with Client(compressed=True) as client:
+        status = client.status('images', lambda s: 'CompressedImage' in s.message)
+        assert 'no image for' in status.message and 'image_transport' in status.message
+    assert node.stop(signal.SIGTERM) == 0, node.output
+
+
 def compressed_message(kind, cut=0):
     data = cv2.imencode(kind, picture(*IMAGE_HW))[1].tobytes()
     message = CompressedImage(format=kind[1:])
