@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden import Golden, assert_close, golden_dir, golden_files, weights_by_recipe
 
-from golden import Golden, assert_close, golden_dir, golden_files
 from hybrid_seg_ros.data.policy_labels import policy_labels
 from hybrid_seg_ros.inference.backends.torch_backend import predictions
 from hybrid_seg_ros.inference.postprocess import postprocess
@@ -29,12 +29,12 @@ from hybrid_seg_ros.network.checkpoint_names import (
     rename_lite0,
     renamer,
 )
+from hybrid_seg_ros.network.convert_checkpoint import without_unused_class_token
 from hybrid_seg_ros.network.merge_policy import PolicyNetwork
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_layout import TokenLayout
 from hybrid_seg_ros.network.vit import VisionTransformer
 from hybrid_seg_ros.training.losses import AtmLoss, atm_loss
-
 
 # Weights by recipe grow the activations; the reference's own float32 rounding is then 1.2e-5 (against float64).
 POLICY_TOLERANCE = 2e-5
@@ -69,7 +69,7 @@ def check_b(golden: Golden) -> None:
         meta['dim'], meta['depth'], meta['heads'], meta['patch'], meta['norm_eps'], meta['cls'], meta['final_norm']
     )
     encoder = VisionTransformer(config, grid).eval()
-    encoder.load_state_dict(_without_unused_class_token(golden.renamed(renamer(MMSEG_VIT)), config))
+    encoder.load_state_dict(without_unused_class_token(golden.renamed(renamer(MMSEG_VIT)), config))
     image = golden.inputs['img']
     grid = (-(-image.shape[2] // meta['patch']), -(-image.shape[3] // meta['patch']))
     layer, tokens = 0, encoder.embed(image, TokenLayout.identity(image.shape[0], grid, image.device))
@@ -180,7 +180,7 @@ def check_e(golden: Golden) -> None:
     image = golden.inputs['img']
     network = PolicyNetwork('timm').eval()
     if 'recipe' in golden.meta:
-        network.load_state_dict(_weights_by_recipe(network, golden.meta['seed']), strict=False)
+        network.load_state_dict(weights_by_recipe(network, golden.meta['seed']), strict=False)
         checksums = [
             [tensor.double().sum().item(), tensor.double().abs().sum().item()]
             for key, tensor in sorted(network.state_dict().items())
@@ -251,39 +251,8 @@ def _dtop_model(golden: Golden) -> HybridSegmenter:
     )
     model = HybridSegmenter(spec).eval()
     state = golden.renamed(renamer(MMSEG_VIT), 'backbone.')
-    model.encoder.load_state_dict(_without_unused_class_token(state, spec.backbone))
+    model.encoder.load_state_dict(without_unused_class_token(state, spec.backbone))
     model.head.load_state_dict(golden.renamed(rename_atm, 'decode_head.'))
     for index, head in enumerate(model.auxiliary_heads.values()):
         head.load_state_dict(golden.renamed(rename_atm, f'auxiliary_head.{index}.'))
     return model
-
-
-def _without_unused_class_token(state: dict[str, torch.Tensor], config: Backbone) -> dict[str, torch.Tensor]:
-    if config.class_token:
-        return state
-    state = dict(state)
-    state.pop('cls_token')
-    return {**state, 'pos_embed': state['pos_embed'][:, 1:]}
-
-
-def _weights_by_recipe(network: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
-    """Weights as the file's `recipe` describes them."""
-    state = {k: v for k, v in network.state_dict().items() if not k.endswith('num_batches_tracked')}
-    weights = {}
-    for position, key in enumerate(sorted(state)):
-        shape = tuple(state[key].shape)
-        index = np.arange(int(np.prod(shape)), dtype=np.float64)
-        wave = np.sin((index + 1) * (12.9898 + 0.37 * position + 0.01 * seed) + 78.233 * (position + 1)) * 43758.5453
-        value = ((wave - np.floor(wave)) * 2 - 1).reshape(shape)
-        if len(shape) == 4:
-            value = value * np.sqrt(6 / np.prod(shape[1:]))
-        elif key.endswith('running_var'):
-            value = 1 + 0.5 * value
-        elif key.endswith('running_mean'):
-            value = 0.1 * value
-        elif key.endswith('weight'):
-            value = 1 + 0.3 * value
-        else:
-            value = 0.1 * value
-        weights[key] = torch.from_numpy(value.astype(np.float32))
-    return weights

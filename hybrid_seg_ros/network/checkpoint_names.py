@@ -1,9 +1,10 @@
-"""Parameter names of other code bases, turned into ours: mmseg (SegViT, DToP), Segmenter (CTS), timm and DeiT."""
+"""Parameter names of other code, turned into ours: mmseg (SegViT, DToP), Segmenter (CTS), timm, DeiT, AugReg."""
 
 from __future__ import annotations
 
 import re
-from typing import Callable, Optional, Sequence
+from collections.abc import Callable, Sequence
+from typing import Optional
 
 Rule = tuple[str, Optional[str]]
 
@@ -29,6 +30,23 @@ TIMM_VIT: tuple[Rule, ...] = (
     (r'(head|head_dist|pre_logits|fc_norm)\..*', None),
 )
 """timm, DeiT and Segmenter's encoder; the classifier is dropped."""
+
+_BLOCK = r'Transformer/encoderblock_(\d+)/'
+
+AUGREG_VIT: tuple[Rule, ...] = (
+    (r'cls', 'cls_token'),
+    (r'Transformer/posembed_input/pos_embedding', 'pos_embed'),
+    (r'embedding/(kernel|bias)', r'patch_embed.proj.\1'),
+    (r'Transformer/encoder_norm/(scale|bias)', r'norm.\1'),
+    (_BLOCK + r'LayerNorm_0/(scale|bias)', r'blocks.\1.norm1.\2'),
+    (_BLOCK + r'LayerNorm_2/(scale|bias)', r'blocks.\1.norm2.\2'),
+    (_BLOCK + r'MultiHeadDotProductAttention_1/(query|key|value)/(kernel|bias)', r'blocks.\1.attn.\2.\3'),
+    (_BLOCK + r'MultiHeadDotProductAttention_1/out/(kernel|bias)', r'blocks.\1.attn.proj.\2'),
+    (_BLOCK + r'MlpBlock_3/Dense_0/(kernel|bias)', r'blocks.\1.mlp.fc1.\2'),
+    (_BLOCK + r'MlpBlock_3/Dense_1/(kernel|bias)', r'blocks.\1.mlp.fc2.\2'),
+    (r'(head|pre_logits)/.*', None),
+)
+"""The JAX ViT of AugReg; query, key and value are still apart, and layouts Flax's. Read it with `rename_augreg`."""
 
 ATM_HEAD: tuple[Rule, ...] = (
     (r'loss_decode\..*', None),
@@ -77,6 +95,12 @@ def rename_atm(key: str) -> Optional[str]:
     for pattern, replacement in _MULTIHEAD_ATTENTION:
         name = re.sub(pattern, replacement or '', name)
     return name
+
+
+def rename_augreg(key: str) -> Optional[str]:
+    """Return timm's name of an array of AugReg's; query, key and value keep names of their own."""
+    name = rename(key, AUGREG_VIT)
+    return None if name is None else re.sub(r'\.(kernel|scale)$', '.weight', name)
 
 
 def rename_lite0(key: str) -> Optional[str]:

@@ -1,0 +1,158 @@
+"""Conversion of other code's state dicts into ours; what a state dict cannot tell is declared, in the ModelSpec."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from hybrid_seg_ros.model_spec import Backbone, ModelSpec
+from hybrid_seg_ros.network.augreg import augreg_to_timm
+from hybrid_seg_ros.network.checkpoint import CheckpointError, resize_position_embedding
+from hybrid_seg_ros.network.checkpoint_names import (
+    MMSEG_VIT,
+    POLICY_NETWORK,
+    SEGMENTER_DECODER,
+    TIMM_VIT,
+    rename_atm,
+    renamer,
+)
+
+log = logging.getLogger(__name__)
+
+MODEL_SOURCES = ('segvit', 'dtop', 'cts')
+ENCODER_SOURCES = ('timm', 'augreg')
+
+GridHW = tuple[int, int]
+Part = tuple[str, str, Callable[[str], Optional[str]]]
+"""The prefix of a part's keys in the file, the prefix of ours, and the renaming of what follows."""
+
+
+def convert_model(
+    source: str, state: Mapping[str, Tensor], spec: ModelSpec, source_size_hw: Optional[GridHW] = None,
+    policy_state: Optional[Mapping[str, Tensor]] = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Return the weights of `HybridSegmenter(spec)`, from a state dict of SegViT, DToP or CTS.
+
+    `source_size_hw` is the image size (pixels) that the position embedding was made for: see `grid_of`.
+    `policy_state` is the separate file of CTS's policy network. Keys that the source's code does not have stay in the
+    result, marked, so that a strict load lists them together with missing ones.
+    """
+    parts = _parts(source, spec)
+    converted = _renamed(state, parts, source)
+    if policy_state is not None:
+        if any(key.startswith('policy.') for key in converted):
+            raise CheckpointError(f'{source}: the checkpoint has a policy network of its own; expected no second one')
+        converted.update(_renamed(policy_state, (('', 'policy.', renamer(POLICY_NETWORK)),), 'the policy network'))
+    if spec.policy != 'none' and not any(key.startswith('policy.') for key in converted):
+        raise CheckpointError(f'{source}: no policy network (policy_net.*) in the file; expected its own file as well')
+    encoder = {key.partition('.')[2]: value for key, value in converted.items() if key.startswith('encoder.')}
+    patch = spec.backbone.patch_size
+    grid_hw = (-(-spec.input_size_hw[0] // patch), -(-spec.input_size_hw[1] // patch))
+    fitted = without_unused_class_token(_resized(encoder, patch, source_size_hw, grid_hw), spec.backbone)
+    others = {key: value for key, value in converted.items() if not key.startswith('encoder.')}
+    return {**{f'encoder.{key}': value for key, value in fitted.items()}, **others}
+
+
+def convert_encoder(source: str, state: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Return the weights of our encoder, class token and final norm included, from a classifier of timm or AugReg."""
+    if source == 'augreg':
+        return augreg_to_timm(state, backbone.num_heads)
+    if source != 'timm':
+        raise CheckpointError(f'unknown source {source!r}; legal are {", ".join(ENCODER_SOURCES)}')
+    return _renamed(state, (('', '', renamer(TIMM_VIT)),), source)
+
+
+def without_unused_class_token(state: Mapping[str, Tensor], config: Backbone) -> dict[str, Tensor]:
+    """Take the class token and its position out of an encoder's weights if the model has none.
+
+    mmseg's backbone stores both even with `with_cls_token=False`, and drops them before the first block.
+    """
+    state = dict(state)
+    if not config.class_token and 'cls_token' in state:
+        state.pop('cls_token')
+        if 'pos_embed' in state:
+            state['pos_embed'] = state['pos_embed'][:, 1:]
+    return state
+
+
+def grid_of(count: int, patch_size: int, size_hw: Optional[GridHW], target_hw: Optional[GridHW] = None) -> GridHW:
+    """Return the (rows, columns) of a position embedding with `count` entries, class token aside.
+
+    They follow from the declared image size. Without one, a square number is taken for a square grid, as nearly every
+    ViT is pretrained on squares; anything else must be declared, and so must a square number that is also the size of a
+    `target_hw` that is not square.
+    """
+    if size_hw is not None:
+        grid_hw = (size_hw[0] // patch_size, size_hw[1] // patch_size)
+        if size_hw[0] % patch_size or size_hw[1] % patch_size or grid_hw[0] * grid_hw[1] != count:
+            raise CheckpointError(
+                f'position embedding: expected {grid_hw[0]}x{grid_hw[1]} entries for images of '
+                f'{size_hw[0]}x{size_hw[1]} and patches of {patch_size}, got {count}'
+            )
+        return grid_hw
+    side = math.isqrt(count)
+    ambiguous = target_hw is not None and target_hw[0] != target_hw[1] and target_hw[0] * target_hw[1] == count
+    if side * side != count or ambiguous:
+        raise CheckpointError(
+            f'position embedding: its {count} entries may be rows and columns in several ways: give the image size it '
+            'was made for (--source-size HEIGHT WIDTH)'
+        )
+    log.info('position embedding: %d entries taken for a square grid, %dx%d', count, side, side)
+    return side, side
+
+
+def _parts(source: str, spec: ModelSpec) -> tuple[Part, ...]:
+    mmseg = (('backbone.', 'encoder.', renamer(MMSEG_VIT)), ('decode_head.', 'head.', rename_atm))
+    if source == 'segvit':
+        return mmseg
+    if source == 'dtop':
+        return mmseg + tuple(
+            (f'auxiliary_head.{index}.', f'auxiliary_heads.{layer}.', rename_atm)
+            for index, layer in enumerate(spec.auxiliary_layers)
+        )
+    if source == 'cts':
+        dropped = spec.policy == 'none'
+        return (
+            ('encoder.', 'encoder.', renamer(TIMM_VIT)),
+            ('decoder.', 'head.', renamer(SEGMENTER_DECODER)),
+            ('policy_net.', 'policy.', renamer(((r'.*', None),) if dropped else POLICY_NETWORK)),
+        )
+    raise CheckpointError(f'unknown source {source!r}; legal are {", ".join(MODEL_SOURCES)}')
+
+
+def _renamed(state: Mapping[str, Tensor], parts: tuple[Part, ...], source: str) -> dict[str, Tensor]:
+    result: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name: Optional[str] = f'{key} (unknown to {source})'
+        for prefix, ours, rename in parts:
+            if key.startswith(prefix):
+                try:
+                    renamed = rename(key[len(prefix) :])
+                except KeyError:
+                    continue
+                name = None if renamed is None else ours + renamed
+                break
+        if name is not None:
+            if name in result:
+                raise CheckpointError(f'{source}: {key} is one of two keys for {name}')
+            result[name] = value
+    return result
+
+
+def _resized(
+    encoder: dict[str, Tensor], patch_size: int, source_size_hw: Optional[GridHW], grid_hw: GridHW
+) -> dict[str, Tensor]:
+    pos_embed = encoder.get('pos_embed')
+    if pos_embed is None or pos_embed.ndim != 3:  # a strict load says so
+        return encoder
+    prefix = int('cls_token' in encoder)
+    from_hw = grid_of(pos_embed.shape[1] - prefix, patch_size, source_size_hw, grid_hw)
+    if from_hw != grid_hw:
+        log.info('position embedding: resized from %dx%d to %dx%d', *from_hw, *grid_hw)
+    with torch.no_grad():
+        return {**encoder, 'pos_embed': resize_position_embedding(pos_embed.float(), prefix, from_hw, grid_hw)}
