@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Optional, Union
+from typing import Any, Optional, Union
 
 import yaml
 
@@ -76,7 +77,7 @@ class TokenBudget:
         elif self.keep is not None:
             object.__setattr__(self, 'keep', tuple(self.keep))
         if not _is_count_or_share(self.merged_windows, low=0):
-            raise ModelSpecError(f'merged_windows: expected a count >= 0 or a share in [0, 1], got {self.merged_windows!r}')
+            raise ModelSpecError(f'merged_windows: expected a count or a share in [0, 1], got {self.merged_windows!r}')
         if not 0.0 < float(self.threshold) <= 1.0:
             raise ModelSpecError(f'threshold: expected a number in (0, 1], got {self.threshold!r}')
         if isinstance(self.keep_per_class, bool) or not isinstance(self.keep_per_class, int) or self.keep_per_class < 0:
@@ -132,8 +133,10 @@ class Decoder:
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """The paper's sliding window: square crops of `crop` pixels every `stride` pixels, on an image whose short side is
-    resized to `crop` (its long side to at most four times that)."""
+    """The paper's sliding window: square crops of `crop` pixels, one every `stride` pixels.
+
+    The image's short side is resized to `crop` first, its long side to at most four times that.
+    """
 
     crop: int = 512
     stride: int = 341
@@ -185,14 +188,14 @@ class ModelSpec:
         for name in ('input_size_hw', 'mean', 'std', 'auxiliary_layers'):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.input_size_hw) != 2 or min(self.input_size_hw) < self.backbone.patch_size:
-            raise ModelSpecError(f'input_size_hw: expected [height, width] of at least a patch, got {self.input_size_hw}')
+            raise ModelSpecError(f'input_size_hw: expected [height, width], a patch at least, got {self.input_size_hw}')
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ModelSpecError(f'mean, std: expected three numbers each, std > 0, got {self.mean}, {self.std}')
         if self.auxiliary_layers != tuple(sorted(set(self.auxiliary_layers))) or any(
             not 1 <= layer < self.backbone.depth for layer in self.auxiliary_layers
         ):
             raise ModelSpecError(
-                f'auxiliary_layers: expected ascending layers 1 to {self.backbone.depth - 1}, got {self.auxiliary_layers}'
+                f'auxiliary_layers: expected ascending layers below {self.backbone.depth}, got {self.auxiliary_layers}'
             )
         self.check_variant(self.variant)
 

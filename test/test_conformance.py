@@ -48,8 +48,9 @@ def check_a(golden: Golden) -> None:
     """SegViT's and DToP's multi-stage heads."""
     meta = golden.meta
     head = SegVitHead(
-        meta['dim'], meta['ncls'], meta['emb'], meta['layers'], meta['heads'], meta['use_stages'], meta['self_attention']
-    ).eval()
+        meta['dim'], meta['ncls'], meta['emb'], meta['layers'], meta['heads'], meta['use_stages'],
+        meta['self_attention'],
+    ).eval()  # fmt: skip
     head.load_state_dict(golden.renamed(rename_atm))
     features = [golden.inputs[f'feat{index}'] for index in range(meta['use_stages'])]
     prediction = head([feature.flatten(2).transpose(1, 2) for feature in features])
@@ -85,7 +86,8 @@ def check_c(golden: Golden) -> None:
     meta = golden.meta
     model = _dtop_model(golden)
     layers = tuple(index + 1 for index in meta['out'][:-1])
-    variant, budget = Variant(prune_layers=layers), TokenBudget(threshold=meta['thresh'], keep_per_class=meta.get('topk', 5))
+    variant = Variant(prune_layers=layers)
+    budget = TokenBudget(threshold=meta['thresh'], keep_per_class=meta.get('topk', 5))
 
     def probability(crop: torch.Tensor) -> torch.Tensor:
         scores = model(crop, variant, budget).scores
@@ -113,7 +115,6 @@ def check_c(golden: Golden) -> None:
     for hook in hooks:
         hook.remove()
     before = torch.arange(output.layout.num_tokens).expand(image.shape[0], -1)
-    valid = torch.ones_like(before, dtype=torch.bool)
     for index, stage in enumerate(output.stages):
         assert_close(stage.class_logits, golden.outputs[f'stage{index}_pred_logits'])
         assert_close(stage.mask_logits, golden.outputs[f'stage{index}_canvas'])
@@ -122,7 +123,7 @@ def check_c(golden: Golden) -> None:
         assert_close(seen, golden.outputs[f'stage{index}_x'])
         left = (output.pruned_after_layer > 0) & (output.pruned_after_layer <= stage.layer)
         assert torch.equal(left, golden.outputs[f'stage{index}_batch_idx'].bool())
-        before, valid = stage.alive.index, stage.alive.valid
+        before = stage.alive.index
         assert stage.alive.counts().tolist() == meta['kept_per_stage'][index]
     assert_close(output.scores.flatten(2), golden.outputs['final_pred_lowres'])
 
@@ -141,8 +142,9 @@ def check_d(golden: Golden) -> None:
     meta, out = golden.meta, golden.outputs
     side = meta['img'] // meta['patch']
     backbone = Backbone(
-        meta['dim'], meta['depth'], meta['heads'], meta['patch'], meta['layernorm_eps'], class_token=True, final_norm=True
-    )
+        meta['dim'], meta['depth'], meta['heads'], meta['patch'], meta['layernorm_eps'], class_token=True,
+        final_norm=True,
+    )  # fmt: skip
     spec = ModelSpec(
         'golden', backbone, _labels(meta['ncls']), (meta['img'], meta['img']), head='linear', auxiliary_layers=()
     )

@@ -1,4 +1,4 @@
-"""Labels of the policy network: may the patches of a window share a token?
+"""Labels of the policy network: whether the patches of a window may share a token.
 
 Source: CTS (Lu et al., CVPR 2023), section 3.1: a window whose pixels all have one class may.
 """

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 from tqdm import tqdm
 
 from hybrid_seg_ros.data.registry import DATASETS, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
+from hybrid_seg_ros.evaluation.flops import count_flops
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
+from hybrid_seg_ros.segmentation import TokenReport
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Results over a dataset; per cent. `tokens_mean` is per stage, in the order of TokenReport.stages."""
+    """Results over a dataset; per cent. `tokens_mean` is per stage, in the order of TokenReport.stages.
+
+    `gflops_mean` counts everything that ran, policy network and auxiliary heads included. A class that occurs in
+    neither labels nor predictions has IoU None and is left out of `miou`.
+    """
 
     miou: float
     pixel_accuracy: float
     iou_per_class: dict[str, Optional[float]]
     tokens_mean: dict[str, float]
+    gflops_mean: float
     frames: int
 
 
@@ -35,6 +44,7 @@ def evaluate(
     """Run the pipeline over a dataset (or its first `limit` samples) and compare labels at the image's size."""
     matrix = ConfusionMatrix(len(dataset.classes))
     tokens: dict[str, list[int]] = {}
+    gflops: list[float] = []
     frames = min(len(dataset), limit or len(dataset))
     for index in tqdm(range(frames), desc=f'evaluate {pipeline.variant}', unit='image', leave=False):
         sample = dataset[index]
@@ -42,11 +52,51 @@ def evaluate(
         matrix.update(result.labels, sample.labels)
         for stage, count in result.tokens.stages.items():
             tokens.setdefault(stage, []).append(count)
+        gflops.append(frame_gflops(pipeline, result.tokens))
     ious = matrix.iou_per_class()
     return EvaluationResult(
         miou=matrix.miou(),
         pixel_accuracy=matrix.pixel_accuracy(),
         iou_per_class={n: None if math.isnan(v) else float(v) for n, v in zip(dataset.classes.names, ious)},
         tokens_mean={stage: float(np.mean(counts)) for stage, counts in tokens.items()},
+        gflops_mean=float(np.mean(gflops)),
         frames=frames,
     )
+
+
+def frame_gflops(pipeline: SegmentationPipeline, tokens: TokenReport) -> float:
+    """Return what one image cost, from the tokens it kept; the crops of a sliding window share them evenly."""
+    spec = pipeline.spec
+    crops = max(1, len(tokens.areas))
+    size_hw = spec.input_size_hw if spec.inference == 'whole' else (spec.sliding_window.crop,) * 2
+    kept = tuple((layer, count / crops) for layer, count in tokens.kept)
+    return crops * count_flops(spec, size_hw, pipeline.variant, tokens.entering / crops, kept).total / 1e9
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
+    parser.add_argument('--dataset', choices=sorted(DATASETS), default='camvid')
+    parser.add_argument('--root', type=Path, required=True, help='folder of the dataset')
+    parser.add_argument('--split', default='val')
+    add_operating_point_arguments(parser)
+    parser.add_argument('--limit', type=int, help='only the first images')
+    parser.add_argument('--json', type=Path, help='write the results here')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    dataset = open_dataset(args.dataset, args.root, args.split)
+    pipeline = open_pipeline(args)
+    if pipeline.spec.classes.names != dataset.classes.names:
+        raise ValueError(f'{args.model}: expected the classes of {args.dataset}, got {pipeline.spec.classes.names}')
+    result = evaluate(pipeline, dataset, args.limit)
+    print(f'{pipeline.spec.name} {pipeline.variant}: mIoU {result.miou:.2f} %, '
+          f'pixel accuracy {result.pixel_accuracy:.2f} % over {result.frames} images')  # fmt: skip
+    for name, iou in result.iou_per_class.items():
+        print(f'  {name:<16}' + ('absent' if iou is None else f'{iou:6.2f}'))
+    print('tokens ' + ', '.join(f'{stage} {count:.1f}' for stage, count in result.tokens_mean.items()))
+    print(f'GFLOPs {result.gflops_mean:.3f} (policy network and auxiliary heads counted)')
+    if args.json:
+        args.json.write_text(json.dumps(dataclasses.asdict(result), indent=2) + '\n', encoding='utf-8')
+    return 0

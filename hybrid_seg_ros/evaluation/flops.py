@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Optional
 
 import torch
 from torch import nn
@@ -63,8 +64,9 @@ class FlopCount:
 
 
 def count_flops(
-    spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, entering: int, kept: Sequence[tuple[int, int]] = ()
-) -> FlopCount:
+    spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, entering: float,
+    kept: Sequence[tuple[int, float]] = (),
+) -> FlopCount:  # fmt: skip
     """Count one image of `size_hw` of which `entering` tokens enter the encoder and `kept` (layer, tokens) go on."""
     patch, width, classes = spec.backbone.patch_size, spec.backbone.embed_dim, len(spec.classes)
     grid_hw = (-(-size_hw[0] // patch), -(-size_hw[1] // patch))
@@ -77,7 +79,7 @@ def count_flops(
     if spec.stem == 'shared_trunk':
         stem = shared + cells * STRIDE_16_CHANNELS * width
         policy = own if variant.merges else 0.0
-    blocks, auxiliary, layer, tokens = 0.0, 0.0, 0, entering
+    blocks, auxiliary, layer, tokens = 0.0, 0.0, 0, float(entering)
     for end, remaining in (*kept, (spec.backbone.depth, 0)):
         blocks += (end - layer) * block_flops(tokens + spec.backbone.class_token, width)
         if end < spec.backbone.depth:
@@ -113,13 +115,13 @@ def expected_tokens(
     return entering, tuple(kept)
 
 
-def block_flops(tokens: int, width: int) -> float:
+def block_flops(tokens: float, width: int) -> float:
     """One transformer block: 12 N d^2 + 2 N^2 d + 10 N d."""
     return 12.0 * tokens * width**2 + 2.0 * tokens**2 * width + 2 * LAYER_NORM * tokens * width
 
 
 def atm_decoder_flops(
-    tokens: int, in_dim: int, queries: int, dim: int, layers: int, self_attention: bool = True
+    tokens: float, in_dim: int, queries: int, dim: int, layers: int, self_attention: bool = True
 ) -> float:
     """Projection and layers of one ATM decoder."""
     norms = (3 if self_attention else 2) * LAYER_NORM * queries * dim
@@ -129,7 +131,7 @@ def atm_decoder_flops(
     return float(tokens * in_dim * dim + LAYER_NORM * tokens * dim + layers * layer)
 
 
-def atm_head_flops(tokens: int, in_dim: int, classes: int, dim: int, layers: int) -> float:
+def atm_head_flops(tokens: float, in_dim: int, classes: int, dim: int, layers: int) -> float:
     """One single-stage ATM head."""
     return atm_decoder_flops(tokens, in_dim, classes, dim, layers) + 2.0 * classes * dim
 
@@ -157,7 +159,7 @@ def trunk_flops(size_hw: tuple[int, int]) -> tuple[float, float]:
     return counts[0], counts[1]
 
 
-def _head_flops(spec: ModelSpec, tokens: int) -> float:
+def _head_flops(spec: ModelSpec, tokens: float) -> float:
     width, classes, decoder = spec.backbone.embed_dim, len(spec.classes), spec.decoder
     norm = LAYER_NORM * tokens * width if spec.backbone.final_norm else 0
     if spec.head == 'atm':

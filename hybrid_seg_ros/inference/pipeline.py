@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence, Union
+from typing import Optional, Union
 
 import numpy as np
 
@@ -125,7 +126,8 @@ def load_pipeline(
     """Load a model (YAML of models/) into a pipeline; whatever is not given is the spec's own.
 
     `variant` is a name such as 'hybrid@8'. `keep` (count or fraction per pruning layer) and `threshold` choose how
-    pruning decides; give one of them. `inference` is 'whole' (the frame at the spec's input size) or 'sliding'. Raises FileNotFoundError, or ValueError that says what was expected.
+    pruning decides; give one of them. `inference` is 'whole' (the frame at the
+    spec's input size) or 'sliding'. Raises FileNotFoundError, or ValueError that says what was expected.
     """
     spec = ModelSpec.load(model)
     if inference is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Iterator
 
 import numpy as np
 import torch
@@ -41,9 +41,11 @@ def build_batch(samples: Callable[[int], Sample], count: int, step: int, config:
 
 
 def batches(
-    dataset: SegmentationDataset, first_step: int, config: TrainConfig, mean: tuple[float, float, float]
+    dataset: SegmentationDataset, first_step: int, end_step: int, config: TrainConfig, mean: tuple[float, float, float]
 ) -> Iterator[tuple[int, Batch]]:
-    """Yield (step, batch) from `first_step` to the last, prepared one ahead in a thread; images are read once."""
+    """Yield (step, batch) for first_step .. end_step - 1, prepared one ahead in a thread; images are read once."""
+    if first_step >= end_step:
+        return
     cache: dict[int, Sample] = {}
 
     def read(index: int) -> Sample:
@@ -53,8 +55,8 @@ def batches(
 
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(build_batch, read, len(dataset), first_step, config, mean)
-        for step in range(first_step, config.steps):
+        for step in range(first_step, end_step):
             batch = pending.result()
-            if step + 1 < config.steps:
+            if step + 1 < end_step:
                 pending = pool.submit(build_batch, read, len(dataset), step + 1, config, mean)
             yield step, batch

@@ -61,6 +61,16 @@ def pixel_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction='sum') / count
 
 
+def policy_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of policy logits (B, 2, h, w) with window labels (B, h, w); 255 is ignored. CTS, section 3.1.
+
+    The logits' grid may reach past the labels' whole windows, at the right and at the bottom.
+    """
+    logits = logits.float()[:, :, : targets.shape[1], : targets.shape[2]]
+    count = (targets != UNLABELLED).sum().clamp(min=1)
+    return F.cross_entropy(logits, targets, ignore_index=UNLABELLED, reduction='sum') / count
+
+
 def _classification_loss(class_logits: Tensor, present: Tensor) -> Tensor:
     num_outputs = class_logits.shape[-1]
     if num_outputs == 2:

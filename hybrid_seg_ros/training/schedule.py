@@ -42,6 +42,26 @@ def create_optimizer(model: HybridSegmenter, config: TrainConfig) -> torch.optim
     )  # fmt: skip
 
 
+def update_weights(
+    model: nn.Module, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor], step: int, config: TrainConfig
+) -> dict[str, float]:
+    """Back-propagate the sum of `losses`, clip, and step at the schedule's rate; returns the losses as numbers.
+
+    Raises FloatingPointError, weights untouched, if the sum is not finite.
+    """
+    total = torch.stack(list(losses.values())).sum()
+    values = {'loss': total.item(), **{name: value.item() for name, value in losses.items()}}
+    if not torch.isfinite(total):
+        raise FloatingPointError(f'step {step}: the loss is not finite: {values}')
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    for group in optimizer.param_groups:
+        group['lr'] = group['base_lr'] * learning_rate_factor(step, config)
+    optimizer.step()
+    return values
+
+
 @torch.no_grad()
 def update_average(average: dict[str, Tensor], model: nn.Module, decay: float, step: int) -> None:
     """Move `average` towards the weights, faster while few steps are done; other buffers are copied."""

@@ -22,8 +22,8 @@ class TrainConfig:
 
     `model` is a ModelSpec as a YAML mapping. `variants` are trained in turn, step by step, so that one set of weights
     serves them all. `loss_stride`: mask losses are computed on every n-th pixel of the labels. Learning-rate factors
-    multiply `learning_rate` for the EfficientNet trunk and for the heads; the trunk's first `frozen_trunk_stages` stages
-    keep their ImageNet weights. `initial_model` is the YAML of a model to start from, relative to the working folder.
+    multiply `learning_rate` for the EfficientNet trunk and for the heads; the trunk's first `frozen_trunk_stages`
+    stages keep their ImageNet weights. `initial_model` is the YAML of a model to start from.
     """
 
     model: dict[str, Any]

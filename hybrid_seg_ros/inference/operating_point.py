@@ -1,0 +1,35 @@
+"""Command-line options that choose backend, variant and token budget, and the pipeline they describe."""
+
+from __future__ import annotations
+
+import argparse
+
+from hybrid_seg_ros.inference.backends import BACKENDS, PRECISIONS
+from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, load_pipeline
+from hybrid_seg_ros.model_spec import INFERENCE_MODES, PAPER_VARIANTS, Keep
+
+
+def add_operating_point_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that choose backend, variant and token budget."""
+    parser.add_argument('--variant', help=f'one of {", ".join(PAPER_VARIANTS)} (default: the one of the model)')
+    parser.add_argument(
+        '--keep', type=keep_value, nargs='+', help='tokens kept at each pruning layer: a count, or a fraction'
+    )
+    parser.add_argument('--threshold', type=float, help='confidence above which tokens leave')
+    parser.add_argument('--backend', choices=BACKENDS, default='pytorch')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
+    parser.add_argument('--precision', choices=PRECISIONS, default='float32')
+    parser.add_argument('--inference', choices=INFERENCE_MODES, help="default: the model's")
+
+
+def keep_value(text: str) -> Keep:
+    """Read '400' as a count and '0.6' as a fraction."""
+    return float(text) if '.' in text or 'e' in text.lower() else int(text)
+
+
+def open_pipeline(args: argparse.Namespace) -> SegmentationPipeline:
+    """Load the pipeline that the options describe."""
+    return load_pipeline(
+        args.model, args.backend, args.device, args.precision, args.variant, args.keep, args.threshold,
+        inference=args.inference,
+    )  # fmt: skip
