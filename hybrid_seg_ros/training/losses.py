@@ -7,6 +7,7 @@ negative in every mask, as in the official code.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -54,11 +55,14 @@ def classes_present(labels: Tensor, num_classes: int) -> Tensor:
     return torch.stack([(labels == index).flatten(1).any(1) for index in range(num_classes)], 1)
 
 
-def pixel_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of the upsampled scores (B, C, h, w), taken as logits, with labels (B, H, W); 255 is ignored."""
+def pixel_cross_entropy(scores: Tensor, labels: Tensor, class_weights: Optional[Tensor] = None) -> Tensor:
+    """Cross-entropy of the upsampled scores (B, C, h, w), taken as logits, with labels (B, H, W); 255 is ignored.
+
+    With `class_weights` (C,) it is the sum of weighted losses over the number of labelled pixels.
+    """
     logits = F.interpolate(scores.float(), size=labels.shape[1:], mode='bilinear', align_corners=False)
     count = (labels != UNLABELLED).sum().clamp(min=1)
-    return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction='sum') / count
+    return F.cross_entropy(logits, labels, class_weights, ignore_index=UNLABELLED, reduction='sum') / count
 
 
 def policy_loss(logits: Tensor, targets: Tensor) -> Tensor:

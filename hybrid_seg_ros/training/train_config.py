@@ -23,7 +23,9 @@ class TrainConfig:
     `model` is a ModelSpec as a YAML mapping. `variants` are trained in turn, step by step, so that one set of weights
     serves them all. `loss_stride`: mask losses are computed on every n-th pixel of the labels. Learning-rate factors
     multiply `learning_rate` for the EfficientNet trunk and for the heads; the trunk's first `frozen_trunk_stages`
-    stages keep their ImageNet weights. `initial_model` is the YAML of a model to start from.
+    stages keep their ImageNet weights. `class_balance` b weighs class c of the per-pixel cross-entropy by
+    (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `initial_model` is the YAML of a
+    model to start from.
     """
 
     model: dict[str, Any]
@@ -46,6 +48,7 @@ class TrainConfig:
     variants: tuple[str, ...] = ('dense',)
     auxiliary_weight: float = 1.0
     pixel_weight: float = 0.0
+    class_balance: float = 0.0
     policy_weight: float = 0.0
     loss_stride: int = 1
     precision: str = 'bfloat16'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any, Optional
 
@@ -10,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_seg_ros.data.class_frequency import balancing_weights
+from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
@@ -26,12 +29,18 @@ from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 
 def train(config: TrainConfig, root: Path, run_dir: Path, until: Optional[int] = None) -> Optional[ModelSpec]:
     """Train a segmenter, or go on with the run in `run_dir`; see `run_training`."""
-    return run_training(config, root, run_dir, train_step, evaluate_segmenter, until=until)
+    class_weights = None
+    if config.class_balance:
+        train_set = open_dataset(config.dataset, root, 'train')
+        class_weights = torch.from_numpy(balancing_weights(train_set, config.class_balance))
+    do_step = functools.partial(train_step, class_weights=class_weights)
+    return run_training(config, root, run_dir, do_step, evaluate_segmenter, until=until)
 
 
 def train_step(
-    model: HybridSegmenter, optimizer: torch.optim.Optimizer, batch: Batch, step: int, config: TrainConfig
-) -> dict[str, float]:
+    model: HybridSegmenter, optimizer: torch.optim.Optimizer, batch: Batch, step: int, config: TrainConfig,
+    class_weights: Optional[Tensor] = None,
+) -> dict[str, float]:  # fmt: skip
     """Do one optimiser step; returns the losses. Raises FloatingPointError before the weights are touched."""
     torch.manual_seed(config.seed * 1_000_003 + step)  # dropout as if the run had never stopped
     model.train()
@@ -41,13 +50,15 @@ def train_step(
     variant = Variant.parse(config.variants[step % len(config.variants)])
     with torch.autocast('cpu', torch.bfloat16, enabled=config.precision == 'bfloat16'):
         output = model(model.normalize(images), variant, model.spec.budget, supervise=True)
-    losses = segmentation_losses(output, labels, config)
+    losses = segmentation_losses(output, labels, config, class_weights)
     if config.policy_weight and output.policy_logits is not None:
         losses['policy'] = config.policy_weight * policy_loss(output.policy_logits, policy_targets)
     return update_weights(model, optimizer, losses, step, config)
 
 
-def segmentation_losses(output: SegmenterOutput, labels: Tensor, config: TrainConfig) -> dict[str, Tensor]:
+def segmentation_losses(
+    output: SegmenterOutput, labels: Tensor, config: TrainConfig, class_weights: Optional[Tensor] = None
+) -> dict[str, Tensor]:
     """Return the weighted losses of all heads: ATM loss, and per-pixel cross-entropy of the class scores."""
     if not output.stages:
         raise TrainConfigError('model.head: only a model with ATM heads can be trained')
@@ -63,7 +74,7 @@ def segmentation_losses(output: SegmenterOutput, labels: Tensor, config: TrainCo
             present = AtmHead.class_probability(stage.class_logits).clamp(min=1e-6)
             # log of the score p_c * sigmoid(m_c), so that the decision itself is trained
             scores = present.log()[:, :, None, None] + F.logsigmoid(masks)
-            loss = loss + config.pixel_weight * pixel_cross_entropy(scores, labels)
+            loss = loss + config.pixel_weight * pixel_cross_entropy(scores, labels, class_weights)
         losses[f'layer{stage.layer}'] = weight * loss
     return losses
 
