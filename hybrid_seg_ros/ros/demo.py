@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--output', type=Path, default=default.output, help='folder for the pictures (%(default)s)')
     parser.add_argument('--rate', type=float, default=default.rate, help='speed of the real-time part (%(default)s)')
     parser.add_argument('--limit', type=int, metavar='N', help='use the first N frames only')
+    parser.add_argument('--timeout', type=float, default=default.timeout_s, help='seconds for a mask (%(default)s)')
     parser.add_argument(
         '--param', action='append', default=[], metavar='NAME:=VALUE', help='set a parameter of the node: device:=cuda'
     )
@@ -72,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _exit_in_order)
     options = DemoOptions(
         output=args.output, bag=args.bag, topic=args.topic, label_topic=args.label_topic, model=args.model,
-        variant=args.variant, rate=args.rate, limit=args.limit, parameters=dict(map(_parse_parameter, args.param)),
+        variant=args.variant, rate=args.rate, limit=args.limit, timeout_s=args.timeout,
+        parameters=dict(map(_parse_parameter, args.param)),
     )  # fmt: skip
     try:
         report = demo(options)

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import cv2
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from sensor_msgs.msg import Image
@@ -64,8 +64,9 @@ class DemoObserver:
         self._on_views: Optional[OnViews] = None
         self._waiting: dict[int, dict[str, np.ndarray]] = {}
         self.mask_count = 0
-        self.stages: tuple[str, ...] = ()
-        self.statuses: dict[str, dict[str, str]] = {}
+        self._stages: tuple[str, ...] = ()
+        self.model = ''
+        self.model_failure = ''
         self._subscribe(Image, f'{node_name}/mask', self._on_mask)
         self._subscribe(Int32MultiArray, f'{node_name}/token_usage', self._on_tokens)
         self._subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics)
@@ -98,7 +99,7 @@ class DemoObserver:
         """Mean token count per stage over the phase."""
         if not self._tokens:
             return {}
-        return dict(zip(self.stages, np.mean(self._tokens, axis=0).tolist()))
+        return dict(zip(self._stages, np.mean(self._tokens, axis=0).tolist()))
 
     def _on_mask(self, image: Image) -> None:
         self.mask_count += 1
@@ -106,13 +107,14 @@ class DemoObserver:
             self._score.add(_stamp_ns(image), image_to_labels(image))
 
     def _on_tokens(self, usage: Int32MultiArray) -> None:
-        self.stages = tuple(usage.layout.dim[0].label.split(','))
+        self._stages = tuple(usage.layout.dim[0].label.split(','))
         self._tokens.append(list(usage.data))
 
     def _on_diagnostics(self, diagnostics: DiagnosticArray) -> None:
         for status in diagnostics.status:
-            _, _, task = status.name.partition(': ')
-            self.statuses[task] = {'message': status.message, **{pair.key: pair.value for pair in status.values}}
+            if status.name.endswith(': model'):
+                self.model = status.message
+                self.model_failure = status.message if status.level == DiagnosticStatus.ERROR else ''
 
     def _on_view(self, name: str, image: Image) -> None:
         """Hand on what belongs together; the views of a frame come one after the other, as drawn."""

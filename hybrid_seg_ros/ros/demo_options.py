@@ -16,7 +16,7 @@ class DemoOptions:
     """What to show.
 
     `bag` and `model` None are those that come with the package, `topic` and `label_topic` None the only ones of the
-    bag. `parameters` are further parameters of the node.
+    bag. The node may take `start_s` to load, and `timeout_s` for a frame. `parameters` are further ones of the node.
     """
 
     output: Path
@@ -28,6 +28,7 @@ class DemoOptions:
     rate: float = 1.0
     limit: Optional[int] = None
     start_s: float = 120.0
+    timeout_s: float = 10.0
     parameters: dict[str, str] = field(default_factory=dict)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
@@ -50,7 +51,7 @@ def run_demo(options: DemoOptions) -> DemoReport:
                 lock_step = play('lock-step', drive.new_score(spec), '--lock-step')
                 tokens = observer.tokens_mean or tokens
                 session.spin_until(lambda: album.count >= lock_step.answered, 2.0)
-        model = observer.statuses.get('model', {}).get('message', 'sent no diagnostics')
+        model = observer.model or 'that sent no diagnostics'
         sheet = options.output / 'contact_sheet.png'
         _write_png(sheet, draw_contact_sheet(album.rows(spec), spec.classes, f'segmentation_node {model}'))
         files = tuple(map(str, (video.path, sheet)))
@@ -132,7 +133,7 @@ class _Player:
         output = _log_folder(self._options) / f'replay_{phase}.json'
         output.unlink(missing_ok=True)
         self._observer.begin(score)
-        command = _replay_command(self._drive, output, *arguments)
+        command = _replay_command(self._drive, output, self._options.timeout_s, *arguments)
         with ChildProcess(command, output.with_suffix('.log'), os.environ, shows_progress=True) as replay:
             self._spin_until(lambda: replay.exit_status is not None)
             if not output.is_file():
@@ -154,13 +155,14 @@ class _Player:
 
 
 def _wait_until_active(observer: DemoObserver, session: RosSession, node: ChildProcess, timeout_s: float) -> None:
-    waited_s = 0.0
+    deadline = time.monotonic() + timeout_s
     while not observer.is_active():
         _check_alive(node)
-        if waited_s >= timeout_s:
+        if observer.model_failure:
+            raise DemoError(_failure(f'segmentation_node is {observer.model_failure}', node))
+        if time.monotonic() > deadline:
             raise DemoError(_failure(f'segmentation_node is not active after {timeout_s:g} s', node))
         session.spin_for(_POLL_S)
-        waited_s += _POLL_S
 
 
 def _check_alive(node: ChildProcess) -> None:
@@ -190,13 +192,14 @@ def _node_command(options: DemoOptions, camera: BagTopic) -> list[str]:
     return command + [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
 
 
-def _replay_command(drive: _Drive, report: Path, *arguments: str) -> list[str]:
+def _replay_command(drive: _Drive, report: Path, timeout_s: float, *arguments: str) -> list[str]:
     topic = f'{_IMAGE}/compressed' if drive.camera.msgtype == COMPRESSED_IMAGE else _IMAGE
     remap = ['--remap', f'{drive.camera.name}:={topic}'] if topic != drive.camera.name else []
     limit = [] if drive.limit is None else ['--limit', str(drive.limit)]
     return [
         sys.executable, '-m', 'hybrid_seg_ros.cli', 'replay', str(drive.bag.path), '--topic', drive.camera.name,
-        '--answer-topic', f'{_NODE}/mask', '--json', str(report), *remap, *limit, *arguments,
+        '--answer-topic', f'{_NODE}/mask', '--timeout', str(timeout_s), '--json', str(report),
+        *remap, *limit, *arguments,
     ]  # fmt: skip
 
 
