@@ -32,7 +32,7 @@ from hybrid_seg_ros.ros.parameters import (
     read_config,
     read_live_settings,
 )
-from hybrid_seg_ros.ros.process import keep_freed_memory, limit_threads, stop_event
+from hybrid_seg_ros.ros.process import keep_freed_memory, limit_threads, stop_event, wait_passively
 from hybrid_seg_ros.ros.transitions import reported
 
 _SIGNAL_PERIOD_S = 0.2
@@ -206,6 +206,7 @@ def spin(node: SegmentationNode, stop: threading.Event) -> None:
 def main(args: Optional[Sequence[str]] = None) -> int:
     """Run the node until SIGINT or SIGTERM; return 0, or 1 if it could not be made from its parameters."""
     keep_freed_memory()
+    wait_passively()
     stop = stop_event()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:

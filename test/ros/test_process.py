@@ -10,7 +10,7 @@ import types
 import pytest
 
 from hybrid_seg_ros.ros.log_forwarder import LogForwarder
-from hybrid_seg_ros.ros.process import keep_freed_memory, limit_threads, stop_event
+from hybrid_seg_ros.ros.process import keep_freed_memory, limit_threads, stop_event, wait_passively
 
 
 def test_freed_memory_is_kept_where_glibc_can():
@@ -30,6 +30,15 @@ def test_threads_are_limited_before_and_after_torch_is_loaded(monkeypatch):
     assert os.environ['OMP_NUM_THREADS'] == '7' and counts == []
     limit_threads(2)
     assert os.environ['OMP_NUM_THREADS'] == '2' and counts == [2]
+
+
+def test_openmp_waits_passively_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    wait_passively()
+    assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'
+    monkeypatch.setenv('OMP_WAIT_POLICY', 'ACTIVE')
+    wait_passively()
+    assert os.environ['OMP_WAIT_POLICY'] == 'ACTIVE'
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
