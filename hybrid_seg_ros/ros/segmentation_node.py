@@ -169,7 +169,8 @@ class SegmentationNode(LifecycleNode):
         else:
             model = ModelState.of(self._worker.pipeline, self._lifecycle, self.failure)
         is_listening = self._lifecycle == 'active' and read_live_settings(self).enabled
-        diagnostics = Diagnostics(self.get_name(), f'{socket.gethostname()}:{model.device or "none"}')
+        name = self.get_fully_qualified_name().lstrip('/')  # with the namespace: one node per camera, say
+        diagnostics = Diagnostics(name, f'{socket.gethostname()}:{model.device or "none"}')
         message = DiagnosticArray(status=diagnostics.model_statuses(model))
         for camera in self._cameras:
             message.status += diagnostics.camera_statuses(camera.input_state(is_listening), camera.health())
