@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from hybrid_seg_ros.data.registry import DATASETS, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.flops import count_flops
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
 from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
+from hybrid_seg_ros.model_spec import ModelSpec, Variant
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.segmentation import TokenReport
 
 
@@ -62,6 +66,14 @@ def evaluate(
         gflops_mean=float(np.mean(gflops)),
         frames=frames,
     )
+
+
+def evaluate_model(
+    model: HybridSegmenter, spec: ModelSpec, dataset: SegmentationDataset, variant: Variant, precision: str
+) -> EvaluationResult:
+    """Evaluate a model in memory, on the CPU; the model is cast to `precision`."""
+    backend = TorchBackend(model, torch.device('cpu'), precision)
+    return evaluate(SegmentationPipeline(spec, backend, 'pytorch', precision, variant), dataset)
 
 
 def frame_gflops(pipeline: SegmentationPipeline, tokens: TokenReport) -> float:

@@ -9,16 +9,12 @@ import argparse
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
 import torch
 
-from hybrid_seg_ros.data.policy_labels import DO_NOT_SHARE, IGNORE, SHARE, policy_labels
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
+from hybrid_seg_ros.evaluation.policy_accuracy import policy_accuracy
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.network.merge_policy import PolicyNetwork
-from hybrid_seg_ros.network.segmenter import HybridSegmenter, pad_to_multiple
-from hybrid_seg_ros.network.token_merging import count_merged_windows
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.losses import policy_loss
 from hybrid_seg_ros.training.run_loop import add_run_arguments, run_command, run_training
@@ -53,38 +49,12 @@ def train_step(
     return update_weights(model, optimizer, {'policy': policy_loss(logits, targets)}, step, config)
 
 
-@torch.no_grad()
 def evaluate_policy(
     model: HybridSegmenter, spec: ModelSpec, val_set: SegmentationDataset, config: TrainConfig
 ) -> dict[str, Any]:
-    """Return, in per cent, the share of windows judged right, and of merged windows that hold several classes."""
-    right = judged = wrong = merged = 0
-    patch = spec.backbone.patch_size
-    for index in range(len(val_set)):
-        sample = val_set[index]
-        geometry = fit_geometry(sample.labels.shape, spec)
-        image = torch.from_numpy(preprocess(sample.image, geometry, spec))[None]
-        padded = pad_to_multiple(model.normalize(image), patch)
-        grid_hw = (padded.shape[2] // patch, padded.shape[3] // patch)
-        scores = PolicyNetwork.scores(model.policy(padded), grid_hw)[0].numpy()
-        targets = policy_labels(_fit_labels(sample.labels, geometry.content_hw, padded.shape[2:]), 2 * patch)
-        known = targets != IGNORE
-        right += int(((scores > 0) == (targets == SHARE))[known].sum())
-        judged += int(known.sum())
-        count = count_merged_windows(grid_hw, spec.budget.merged_windows)
-        chosen = np.argsort(-scores, axis=None)[:count]
-        wrong += int((targets.ravel()[chosen] == DO_NOT_SHARE).sum())
-        merged += count
-    return {'accuracy': 100.0 * right / max(1, judged), 'wrongly_merged': 100.0 * wrong / max(1, merged)}
-
-
-def _fit_labels(labels: np.ndarray, content_hw: tuple[int, int], padded_hw: tuple[int, int]) -> np.ndarray:
-    """Lay the labels out as the network sees the image; padding is unlabelled."""
-    rows = (np.arange(content_hw[0]) + 0.5) * labels.shape[0] / content_hw[0]
-    columns = (np.arange(content_hw[1]) + 0.5) * labels.shape[1] / content_hw[1]
-    canvas = np.full(padded_hw, IGNORE, np.uint8)
-    canvas[: content_hw[0], : content_hw[1]] = labels[np.ix_(rows.astype(int), columns.astype(int))]
-    return canvas
+    """Return accuracy and the share of wrongly merged windows, in per cent."""
+    result = policy_accuracy(model, spec, val_set)
+    return {'accuracy': result.accuracy, 'wrongly_merged': result.wrongly_merged}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

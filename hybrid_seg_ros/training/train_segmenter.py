@@ -14,9 +14,7 @@ from torch import Tensor
 from hybrid_seg_ros.data.class_frequency import balancing_weights
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate
-from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
-from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
+from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate_model
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
@@ -83,9 +81,8 @@ def evaluate_segmenter(
     model: HybridSegmenter, spec: ModelSpec, val_set: SegmentationDataset, config: TrainConfig
 ) -> dict[str, Any]:
     """Return mIoU and pixel accuracy, in per cent, of `config.evaluate_variant`."""
-    backend = TorchBackend(model, torch.device('cpu'), config.precision)
     variant = Variant.parse(config.evaluate_variant)
-    result = evaluate(SegmentationPipeline(spec, backend, 'pytorch', config.precision, variant), val_set)
+    result = evaluate_model(model, spec, val_set, variant, config.precision)
     return {'variant': str(variant), 'miou': result.miou, 'pixel_accuracy': result.pixel_accuracy}
 
 

@@ -1,0 +1,59 @@
+"""How well a policy network finds the windows whose patches may share a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hybrid_seg_ros.data.policy_labels import DO_NOT_SHARE, IGNORE, SHARE, policy_labels
+from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
+from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
+from hybrid_seg_ros.model_spec import ModelSpec
+from hybrid_seg_ros.network.merge_policy import PolicyNetwork
+from hybrid_seg_ros.network.segmenter import HybridSegmenter, pad_to_multiple
+from hybrid_seg_ros.network.token_merging import count_merged_windows
+
+
+@dataclass(frozen=True)
+class PolicyAccuracy:
+    """Per cent: `accuracy` of windows judged right by the sign of their score, and `wrongly_merged`.
+
+    The latter is the share of windows that hold several classes among those that the model's budget merges.
+    """
+
+    accuracy: float
+    wrongly_merged: float
+
+
+@torch.no_grad()
+def policy_accuracy(model: HybridSegmenter, spec: ModelSpec, dataset: SegmentationDataset) -> PolicyAccuracy:
+    """Judge the policy network of a model on the windows of a dataset, laid out as the pipeline does."""
+    right = judged = wrong = merged = 0
+    patch = spec.backbone.patch_size
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        geometry = fit_geometry(sample.labels.shape, spec)
+        image = torch.from_numpy(preprocess(sample.image, geometry, spec))[None]
+        padded = pad_to_multiple(model.normalize(image), patch)
+        grid_hw = (padded.shape[2] // patch, padded.shape[3] // patch)
+        scores = PolicyNetwork.scores(model.policy(padded), grid_hw)[0].numpy()
+        targets = policy_labels(_fit_labels(sample.labels, geometry.content_hw, padded.shape[2:]), 2 * patch)
+        known = targets != IGNORE
+        right += int(((scores > 0) == (targets == SHARE))[known].sum())
+        judged += int(known.sum())
+        count = count_merged_windows(grid_hw, spec.budget.merged_windows)
+        chosen = np.argsort(-scores, axis=None)[:count]
+        wrong += int((targets.ravel()[chosen] == DO_NOT_SHARE).sum())
+        merged += count
+    return PolicyAccuracy(100.0 * right / max(1, judged), 100.0 * wrong / max(1, merged))
+
+
+def _fit_labels(labels: np.ndarray, content_hw: tuple[int, int], padded_hw: tuple[int, int]) -> np.ndarray:
+    """Lay the labels out as the network sees the image; padding is unlabelled."""
+    rows = (np.arange(content_hw[0]) + 0.5) * labels.shape[0] / content_hw[0]
+    columns = (np.arange(content_hw[1]) + 0.5) * labels.shape[1] / content_hw[1]
+    canvas = np.full(padded_hw, IGNORE, np.uint8)
+    canvas[: content_hw[0], : content_hw[1]] = labels[np.ix_(rows.astype(int), columns.astype(int))]
+    return canvas
