@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Optional
 
 import torch
@@ -33,7 +33,7 @@ Part = tuple[str, str, Callable[[str], Optional[str]]]
 
 
 def convert_model(
-    source: str, state: Mapping[str, Tensor], spec: ModelSpec, source_size_hw: Optional[GridHW] = None,
+    source: str, state: Mapping[str, Tensor], spec: ModelSpec, source_size_hw: Optional[Sequence[int]] = None,
     policy_state: Optional[Mapping[str, Tensor]] = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Return the weights of `HybridSegmenter(spec)`, from a state dict of SegViT, DToP or CTS.
@@ -80,7 +80,9 @@ def without_unused_class_token(state: Mapping[str, Tensor], config: Backbone) ->
     return state
 
 
-def grid_of(count: int, patch_size: int, size_hw: Optional[GridHW], target_hw: Optional[GridHW] = None) -> GridHW:
+def grid_of(
+    count: int, patch_size: int, size_hw: Optional[Sequence[int]], target_hw: Optional[GridHW] = None
+) -> GridHW:
     """Return the (rows, columns) of a position embedding with `count` entries, class token aside.
 
     They follow from the declared image size. Without one, a square number is taken for a square grid, as nearly every
@@ -145,7 +147,7 @@ def _renamed(state: Mapping[str, Tensor], parts: tuple[Part, ...], source: str) 
 
 
 def _resized(
-    encoder: dict[str, Tensor], patch_size: int, source_size_hw: Optional[GridHW], grid_hw: GridHW
+    encoder: dict[str, Tensor], patch_size: int, source_size_hw: Optional[Sequence[int]], grid_hw: GridHW
 ) -> dict[str, Tensor]:
     pos_embed = encoder.get('pos_embed')
     if pos_embed is None or pos_embed.ndim != 3:  # a strict load says so

@@ -1,0 +1,1 @@
+"""Models in and out: conversion of other code's weights, export to other runtimes."""

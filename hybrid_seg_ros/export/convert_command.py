@@ -1,0 +1,167 @@
+"""`hybrid_seg convert`: bring weights of SegViT, DToP, CTS, timm, DeiT or AugReg into this package's format."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hybrid_seg_ros.export.converted_spec import (
+    NORMALIZATIONS,
+    converted_spec,
+    encoder_backbone,
+    read_classes,
+    read_spec,
+)
+from hybrid_seg_ros.model_spec import BACKBONES, HEADS, ModelSpec
+from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly, save_model
+from hybrid_seg_ros.network.convert_checkpoint import (
+    ENCODER_SOURCES,
+    MODEL_SOURCES,
+    convert_encoder,
+    convert_model,
+    grid_of,
+)
+from hybrid_seg_ros.network.encoder_weights import save_encoder
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.network.vit import VisionTransformer
+from hybrid_seg_ros.network.weight_file import read_weights
+
+PRECISIONS = {'float32': torch.float32, 'float16': torch.float16}
+MODEL_OPTIONS = (
+    'name', 'classes', 'input_size', 'normalization', 'auxiliary_layers', 'head', 'decoder_heads', 'decoder_layers',
+    'policy', 'policy_key_prefix', 'without_policy',
+)  # fmt: skip
+"""Options that say nothing about an encoder alone."""
+
+
+def convert_to_model(args: argparse.Namespace) -> ModelSpec:
+    """Convert a segmenter; returns the spec as written."""
+    _require_suffix(args.output, '.yaml')
+    _refuse_overwriting([args.output, args.output.with_suffix('.safetensors')], args.force)
+    spec = converted_spec(args.source, args.name or args.output.stem, _declared(args), args.policy is not None)
+    state = read_weights(args.file, args.entry, args.key_prefix)
+    policy_state = None
+    if args.policy is not None:
+        policy_state = read_weights(args.policy, key_prefix=args.policy_key_prefix or '')
+    converted = convert_model(args.source, state, spec, args.source_size, policy_state)
+    model = HybridSegmenter(spec)
+    load_strictly(model, converted, str(args.file))
+    _check_values(model.state_dict(), PRECISIONS[args.precision], args.file)
+    with _nothing_half_written(args.output):
+        return save_model(model, args.output, PRECISIONS[args.precision])
+
+
+def convert_to_encoder(args: argparse.Namespace) -> str:
+    """Convert a classifier's encoder; returns the sha256 of the file written."""
+    given = [name for name in MODEL_OPTIONS if getattr(args, name) not in (None, False)]
+    if given:
+        options = ', '.join('--' + name.replace('_', '-') for name in given)
+        raise ValueError(f'{args.source} gives an encoder alone; expected no {options}')
+    _require_suffix(args.output, '.safetensors')
+    _refuse_overwriting([args.output], args.force)
+    backbone = encoder_backbone(_declared(args))
+    state = convert_encoder(args.source, read_weights(args.file, args.entry, args.key_prefix), backbone)
+    if 'pos_embed' not in state or state['pos_embed'].ndim != 3:
+        raise CheckpointError(f'{args.file}: expected a position embedding (1, tokens, channels); got none')
+    count = state['pos_embed'].shape[1] - int(backbone.class_token)
+    grid_hw = grid_of(count, backbone.patch_size, args.source_size)
+    encoder = VisionTransformer(backbone, grid_hw)
+    load_strictly(encoder, state, str(args.file))
+    _check_values(encoder.state_dict(), PRECISIONS[args.precision], args.file)
+    return save_encoder(encoder.state_dict(), args.output, grid_hw, PRECISIONS[args.precision])
+
+
+def _declared(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the spec fields that the options and the --spec file declare; options win."""
+    declared = {} if args.spec is None else read_spec(args.spec)
+    mean, std = NORMALIZATIONS.get(args.normalization, (None, None))
+    options = {
+        'backbone': args.backbone,
+        'classes': None if args.classes is None else read_classes(args.classes),
+        'input_size_hw': args.input_size,
+        'mean': mean,
+        'std': std,
+        'auxiliary_layers': args.auxiliary_layers,
+        'head': args.head,
+        'policy': 'none' if args.without_policy else None,
+    }
+    declared.update({key: value for key, value in options.items() if value is not None})
+    decoder = {'num_heads': args.decoder_heads, 'layers': args.decoder_layers}
+    decoder = {key: value for key, value in decoder.items() if value is not None}
+    if decoder:
+        declared['decoder'] = {**declared.get('decoder', {}), **decoder}
+    return declared
+
+
+def _require_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise ValueError(f'--output: expected a file that ends with {suffix}, got {path}')
+
+
+def _refuse_overwriting(paths: list[Path], force: bool) -> None:
+    existing = [str(path) for path in paths if path.exists()]
+    if existing and not force:
+        raise FileExistsError(f'{", ".join(existing)} already there; --force overwrites')
+
+
+def _check_values(state: dict[str, Tensor], dtype: torch.dtype, path: Path) -> None:
+    """Refuse what is not finite, or would not be in `dtype`."""
+    wrong = [key for key, value in state.items() if value.is_floating_point() and not value.to(dtype).isfinite().all()]
+    if wrong:
+        raise CheckpointError(f'{path}: values that are not finite as {str(dtype).split(".")[1]}: {", ".join(wrong)}')
+
+
+@contextmanager
+def _nothing_half_written(output: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for path in (output, output.with_suffix('.safetensors')):
+            path.with_name(path.name + '.partial').unlink(missing_ok=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('source', choices=(*MODEL_SOURCES, *ENCODER_SOURCES), help='whose code wrote the weights')
+    parser.add_argument('file', type=Path, help='the weights: .pth, .pt, .safetensors or .npz')
+    parser.add_argument('--output', type=Path, required=True,
+                        help='a .yaml, the weights go beside it; for timm and augreg a .safetensors')
+    parser.add_argument('--spec', type=Path, help="YAML of a model's fields; the options below go before it")
+    parser.add_argument('--name', help='name of the model (default: that of the output file)')
+    parser.add_argument('--backbone', choices=tuple(BACKBONES))
+    parser.add_argument('--classes', type=Path, help="names, one a line; or a YAML list, or a model's YAML")
+    parser.add_argument('--input-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='to segment at')
+    parser.add_argument('--source-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
+                        help='image size of the position embedding; only a square one may be left out')
+    parser.add_argument('--normalization', choices=tuple(NORMALIZATIONS), help='mean and std of the input')
+    parser.add_argument('--auxiliary-layers', type=int, nargs='+', metavar='LAYER',
+                        help='1-based layers whose tokens the heads see, the last aside: out_indices + 1')
+    parser.add_argument('--head', choices=HEADS)
+    parser.add_argument('--decoder-heads', type=int, metavar='N', help='attention heads of the decoders')
+    parser.add_argument('--decoder-layers', type=int, metavar='N', help='layers of each decoder (default 3; cts 2)')
+    parser.add_argument('--policy', type=Path, metavar='FILE', help="weights of CTS's policy network, where apart")
+    parser.add_argument('--policy-key-prefix', metavar='PREFIX', help='taken off the keys of that file')
+    parser.add_argument('--without-policy', action='store_true', default=None, help='leave the policy network out')
+    parser.add_argument('--entry', help='entry of the file that holds the weights, where several do')
+    parser.add_argument('--key-prefix', default='', metavar='PREFIX', help='taken off all keys, as in module.')
+    parser.add_argument('--precision', choices=tuple(PRECISIONS), default='float32', help='of the stored weights')
+    parser.add_argument('--force', action='store_true', help='overwrite what is there')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.source in ENCODER_SOURCES:
+        digest = convert_to_encoder(args)
+        print(f'encoder weights written to {args.output}, sha256 {digest}')
+        print(f'no model yet: training starts from them, with `initial_encoder: {args.output}` in its configuration')
+        return 0
+    spec = convert_to_model(args)
+    print(f'model written to {args.output}, weights to {spec.weights_path}, sha256 {spec.sha256}')
+    print(f"it runs as {spec.variant}; of the paper's variants it can run {', '.join(spec.legal_variants())}")
+    return 0

@@ -1,0 +1,157 @@
+"""`hybrid_seg convert` as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from foreign_checkpoints import (
+    augreg_arrays,
+    converted,
+    mmseg_atm,
+    mmseg_vit,
+    prefixed,
+    save_mmseg,
+    seeded_encoder,
+    write_spec,
+)
+from safetensors.torch import load_file, save_file
+from tiny_model import tiny_spec
+
+from hybrid_seg_ros import cli, load_pipeline
+from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
+from hybrid_seg_ros.network.attention_to_mask import SegVitHead
+from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.network.encoder_weights import load_encoder
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+
+BACKBONE = {'embed_dim': 24, 'depth': 3, 'num_heads': 3}
+NAMES = ('road', 'tree', 'sky')
+
+
+@pytest.fixture
+def segvit(tmp_path: Path) -> list[str]:
+    """Write a SegViT checkpoint, its spec and its classes; return the arguments that convert it."""
+    torch.manual_seed(0)
+    encoder, head = seeded_encoder(Backbone(**BACKBONE), (4, 4)), SegVitHead(24, 3, 12, 1, 2, 2)
+    state = {**prefixed('backbone.', mmseg_vit(encoder.state_dict())),
+             **prefixed('decode_head.', mmseg_atm(head.state_dict()))}
+    save_mmseg(tmp_path / 'iter_1.pth', state)
+    write_spec(tmp_path / 'spec.yaml', 3, 64, backbone=BACKBONE, decoder={'layers': 1})
+    (tmp_path / 'names.txt').write_text('\n'.join(NAMES) + '\n')
+    words = ['segvit', tmp_path / 'iter_1.pth', '--spec', tmp_path / 'spec.yaml', '--classes', tmp_path / 'names.txt',
+             '--auxiliary-layers', 2, '--decoder-heads', 2, '--normalization', 'imagenet', '--name', 'mine',
+             '--input-size', 64, 96, '--output', tmp_path / 'out' / 'm.yaml']
+    return ['convert', *map(str, words)]
+
+
+def test_as_a_program(segvit: list[str], tmp_path: Path) -> None:
+    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run([sys.executable, '-m', 'hybrid_seg_ros.cli', *segvit], cwd=Path(__file__).parents[2],
+                          env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    spec = ModelSpec.load(tmp_path / 'out' / 'm.yaml')
+    assert spec.sha256 in done.stdout and str(spec.weights_path) in done.stdout
+    assert '16 entries taken for a square grid, 4x4' in done.stderr and 'resized from 4x4 to 4x6' in done.stderr
+    assert (spec.name, spec.classes.names, spec.input_size_hw) == ('mine', NAMES, (64, 96))
+    assert spec.mean == (123.675, 116.28, 103.53)
+    assert {value.dtype for value in load_file(spec.weights_path).values()} == {torch.float32}
+    result = load_pipeline(tmp_path / 'out' / 'm.yaml')(np.zeros((64, 96, 3), np.uint8))
+    assert result.labels.shape == (64, 96) and result.labels.max() < 3
+
+
+def test_existing_files_stay_without_force(segvit: list[str], tmp_path: Path, capsys) -> None:
+    assert cli.main(segvit) == 0
+    weights = tmp_path / 'out' / 'm.safetensors'
+    before = weights.read_bytes()
+    assert cli.main(segvit) == cli.EXIT_ERROR
+    assert '--force overwrites' in capsys.readouterr().err and weights.read_bytes() == before
+    (tmp_path / 'out' / 'm.yaml').unlink()
+    assert cli.main(segvit) == cli.EXIT_ERROR
+    assert cli.main([*segvit, '--force', '--precision', 'float16']) == 0
+    assert {value.dtype for value in load_file(weights).values()} == {torch.float16}
+    load_model(ModelSpec.load(tmp_path / 'out' / 'm.yaml'))
+
+
+@pytest.mark.parametrize(
+    'options, complaint',
+    [
+        (['--decoder-layers', '2'], 'missing head.decoders.0.layers.1'),
+        (['--auxiliary-layers', '1', '2'], 'missing head.decoders.2'),
+        (['--source-size', '32', '64'], 'expected 2x4 entries'),
+        (['--output', 'm.safetensors'], 'expected a file that ends with .yaml'),
+        (['--policy', 'none.pth'], 'none.pth: no such file'),
+        (['--entry', 'ema'], "no entry 'ema'"),
+        (['--key-prefix', 'module.'], "start with 'module.'"),
+    ],
+)
+def test_errors_leave_nothing_behind(segvit: list[str], tmp_path: Path, capsys, options, complaint) -> None:
+    assert cli.main([*segvit, *options]) == cli.EXIT_ERROR
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_full_disk_leaves_nothing_behind(segvit: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
+    def full_disk(state, path, metadata):
+        Path(path).write_bytes(b'half')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('hybrid_seg_ros.network.checkpoint.save_file', full_disk)
+    assert cli.main(segvit) == cli.EXIT_ERROR
+    assert 'No space left' in capsys.readouterr().err and not list((tmp_path / 'out').iterdir())
+
+
+@pytest.mark.parametrize('value, precision', [(float('nan'), 'float32'), (1e5, 'float16')])
+def test_weights_that_are_not_finite_are_refused(segvit, tmp_path, capsys, value, precision) -> None:
+    content = torch.load(tmp_path / 'iter_1.pth', weights_only=True)
+    content['state_dict']['decode_head.q.weight'][0, 0] = value
+    torch.save(content, tmp_path / 'iter_1.pth')
+    assert cli.main([*segvit, '--precision', precision]) == cli.EXIT_ERROR
+    assert f'not finite as {precision}: head.query.weight' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['deit.pth', 'timm.safetensors', 'augreg.npz'])
+def test_classifier_to_start_training_from(tmp_path: Path, name: str, capsys) -> None:
+    backbone = Backbone(24, 12, 3, class_token=True, final_norm=True)
+    state = seeded_encoder(backbone, (4, 6)).state_dict()
+    classifier = {**state, 'head.weight': torch.zeros(5, 24), 'head.bias': torch.zeros(5)}
+    if name == 'augreg.npz':
+        np.savez(tmp_path / name, **{key: value.numpy() for key, value in augreg_arrays(state, 3).items()})
+    elif name == 'deit.pth':
+        torch.save({'model': classifier}, tmp_path / name)
+    else:
+        save_file(classifier, tmp_path / name)
+    (tmp_path / 'spec.yaml').write_text('backbone: {embed_dim: 24, depth: 12, num_heads: 3}')
+    output = tmp_path / 'encoder.safetensors'
+    argv = ['convert', 'augreg' if name == 'augreg.npz' else 'timm', tmp_path / name, '--spec', tmp_path / 'spec.yaml',
+            '--output', output]  # fmt: skip
+    argv = [str(word) for word in argv]
+    assert cli.main(argv) == cli.EXIT_ERROR
+    assert '--source-size HEIGHT WIDTH' in capsys.readouterr().err and not output.exists()
+    argv += ['--source-size', '64', '96']
+    assert cli.main(argv) == 0
+    assert 'initial_encoder' in capsys.readouterr().out
+    model = HybridSegmenter(tiny_spec(stem='patch', policy='none', variant=Variant(), input_size_hw=(64, 96)))
+    load_encoder(model, output)
+    assert torch.equal(model.encoder.pos_embed, state['pos_embed'][:, 1:])
+    assert torch.equal(model.encoder.blocks[11].attn.qkv.weight, state['blocks.11.attn.qkv.weight'])
+    assert cli.main(argv) == cli.EXIT_ERROR
+    assert '--force' in capsys.readouterr().err
+    assert cli.main([*argv, '--force', '--head', 'linear', '--without-policy']) == cli.EXIT_ERROR
+    assert 'expected no --head, --without-policy' in capsys.readouterr().err
+
+
+def test_cts_without_its_policy_network(tmp_path: Path) -> None:
+    backbone = Backbone(24, 3, 3, class_token=True, final_norm=True)
+    state = {**prefixed('encoder.', seeded_encoder(backbone, (4, 4)).state_dict()),
+             'decoder.head.weight': torch.zeros(3, 24), 'decoder.head.bias': torch.zeros(3),
+             'policy_net.head.bias': torch.zeros(2)}
+    torch.save({'model': state}, tmp_path / 'checkpoint.pth')
+    spec = write_spec(tmp_path / 'spec.yaml', 3, 64, backbone=BACKBONE, head='linear')
+    model = converted('cts', tmp_path / 'checkpoint.pth', spec, '--without-policy')
+    assert model.policy is None and model.spec.legal_variants() == ('dense',)
