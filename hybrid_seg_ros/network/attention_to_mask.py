@@ -5,8 +5,9 @@ Sources: SegViT (Zhang et al., NeurIPS 2022), section 3.2, and DToP for the sing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
