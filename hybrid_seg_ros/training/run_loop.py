@@ -19,6 +19,7 @@ from hybrid_seg_ros.data.registry import DATASETS, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import load_model, load_strictly, save_model
+from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.batches import Batch, batches
 from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk
@@ -93,6 +94,8 @@ def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
         load_strictly(model, initial.state_dict(), config.initial_model)
     elif model.policy is not None:
         load_imagenet_trunk(model.policy)
+    if config.initial_encoder is not None:
+        load_encoder(model, config.initial_encoder)
     if model.policy is not None:
         model.policy.backbone.freeze(config.frozen_trunk_stages)
     return model

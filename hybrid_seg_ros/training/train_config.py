@@ -25,11 +25,12 @@ class TrainConfig:
     multiply `learning_rate` for the EfficientNet trunk and for the heads; the trunk's first `frozen_trunk_stages`
     stages keep their ImageNet weights. `class_balance` b weighs class c of the per-pixel cross-entropy by
     (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `initial_model` is the YAML of a
-    model to start from.
+    model to start from, `initial_encoder` a file of encoder weights that `hybrid_seg convert` wrote.
     """
 
     model: dict[str, Any]
     initial_model: Optional[str] = None
+    initial_encoder: Optional[str] = None
     dataset: str = 'camvid'
     crop_hw: tuple[int, int] = (512, 512)
     scale: tuple[float, float] = (0.5, 2.0)
