@@ -8,7 +8,7 @@ from typing import Union
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hybrid_seg_ros.model_spec import sha256_of
@@ -29,7 +29,8 @@ def save_encoder(
     partial = path.with_name(path.name + '.partial')
     metadata = {'format': 'pt', 'content': CONTENT, 'grid_hw': f'{grid_hw[0]} {grid_hw[1]}'}
     try:
-        save_file({key: value.to(dtype).contiguous() for key, value in state.items()}, partial, metadata=metadata)
+        stored = {key: value.to(dtype).contiguous() for key, value in state.items()}
+        partial.write_bytes(save(stored, metadata=metadata))  # save_file's files can be read by their owner alone
         digest = sha256_of(partial)
         partial.replace(path)
     finally:

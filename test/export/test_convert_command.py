@@ -135,7 +135,7 @@ def test_classifier_to_start_training_from(tmp_path: Path, name: str, capsys) ->
     assert '--source-size HEIGHT WIDTH' in capsys.readouterr().err and not output.exists()
     argv += ['--source-size', '64', '96']
     assert cli.main(argv) == 0
-    assert 'initial_encoder' in capsys.readouterr().out
+    assert f'initial_encoder: {output}' in capsys.readouterr().out
     model = HybridSegmenter(tiny_spec(stem='patch', policy='none', variant=Variant(), input_size_hw=(64, 96)))
     load_encoder(model, output)
     assert torch.equal(model.encoder.pos_embed, state['pos_embed'][:, 1:])
