@@ -277,8 +277,12 @@ class ModelSpec:
         """Write the spec as YAML, whole or not at all."""
         path = Path(path)
         partial = path.with_name(path.name + '.partial')
-        partial.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None), encoding='utf-8')
-        partial.replace(path)
+        try:
+            content = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
+            partial.write_text(content, encoding='utf-8')
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def sha256_of(path: Union[str, Path]) -> str:

@@ -9,7 +9,7 @@ from typing import Union
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hybrid_seg_ros.model_spec import ModelSpec, sha256_of
@@ -35,9 +35,13 @@ def save_model(model: HybridSegmenter, path: Union[str, Path], dtype: torch.dtyp
         if not key.endswith('num_batches_tracked')
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, partial, metadata={'format': 'pt', 'model': model.spec.name})
-    spec = dataclasses.replace(model.spec, weights=weights.name, sha256=sha256_of(partial), folder=path.parent)
-    partial.replace(weights)
+    try:
+        # not save_file, which makes files that only their owner can read
+        partial.write_bytes(save(state, metadata={'format': 'pt', 'model': model.spec.name}))
+        spec = dataclasses.replace(model.spec, weights=weights.name, sha256=sha256_of(partial), folder=path.parent)
+        partial.replace(weights)
+    finally:
+        partial.unlink(missing_ok=True)
     spec.save(path)
     return spec
 
