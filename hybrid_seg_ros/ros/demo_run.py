@@ -12,6 +12,7 @@ from typing import Optional
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagReader, BagTopic
@@ -30,6 +31,7 @@ _NODE = '/segmentation_node'
 _IMAGE = '/camera/image'
 _SHEET_ROWS = 5
 _POLL_S = 0.05
+_LAST_VIEWS_S = 5.0
 
 
 def run_demo(options: DemoOptions) -> DemoReport:
@@ -44,17 +46,17 @@ def run_demo(options: DemoOptions) -> DemoReport:
             _wait_until_active(observer, session, node, options.start_s)
             play = _Player(session, observer, node, drive, options)
             real_time = play('real-time', drive.new_score(spec), '--rate', str(options.rate))
+            album = _Album(drive)
+            observer.watch_views(album.add)
+            lock_step = play('lock-step', drive.new_score(spec), '--lock-step')
             tokens = observer.tokens_mean
-            with Video(options.output / 'overlay.mp4', drive.rate_hz) as video:
-                album = _Album(drive, video)
-                observer.watch_views(album.add)
-                lock_step = play('lock-step', drive.new_score(spec), '--lock-step')
-                tokens = observer.tokens_mean or tokens
-                session.spin_until(lambda: album.count >= lock_step.answered, 2.0)
+            session.spin_until(lambda: album.count >= lock_step.answered, _LAST_VIEWS_S)
         model = observer.model or 'that sent no diagnostics'
         sheet = options.output / 'contact_sheet.png'
         _write_png(sheet, draw_contact_sheet(album.rows(spec), spec.classes, f'segmentation_node {model}'))
-        files = tuple(map(str, (video.path, sheet)))
+        video = options.output / 'overlay.mp4'
+        album.write_video(video)
+        files = tuple(map(str, (video, sheet)))
         name = str(options.bag or bag.path.name)
         return DemoReport(name, options.rate * drive.rate_hz, model, real_time, lock_step, tokens, files)
 
@@ -86,21 +88,33 @@ class _Drive:
 
 
 class _Album:
-    """Takes the pictures: all into the video, a few of them, spread over the drive, for the contact sheet."""
+    """Takes the pictures: all for the video, a few of them, spread over the drive, for the contact sheet."""
 
-    def __init__(self, drive: _Drive, video: Video) -> None:
-        self._drive, self._video = drive, video
+    def __init__(self, drive: _Drive) -> None:
+        self._drive = drive
         picks = np.linspace(0, len(drive.stamps_ns) - 1, min(_SHEET_ROWS, len(drive.stamps_ns))).round().astype(int)
         self._picks = [drive.stamps_ns[index] for index in picks]
         self._kept: dict[int, dict[str, np.ndarray]] = {}
-        self.count = 0
+        # As JPEG until all have come: encoding the video on the way would hold up the callbacks, and views get lost.
+        self._frames: list[np.ndarray] = []
+
+    @property
+    def count(self) -> int:
+        """Number of frames whose views came."""
+        return len(self._frames)
 
     def add(self, stamp_ns: int, views: dict[str, np.ndarray]) -> None:
         """Take the views of one frame."""
-        self.count += 1
-        self._video.add(np.hstack([views['overlay'], views['token_map']]))
+        picture = np.hstack([views['overlay'], views['token_map']])
+        self._frames.append(cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1])
         if stamp_ns in self._picks:
             self._kept[stamp_ns] = views
+
+    def write_video(self, path: Path) -> None:
+        """Write overlay and token map, side by side, as a video at the rate of the drive."""
+        with Video(path, self._drive.rate_hz) as video:
+            for frame in tqdm(self._frames, desc='video', unit='frame', disable=None):
+                video.add(cv2.imdecode(frame, cv2.IMREAD_COLOR))  # written as RGB, so read as RGB
 
     def rows(self, spec: ModelSpec) -> list[SheetRow]:
         """Return the rows of the contact sheet. Raises DemoError if no pictures came."""
