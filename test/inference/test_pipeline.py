@@ -1,0 +1,146 @@
+"""From an RGB array to a Segmentation, and what is refused."""
+
+import numpy as np
+import pytest
+from tiny_model import write_tiny_model
+
+from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.inference.pipeline import choose_budget
+from hybrid_seg_ros.model_spec import ModelSpecError, SlidingWindow, TokenBudget, Variant
+
+SIZES = [(96, 128), (100, 77), (31, 200), (250, 333), (1, 1)]
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture(scope='module')
+def pipeline(model):
+    return load_pipeline(model)
+
+
+def picture(size_hw, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize('size_hw', SIZES)
+def test_labels_of_the_image_s_size(pipeline, size_hw):
+    result = pipeline(picture(size_hw))
+    assert result.labels.shape == size_hw == pipeline.output_size_hw(size_hw)
+    assert result.labels.max() < 11 and 0 <= result.confidence.min() <= result.confidence.max() <= 1
+    assert result.tokens.grid_hw == (6, 8) and list(result.tokens.stages) == ['total', 'merged', 'kept@6', 'kept@8']
+    assert result.tokens.merged_windows == 5 and result.tokens.entering == 48 - 15
+    assert len(result.tokens.areas) == 1 and result.timings.total_ms > 0
+
+
+@pytest.mark.parametrize('size_hw', SIZES)
+def test_output_of_the_network_s_size_is_never_larger_than_the_image(model, size_hw):
+    pipeline = load_pipeline(model, output_size='network')
+    labels = pipeline(picture(size_hw)).labels
+    assert labels.shape == pipeline.output_size_hw(size_hw)
+    assert labels.shape[0] <= min(size_hw[0], 96) or labels.shape == size_hw
+    assert labels.shape[0] <= size_hw[0] and labels.shape[1] <= size_hw[1]
+
+
+def test_a_frame_twice_gives_the_same(pipeline):
+    first, second = pipeline(picture((100, 77))), pipeline(picture((100, 77)))
+    assert np.array_equal(first.labels, second.labels) and np.array_equal(first.confidence, second.confidence)
+
+
+def test_the_image_is_left_alone(pipeline):
+    image = picture((96, 128))
+    before = image.copy()
+    pipeline(image)
+    pipeline(image[:, ::-1, ::-1])
+    assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize(
+    'bad',
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        'x',
+    ],
+)
+def test_what_is_no_image(pipeline, bad):
+    with pytest.raises(ValueError, match='expected an RGB image'):
+        pipeline(bad)
+
+
+def test_live_operating_point(model):
+    pipeline, image = load_pipeline(model), picture((96, 128))
+    pipeline.set_operating_point(Variant.parse('dense'))
+    assert pipeline(image).tokens.stages == {'total': 48, 'merged': 48}
+    dense = pipeline(image).labels
+    pipeline.set_operating_point(Variant.parse('dtop@8'), TokenBudget(keep=0.5))
+    assert pipeline(image).tokens.stages == {'total': 48, 'merged': 48, 'kept@8': 24}
+    pipeline.set_operating_point(budget=TokenBudget(keep=1.0))
+    assert str(pipeline.variant) == 'dtop@8'
+    assert (pipeline(image).labels == dense).mean() > 0.999
+    pipeline.set_operating_point(Variant.parse('cts'), TokenBudget(merged_windows=12))
+    assert pipeline(image).tokens.merged_windows == 12
+
+
+def test_an_illegal_operating_point_changes_nothing(model):
+    pipeline = load_pipeline(model)
+    before = (pipeline.variant, pipeline.budget)
+    with pytest.raises(ModelSpecError, match='no auxiliary head after layer 7.*legal for tiny are dense, cts, dtop@6'):
+        pipeline.set_operating_point(Variant.parse('dtop@7'))
+    assert (pipeline.variant, pipeline.budget) == before
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'variant': 'fast'}, 'unknown variant .*dense, cts, dtop@6'),
+        ({'variant': 'dtop@9'}, 'legal for tiny are dense'),
+        ({'backend': 'tensorflow'}, 'unknown backend .*pytorch'),
+        ({'precision': 'int8'}, 'float32, bfloat16, float16'),
+        ({'precision': 'float16'}, 'float16 needs a CUDA device'),
+        ({'device': 'tpu'}, 'legal are cpu, cuda'),
+        ({'output_size': 'screen'}, 'legal are image, network'),
+        ({'inference': 'tiled'}, 'legal are whole, sliding'),
+        ({'keep': 0.5, 'threshold': 0.5}, 'not both'),
+        ({'keep': 0}, 'keep: expected'),
+        ({'threshold': 0.0}, 'threshold: expected'),
+    ],
+)
+def test_bad_arguments(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_pipeline(model, **arguments)
+
+
+def test_no_such_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match='none.yaml'):
+        load_pipeline(tmp_path / 'none.yaml')
+
+
+def test_bfloat16_is_close_to_float32(model):
+    image = picture((96, 128))
+    exact = load_pipeline(model, variant='dense')(image)
+    rounded = load_pipeline(model, variant='dense', precision='bfloat16')(image)
+    assert np.abs(exact.confidence - rounded.confidence).max() < 0.02
+
+
+def test_choose_budget():
+    own = TokenBudget(threshold=0.7, keep=0.5)
+    assert choose_budget(own) is own
+    assert choose_budget(own, threshold=0.8) == TokenBudget(threshold=0.8)
+    assert choose_budget(TokenBudget(), keep=[3, 0.5]).keep == (3, 0.5)
+
+
+def test_sliding_window_on_one_crop_is_the_whole_frame(tmp_path):
+    spec = {'input_size_hw': (96, 96), 'sliding_window': SlidingWindow(96, 64)}
+    model = write_tiny_model(tmp_path, **spec)
+    image = picture((96, 96))
+    whole, sliding = load_pipeline(model)(image), load_pipeline(model, inference='sliding')(image)
+    assert (whole.labels == sliding.labels).mean() > 0.999
+    assert whole.tokens.stages == sliding.tokens.stages
+    wide = load_pipeline(model, inference='sliding')(picture((60, 150)))
+    assert wide.labels.shape == (60, 150)
+    assert len(wide.tokens.areas) == 4 and wide.tokens.total == 4 * 36  # 96 x 240: starts 0, 64, 128, 144

@@ -1,0 +1,97 @@
+"""The ATM loss from its definition, one mask at a time."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hybrid_seg_ros.training.losses import atm_loss, classes_present, pixel_cross_entropy, policy_loss
+
+CLASSES = 4
+
+
+def case(outputs, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 3, (2, 12, 20), generator=generator)  # class 3 is in no image
+    labels[0, :4] = 255
+    labels[1][labels[1] == 0] = 1  # class 0 only in the first
+    return (
+        torch.randn(2, CLASSES, outputs, generator=generator), torch.randn(2, CLASSES, 3, 5, generator=generator), labels
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('outputs', [2, CLASSES + 1])
+def test_against_the_definition(outputs):
+    class_logits, mask_logits, labels = case(outputs)
+    upsampled = F.interpolate(mask_logits, size=labels.shape[1:], mode='bilinear', align_corners=False)
+    focal = dice = entropy = weights = 0.0
+    masks = 0
+    for image in range(2):
+        for label in range(CLASSES):
+            target = labels[image] == label
+            present = bool(target.any())
+            index = (0 if outputs == 2 else label) if present else outputs - 1
+            weight = 1.0 if present else 0.1
+            entropy -= weight * float(class_logits[image, label].log_softmax(0)[index])
+            weights += weight
+            if not present:
+                continue
+            masks += 1
+            p = upsampled[image, label].sigmoid()
+            hit = torch.where(target, p, 1 - p)
+            alpha = torch.where(target, 0.25, 0.75)
+            focal += float((-alpha * (1 - hit) ** 2 * hit.log()).mean())
+            dice += float(1 - (2 * p[target].sum() + 1) / (p.sum() + target.sum() + 1))
+    loss = atm_loss(class_logits, mask_logits, labels)
+    assert masks == 5
+    assert loss.classification.item() == pytest.approx(entropy / weights, rel=1e-5)
+    assert loss.mask.item() == pytest.approx(20 * focal / masks, rel=1e-4)
+    assert loss.dice.item() == pytest.approx(dice / masks, rel=1e-5)
+    assert loss.total.item() == pytest.approx(sum(map(float, (loss.classification, loss.mask, loss.dice))))
+
+
+def test_a_batch_without_any_label_is_finite():
+    class_logits, mask_logits, labels = case(2)
+    class_logits.requires_grad_(), mask_logits.requires_grad_()
+    loss = atm_loss(class_logits, mask_logits, torch.full_like(labels, 255))
+    loss.total.backward()
+    assert loss.mask == loss.dice == 0 and loss.classification.isfinite()
+    assert mask_logits.grad.eq(0).all() and class_logits.grad.isfinite().all()
+    nothing = pixel_cross_entropy(mask_logits, torch.full_like(labels, 255))
+    assert nothing.item() == 0
+
+
+def test_a_perfect_prediction_costs_almost_nothing():
+    labels = torch.tensor([[[0, 0, 1], [2, 2, 1]]])
+    masks = (F.one_hot(labels, CLASSES).permute(0, 3, 1, 2) * 2.0 - 1) * 30
+    present = classes_present(labels, CLASSES)
+    class_logits = torch.stack([present, ~present], 2) * 30.0
+    assert atm_loss(class_logits, masks, labels).total < 1e-4
+
+
+def test_wrong_number_of_outputs():
+    class_logits, mask_logits, labels = case(3)
+    with pytest.raises(ValueError, match='expected 2 or 5 outputs per query, got 3'):
+        atm_loss(class_logits, mask_logits, labels)
+
+
+def test_pixel_cross_entropy():
+    scores, labels = torch.zeros(2, CLASSES, 3, 5), case(2)[2]
+    assert pixel_cross_entropy(scores, labels).item() == pytest.approx(math.log(CLASSES))
+    weights = torch.tensor([1.0, 2.0, 0.0, 1.0])
+    known = labels[labels != 255]
+    expected = math.log(CLASSES) * weights[known].mean().item()
+    assert pixel_cross_entropy(scores, labels, weights).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_policy_loss():
+    """Ignored windows do not count; logits may reach past the labels' grid."""
+    logits = torch.randn(2, 2, 3, 4)
+    targets = torch.tensor([[[0, 1, 255], [1, 255, 0]], [[255] * 3] * 2])
+    log_p = logits.log_softmax(1)
+    expected = -sum(
+        log_p[0, targets[0, r, c], r, c] for r in range(2) for c in range(3) if targets[0, r, c] != 255
+    ) / 4
+    assert policy_loss(logits, targets).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert policy_loss(logits, torch.full_like(targets, 255)).item() == 0
