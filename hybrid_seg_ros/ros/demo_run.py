@@ -32,6 +32,8 @@ _IMAGE = '/camera/image'
 _SHEET_ROWS = 5
 _POLL_S = 0.05
 _LAST_VIEWS_S = 5.0
+_VIDEO_WIDTH = 720
+"""Encoding takes a good part of the demo's time, and grows with the pixels."""
 
 
 def run_demo(options: DemoOptions) -> DemoReport:
@@ -106,6 +108,8 @@ class _Album:
     def add(self, stamp_ns: int, views: dict[str, np.ndarray]) -> None:
         """Take the views of one frame."""
         picture = np.hstack([views['overlay'], views['token_map']])
+        scale = min(1.0, _VIDEO_WIDTH / picture.shape[1])
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         self._frames.append(cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1])
         if stamp_ns in self._picks:
             self._kept[stamp_ns] = views
