@@ -16,9 +16,8 @@ def case(outputs, seed=0):
     labels = torch.randint(0, 3, (2, 12, 20), generator=generator)  # class 3 is in no image
     labels[0, :4] = 255
     labels[1][labels[1] == 0] = 1  # class 0 only in the first
-    return (
-        torch.randn(2, CLASSES, outputs, generator=generator), torch.randn(2, CLASSES, 3, 5, generator=generator), labels
-    )  # fmt: skip
+    class_logits = torch.randn(2, CLASSES, outputs, generator=generator)
+    return class_logits, torch.randn(2, CLASSES, 3, 5, generator=generator), labels
 
 
 @pytest.mark.parametrize('outputs', [2, CLASSES + 1])
