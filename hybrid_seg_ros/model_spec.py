@@ -76,6 +76,8 @@ class TokenBudget:
             object.__setattr__(self, 'keep', (self.keep,))
         elif self.keep is not None:
             object.__setattr__(self, 'keep', tuple(self.keep))
+            if not self.keep:
+                raise ModelSpecError('keep: expected at least one value, got none')
         if not _is_count_or_share(self.merged_windows, low=0):
             raise ModelSpecError(f'merged_windows: expected a count or a share in [0, 1], got {self.merged_windows!r}')
         if not 0.0 < float(self.threshold) <= 1.0:
@@ -129,6 +131,10 @@ class Decoder:
     dim: Optional[int] = None
     layers: int = 3
     num_heads: int = 6
+
+    def __post_init__(self) -> None:
+        if min(self.layers, self.num_heads) < 1 or (self.dim is not None and self.dim < 1):
+            raise ModelSpecError(f'decoder: expected dim, layers and num_heads of at least 1, got {self}')
 
 
 @dataclass(frozen=True)
@@ -196,6 +202,10 @@ class ModelSpec:
         ):
             raise ModelSpecError(
                 f'auxiliary_layers: expected ascending layers below {self.backbone.depth}, got {self.auxiliary_layers}'
+            )
+        if 'atm' in self.head and self.decoder_dim % self.decoder.num_heads:
+            raise ModelSpecError(
+                f'decoder: expected dim divisible by num_heads, got {self.decoder_dim} and {self.decoder.num_heads}'
             )
         self.check_variant(self.variant)
 
@@ -312,6 +322,8 @@ def _backbone(value: Any) -> Backbone:
 
 def _known(cls: type, content: Mapping[str, Any], exclude: tuple[str, ...] = ()) -> dict[str, Any]:
     legal = [f.name for f in dataclasses.fields(cls) if f.name not in exclude]
+    if not isinstance(content, Mapping):
+        raise ModelSpecError(f'{cls.__name__}: expected a mapping of {", ".join(legal)}, got {content!r}')
     unknown = sorted(set(content) - set(legal))
     if unknown:
         raise ModelSpecError(f'unknown keys {unknown} for {cls.__name__}; legal are {", ".join(legal)}')

@@ -15,6 +15,7 @@ from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess, resize_image
 from hybrid_seg_ros.inference.sliding_window import average_crops, plan_crops
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.token_merging import count_merged_windows
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings
 
 OUTPUT_SIZES = ('image', 'network')
@@ -55,12 +56,20 @@ class SegmentationPipeline:
         return self._operating_point[1]
 
     def set_operating_point(self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None) -> None:
-        """Change variant or budget; takes effect at the next image. Raises ModelSpecError, changing nothing."""
+        """Change variant or budget; takes effect at the next image. Raises ValueError, changing nothing."""
         variant, budget = variant or self.variant, budget or self.budget
         self.spec.check_variant(variant)
         for stage in range(len(variant.prune_layers)):
             budget.keep_at(stage)
+        if variant.merges:
+            count_merged_windows(self._grid_hw(), budget.merged_windows)
         self._operating_point = (variant, budget)  # one assignment, so that a running image sees both or neither
+
+    def _grid_hw(self) -> tuple[int, int]:
+        """Return the patch grid of one network input."""
+        crop, patch = self.spec.sliding_window.crop, self.spec.backbone.patch_size
+        height, width = self.spec.input_size_hw if self.spec.inference == 'whole' else (crop, crop)
+        return -(-height // patch), -(-width // patch)
 
     def output_size_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size of the label map of an image of `image_hw`.

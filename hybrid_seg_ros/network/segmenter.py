@@ -105,7 +105,8 @@ class HybridSegmenter(nn.Module):
         """
         self.spec.check_variant(variant)
         image = pad_to_multiple(image, self.spec.backbone.patch_size)
-        grid_hw = (image.shape[2] // self.spec.backbone.patch_size, image.shape[3] // self.spec.backbone.patch_size)
+        # int: sizes are constants, also while the network is traced
+        grid_hw = tuple(int(side) // self.spec.backbone.patch_size for side in image.shape[2:])
 
         trunk = self.policy.stride_16(image) if self.stem is not None else None
         layout = TokenLayout.identity(image.shape[0], grid_hw, image.device)
@@ -131,7 +132,7 @@ class HybridSegmenter(nn.Module):
         for head_layer, head in self._heads(variant, supervise):
             tokens = self.encoder.run(tokens, layer + 1, head_layer, alive.valid)
             layer = head_layer
-            seen = self.encoder.finish(tokens) if head is self.head else tokens
+            seen = self._patch_tokens(tokens, layer)
             prediction: AtmOutput = head(seen, alive.valid)
             canvas = write_back(canvas, prediction.mask_logits, alive)
             if layer in variant.prune_layers:
@@ -171,19 +172,24 @@ class HybridSegmenter(nn.Module):
             elif alive.valid is not None:
                 raise ValueError('a fixed keep cannot follow threshold pruning in one batch')
             else:
-                finished, count = finished_by_count(confidence, keep), kept_count(confidence.shape[1], keep)
+                finished, count = finished_by_count(confidence, keep), kept_count(int(confidence.shape[1]), keep)
             marks = torch.where(finished, layer, pruned_after.gather(1, alive.index))
             pruned_after = pruned_after.scatter(1, alive.index, marks)
         tokens, alive = drop_finished(tokens, alive, finished, pruned_after.shape[1] - 1, count)
         return tokens, alive, pruned_after
+
+    def _patch_tokens(self, tokens: Tensor, layer: int) -> Tensor:
+        """Return what a head after `layer` sees: (B, prefix + N, C) -> (B, N, C), normed after the last layer."""
+        if layer == self.spec.backbone.depth:
+            return self.encoder.finish(tokens)
+        return tokens[:, self.encoder.num_prefix_tokens :]
 
     def _without_pruning(self, tokens: Tensor, layout: TokenLayout, policy_logits: Optional[Tensor]) -> SegmenterOutput:
         batch, layer, seen = tokens.shape[0], 0, []
         for head_layer in self.head_layers:
             tokens = self.encoder.run(tokens, layer + 1, head_layer)
             layer = head_layer
-            last = layer == self.spec.backbone.depth
-            seen.append(self.encoder.finish(tokens) if last else tokens[:, self.encoder.num_prefix_tokens :])
+            seen.append(self._patch_tokens(tokens, layer))
         mix, kind = None, 'logits'
         if isinstance(self.head, SegVitHead):
             prediction = self.head(seen)

@@ -49,7 +49,7 @@ class TokenLayout:
     @property
     def num_tokens(self) -> int:
         """Number of tokens per image."""
-        return sum(group.origins.shape[1] for group in self.groups)
+        return sum(int(group.origins.shape[1]) for group in self.groups)
 
     @property
     def is_identity(self) -> bool:

@@ -69,9 +69,10 @@ def finished_by_threshold(
 
 def finished_by_count(confidence: Tensor, keep: Keep) -> Tensor:
     """Return (B, N) bool: all but the `keep` (count, or fraction of N) least confident tokens."""
-    count = kept_count(confidence.shape[1], keep)
+    count = kept_count(int(confidence.shape[1]), keep)
     stay = confidence.topk(count, dim=1, largest=False, sorted=False).indices
-    return torch.ones_like(confidence, dtype=torch.bool).scatter(1, stay, False)
+    # a tensor as source, as tracing knows no scatter of a bool
+    return torch.ones_like(confidence, dtype=torch.bool).scatter(1, stay, torch.zeros_like(stay, dtype=torch.bool))
 
 
 def kept_count(num_tokens: int, keep: Keep) -> int:

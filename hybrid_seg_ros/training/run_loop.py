@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.data.registry import DATASETS, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.model_spec import ModelSpec
+from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model, load_strictly, save_model
 from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -48,6 +48,10 @@ def run_training(
     """
     spec = ModelSpec.from_dict(config.model)
     train_set, val_set = (open_dataset(config.dataset, root, split) for split in ('train', 'val'))
+    for variant in (*config.variants, config.evaluate_variant):
+        spec.check_variant(Variant.parse(variant))
+    if until is not None and until < 1:
+        raise TrainConfigError(f'until: expected a number of steps >= 1, got {until}')
     if train_set.classes.names != spec.classes.names:
         raise TrainConfigError(f'model.classes: expected those of {config.dataset}, {train_set.classes.names}')
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -59,7 +63,7 @@ def run_training(
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     done = _resume(run_dir / 'state.pt', model, optimizer, average)
     _cut_log(run_dir / 'log.csv', done)
-    last_step = min(config.steps, until or config.steps)
+    last_step = config.steps if until is None else min(config.steps, until)
     started = time.perf_counter()
     progress = tqdm(total=config.steps, initial=done, desc='train', unit='step', dynamic_ncols=True)
     try:

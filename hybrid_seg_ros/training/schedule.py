@@ -47,7 +47,7 @@ def update_weights(
 ) -> dict[str, float]:
     """Back-propagate the sum of `losses`, clip, and step at the schedule's rate; returns the losses as numbers.
 
-    Raises FloatingPointError, weights untouched, if the sum is not finite.
+    Raises FloatingPointError, weights untouched, if the sum or its gradient is not finite.
     """
     total = torch.stack(list(losses.values())).sum()
     values = {'loss': total.item(), **{name: value.item() for name, value in losses.items()}}
@@ -55,7 +55,9 @@ def update_weights(
         raise FloatingPointError(f'step {step}: the loss is not finite: {values}')
     optimizer.zero_grad(set_to_none=True)
     total.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    if not torch.isfinite(norm):
+        raise FloatingPointError(f'step {step}: the gradient is not finite: norm {norm.item()}, losses {values}')
     for group in optimizer.param_groups:
         group['lr'] = group['base_lr'] * learning_rate_factor(step, config)
     optimizer.step()

@@ -199,7 +199,6 @@ def test_later_losses_reach_earlier_heads_through_the_frozen_columns():
     assert later is None or not later.any()
 
 
-@pytest.mark.xfail(reason='supervision hands the class token to the auxiliary heads', strict=False)
 @torch.no_grad()
 def test_auxiliary_heads_do_not_see_the_class_token():
     """With a class token the auxiliary heads still see patch tokens only."""

@@ -37,7 +37,8 @@ class TorchBackend:
         """Segment RGB images (B, H, W, 3) uint8."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(f'expected RGB images (B, H, W, 3) uint8, got {images.shape} {images.dtype}')
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+        # torch warns of read-only memory, which images that come out of a ROS message are
+        pixels = torch.from_numpy(np.require(images, requirements=('C', 'W'))).to(self._device)
         output = self._model(self._model.normalize(pixels), variant, budget)
         return predictions(output, variant, self._model.spec.backbone.patch_size)
 

@@ -1,0 +1,178 @@
+"""The commands that work on files: evaluate, segment, flops, train and train-policy, from the command line's side."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_model import tiny_spec, write_tiny_model
+
+from hybrid_seg_ros.cli import main
+from hybrid_seg_ros.data.augmentation import augment
+from hybrid_seg_ros.data.camvid import CamVid
+from hybrid_seg_ros.data.segmentation_dataset import DatasetError
+from hybrid_seg_ros.evaluation.flops import count_flops
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.training.train_config import TrainConfig
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    """CamVid's layout: a bright sky (0) over a dark road (3), a line of void (11) between."""
+    folder, rng = tmp_path_factory.mktemp('camvid'), np.random.default_rng(1)
+    for split in ('train', 'val'):
+        for kind in ('images', 'labels'):
+            (folder / split / kind).mkdir(parents=True)
+        for index in range(2):
+            labels = np.full((72, 96), 3, np.uint8)
+            labels[: 30 + index], labels[30 + index] = 0, 11
+            image = np.where(labels[:, :, None] == 0, 210, 50) + rng.integers(-20, 20, (72, 96, 3))
+            cv2.imwrite(str(folder / split / 'images' / f'{index}.png'), image.astype(np.uint8))
+            cv2.imwrite(str(folder / split / 'labels' / f'{index}.png'), labels)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp('model'))
+
+
+def test_evaluate_writes_the_promised_keys(root, model, tmp_path, capsys):
+    out = tmp_path / 'result.json'
+    command = ['evaluate', '--model', str(model), '--dataset', 'camvid', '--root', str(root), '--json', str(out)]
+    assert main([*command, '--variant', 'hybrid@8', '--keep', '0.5']) == 0
+    result = json.loads(out.read_text())
+    assert set(result) == {'miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames'}
+    assert result['frames'] == 2
+    assert list(result['iou_per_class']) == list(CamVid.classes.names)
+    assert result['tokens_mean'] == {'total': 48.0, 'merged': 33.0, 'kept@8': 16.0}
+    assert main([*command, '--variant', 'dense']) == 0
+    dense = count_flops(ModelSpec.load(model), (96, 128), Variant(), entering=48).total / 1e9
+    assert json.loads(out.read_text())['gflops_mean'] == pytest.approx(dense)
+    assert result['gflops_mean'] > 0
+    assert 'mIoU' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'extra, expected',
+    [
+        (['--variant', 'hybrid@7'], 'legal for tiny are dense'),
+        (['--keep', '0.5', '--threshold', '0.9'], 'not both'),
+        (['--device', 'tpu'], 'legal are cpu, cuda'),
+        (['--precision', 'float16'], 'needs a CUDA device'),
+        (['--split', 'nowhere'], 'no such folder'),
+    ],
+)
+def test_evaluate_says_what_was_expected(root, model, capsys, extra, expected):
+    assert main(['evaluate', '--model', str(model), '--root', str(root), *extra]) == 1
+    assert expected in capsys.readouterr().err
+
+
+def test_segment_writes_labels_and_overlay(root, model, tmp_path):
+    image = root / 'val' / 'images' / '0.png'
+    assert main(['segment', str(image), '--model', str(model), '--output', str(tmp_path)]) == 0
+    labels = cv2.imread(str(tmp_path / '0_labels.png'), cv2.IMREAD_UNCHANGED)
+    assert labels.shape == (72, 96) and labels.dtype == np.uint8 and labels.max() < 11
+    assert cv2.imread(str(tmp_path / '0_overlay.png')).shape == (72, 96, 3)
+
+
+def test_segment_writes_nothing_if_an_image_is_unreadable(root, model, tmp_path, capsys):
+    bad = tmp_path / 'bad.png'
+    bad.write_bytes(b'not a picture')
+    images = [str(root / 'val' / 'images' / '0.png'), str(bad)]
+    assert main(['segment', *images, '--model', str(model), '--output', str(tmp_path / 'out')]) == 1
+    assert 'bad.png' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_flops_counts_the_policy_network_and_auxiliary_heads(tmp_path, capsys):
+    out = tmp_path / 'flops.json'
+    command = ['flops', '--backbone', 'vit_base', '--classes', '150', '--size', '512', '512', '--decoder-layers', '2']
+    assert main([*command, '--json', str(out)]) == 0
+    table = json.loads(out.read_text())
+    assert list(table) == ['dense', 'cts', 'dtop@6+8', 'dtop@8', 'hybrid@6+8', 'hybrid@8']
+    assert table['cts']['tokens'] == 715
+    assert table['cts']['policy'] == pytest.approx(1.971, abs=1e-3)
+    assert table['hybrid@6+8']['auxiliary_heads'] > table['hybrid@8']['auxiliary_heads'] > 0
+    for row in table.values():
+        parts = [value for name, value in row.items() if name != 'tokens' and '@' not in name and name != 'total']
+        assert row['total'] == pytest.approx(sum(parts))
+    assert 'hybrid@8' in capsys.readouterr().out
+
+
+def train_config(tmp_path, **changes):
+    spec = tiny_spec(input_size_hw=(64, 96), variant=Variant(), budget=TokenBudget(threshold=0.9)).to_dict()
+    fields = {
+        'model': spec, 'crop_hw': (64, 64), 'scale': (0.9, 1.1), 'batch_size': 2, 'steps': 3, 'warmup_steps': 1,
+        'precision': 'float32', 'evaluate_every': 100, 'save_every': 1, 'loss_stride': 2, 'class_balance': 0.5,
+        'pixel_weight': 1.0, **changes,
+    }  # fmt: skip
+    path = tmp_path / 'config.yaml'
+    TrainConfig(**fields).save(path)
+    return path
+
+
+def test_train_stops_and_goes_on(root, tmp_path, capsys):
+    config, run_dir = train_config(tmp_path), tmp_path / 'run'
+    command = ['train', '--config', str(config), '--root', str(root), '--run-dir', str(run_dir)]
+    assert main([*command, '--until', '2']) == 0
+    assert not (run_dir / 'model.yaml').exists()
+    assert main(command) == 0
+    assert len((run_dir / 'log.csv').read_text().splitlines()) == 4
+    load_model(ModelSpec.load(run_dir / 'model.yaml'))
+    assert json.loads((run_dir / 'evaluations.jsonl').read_text())['step'] == 3
+    assert 'model written to' in capsys.readouterr().out
+
+
+def test_train_policy_changes_the_policy_alone(root, model, tmp_path):
+    spec = ModelSpec.load(model)
+    config = train_config(
+        tmp_path, model={**spec.to_dict(), 'weights': None, 'sha256': None}, initial_model=str(model), class_balance=0.0
+    )
+    run_dir = tmp_path / 'run'
+    assert main(['train-policy', '--config', str(config), '--root', str(root), '--run-dir', str(run_dir)]) == 0
+    before, after = (load_model(s).state_dict() for s in (spec, ModelSpec.load(run_dir / 'model.yaml')))
+    changed = {key for key in before if not torch.allclose(before[key], after[key], atol=1e-3, rtol=1e-3)}
+    moved = {key for key in before if not torch.equal(before[key].half(), after[key].half())}
+    assert moved and all(key.startswith(('policy.head.', 'policy.backbone.blocks.5', 'policy.backbone.blocks.6'))
+                         for key in moved), (moved, changed)  # fmt: skip
+    result = json.loads((run_dir / 'evaluations.jsonl').read_text())
+    assert 0 <= result['accuracy'] <= 100 and 0 <= result['wrongly_merged'] <= 100
+
+
+def test_augmentation_fills_the_crop_and_marks_what_has_no_label(root):
+    sample = CamVid(root, 'train')[0]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        view = augment(sample, rng, (64, 160), (0.5, 2.0), (1, 2, 3))
+        assert view.image.shape == (64, 160, 3) and view.labels.shape == (64, 160)
+        assert set(np.unique(view.labels)) <= {0, 3, 255}
+        outside = (view.image == (1, 2, 3)).all(2)
+        assert (view.labels[outside] == 255).all()
+
+
+def test_camvid_names_what_is_wrong(root, tmp_path):
+    for kind in ('images', 'labels'):
+        (tmp_path / 'train' / kind).mkdir(parents=True)
+    with pytest.raises(DatasetError, match='no .jpg or .png'):
+        CamVid(tmp_path, 'train')
+    image = cv2.imread(str(root / 'val' / 'images' / '0.png'))
+    cv2.imwrite(str(tmp_path / 'train' / 'images' / 'a.png'), image)
+    with pytest.raises(DatasetError, match=r'a\.png'):
+        CamVid(tmp_path, 'train')
+    cv2.imwrite(str(tmp_path / 'train' / 'labels' / 'a.png'), np.full(image.shape[:2], 12, np.uint8))
+    with pytest.raises(DatasetError, match='expected labels 0 to 11'):
+        CamVid(tmp_path, 'train')[0]
+    cv2.imwrite(str(tmp_path / 'train' / 'labels' / 'a.png'), np.zeros((3, 3), np.uint8))
+    with pytest.raises(DatasetError, match='expected'):
+        CamVid(tmp_path, 'train')[0]
