@@ -1,0 +1,63 @@
+"""The weights that come with the package, on the real street frames that come with it."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec
+from hybrid_seg_ros.ros.bag_reader import BagReader
+from hybrid_seg_ros.ros.ground_truth import GroundTruth
+
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT / 'models' / 'segvit_tiny_camvid.yaml'
+EVERY = 20
+"""One frame in so many is segmented: the test is to show that masks are right, not how right on average."""
+
+
+@pytest.fixture(scope='module')
+def frames():
+    """Return (RGB image, labels) of some frames of the recorded drive."""
+    with BagReader(ROOT / 'bags' / 'camvid_val') as bag:
+        truth = GroundTruth(bag, bag.select_label_topic())
+        found = []
+        for index, message in enumerate(bag.messages([bag.select_camera_topic()])):
+            if index % EVERY == 0:
+                data = np.frombuffer(bag.deserialize(message).data, np.uint8)
+                image = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+                found.append((image, truth.labels_at(message.stamp_ns)))
+    return found
+
+
+def test_fits_in_the_repository():
+    spec = ModelSpec.load(MODEL)
+    assert spec.weights_path.stat().st_size <= 20e6
+    assert spec.legal_variants() == PAPER_VARIANTS
+    assert (MODEL.with_suffix('.md')).is_file(), 'weights come with a model card'
+
+
+def score(frames, **options):
+    pipeline = load_pipeline(MODEL, **options)
+    matrix = ConfusionMatrix(len(pipeline.spec.classes))
+    results = [pipeline(image) for image, _ in frames]
+    for result, (_, labels) in zip(results, frames):
+        matrix.update(result.labels, labels)
+    return matrix.miou(), results
+
+
+def test_every_variant_is_right_on_real_frames(frames):
+    assert len(frames) == 6
+    scores = {name: score(frames, variant=name)[0] for name in PAPER_VARIANTS}
+    assert min(scores.values()) > 50, scores
+    assert max(scores.values()) - min(scores.values()) < 2, scores
+
+
+def test_each_reduction_leaves_fewer_tokens(frames):
+    _, merged = score(frames[:1], variant='cts')
+    _, hybrid = score(frames[:1], variant='hybrid@8', keep=0.6)
+    assert merged[0].tokens.stages == {'total': 720, 'merged': 504}
+    assert hybrid[0].tokens.stages == {'total': 720, 'merged': 504, 'kept@8': 302}
+    assert (hybrid[0].labels == merged[0].labels).mean() > 0.97
