@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,12 @@ def _kind(path: Path) -> str:
 
 def test_there_are_reference_files() -> None:
     assert golden_files(), f'no *.npz in {golden_dir()}'
+
+
+def test_knows_the_keys_of_the_imagenet_weights() -> None:
+    for path in golden_dir().glob('*keymap.json'):
+        for foreign, ours in json.loads(path.read_text(encoding='utf-8')).items():
+            assert rename_lite0(foreign) in (ours, None), foreign
 
 
 @pytest.mark.parametrize('path', golden_files(), ids=lambda path: path.stem)

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
+from hybrid_seg_ros.visualization import draw_overlay
 
 
 def segment_images(pipeline: SegmentationPipeline, images: list[Path], output: Path, alpha: float = 0.5) -> list[Path]:
@@ -31,11 +31,12 @@ def segment_images(pipeline: SegmentationPipeline, images: list[Path], output: P
         bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if bgr is None:
             raise ValueError(f'not a readable image: {path}')
-        labels = pipeline(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)).labels
-        colors = np.ascontiguousarray(pipeline.spec.classes.colorize(labels)[:, :, ::-1])
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        labels = pipeline(rgb).labels
+        picture = draw_overlay(rgb, labels, pipeline.spec.classes, alpha)
         overlay = output / f'{path.stem}_overlay.png'
         cv2.imwrite(str(output / f'{path.stem}_labels.png'), labels)
-        cv2.imwrite(str(overlay), cv2.addWeighted(bgr, 1 - alpha, colors, alpha, 0))
+        cv2.imwrite(str(overlay), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         overlays.append(overlay)
     return overlays
 
@@ -51,5 +52,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     for path in segment_images(open_pipeline(args), args.images, args.output):
-        print(path)
+        print(path, 'and', path.with_name(path.name.replace('_overlay', '_labels')).name)
     return 0

@@ -25,7 +25,7 @@ class LiveSettings:
         variant = Variant.parse(self.variant) if self.variant else spec.variant
         spec.check_variant(variant)
         if self.keep > 0:
-            return variant, choose_budget(spec.budget, keep=self.keep if self.keep <= 1 else round(self.keep))
+            return variant, choose_budget(spec.budget, keep=float(self.keep) if self.keep <= 1 else round(self.keep))
         if self.threshold > 0:
             return variant, choose_budget(spec.budget, threshold=self.threshold)
         return variant, dataclasses.replace(spec.budget, keep=None) if self.keep == 0 else spec.budget

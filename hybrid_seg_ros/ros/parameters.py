@@ -57,12 +57,18 @@ class Declaration:
         elif self.low_high is not None:
             low, high = map(float, self.low_high)
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        # people write `keep: 300` and `threshold: 1`, which ROS 2 reads as integers; refusal() checks these
+        descriptor.dynamic_typing = isinstance(self.default, float)
         return descriptor
 
     def refusal(self, value: Any) -> str:
         """Return why `value` is refused, with the legal values; '' if it is legal."""
         if self.legal and value not in self.legal:
             return f'{self.name}: unknown value {value!r}; legal are {", ".join(self.legal)}'
+        if isinstance(self.default, float):
+            low, high = self.low_high
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                return f'{self.name}: expected a number from {low} to {high}, got {value!r}'
         return self.problem(value) if self.problem else ''
 
 

@@ -97,11 +97,11 @@ def test_errors_leave_nothing_behind(segvit: list[str], tmp_path: Path, capsys, 
 
 
 def test_a_full_disk_leaves_nothing_behind(segvit: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
-    def full_disk(state, path, metadata):
-        Path(path).write_bytes(b'half')
+    def full_disk(path, content):
+        path.write_text('half')
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('hybrid_seg_ros.network.checkpoint.save_file', full_disk)
+    monkeypatch.setattr(Path, 'write_bytes', full_disk)
     assert cli.main(segvit) == cli.EXIT_ERROR
     assert 'No space left' in capsys.readouterr().err and not list((tmp_path / 'out').iterdir())
 

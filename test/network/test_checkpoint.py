@@ -103,13 +103,14 @@ def test_a_failed_load_changes_nothing() -> None:
 def test_weights_are_stored_whole_or_not_at_all(model_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sha256_of(model_yaml.with_suffix('.safetensors'))
 
-    def full_disk(state, path, metadata):
-        Path(path).write_bytes(b'half')
+    def full_disk(path, content):
+        path.write_text('half')
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('hybrid_seg_ros.network.checkpoint.save_file', full_disk)
+    monkeypatch.setattr(Path, 'write_bytes', full_disk)
     with pytest.raises(OSError, match='No space'):
         save_model(HybridSegmenter(tiny_spec(**SMALL)), model_yaml)
+    assert not list(model_yaml.parent.glob('*.partial'))
     assert sha256_of(model_yaml.with_suffix('.safetensors')) == before
     load_model(ModelSpec.load(model_yaml))
 

@@ -98,6 +98,9 @@ def test_a_start_value_of_wrong_type_or_range_is_refused_at_once(make_node, name
         ('mask_size', 'huge', 'legal are network, image'),
         ('variant', 'hybrid', 'legal are dense, cts'),
         ('keep', 1.5, 'a fraction up to 1.0 or a whole count'),
+        ('keep', 70000, 'expected a number from -1.0 to 65536.0'),
+        ('keep', 'many', 'expected a number from -1.0 to 65536.0'),
+        ('threshold', 2, 'expected a number from 0.0 to 1.0'),
         ('keep', -0.5, "-1 (the model's own)"),
     ],
 )
@@ -140,6 +143,8 @@ def test_the_loaded_model_has_its_say():
         ({'threshold': 0.5}, 'hybrid@6+8', None, 0.5),
         ({'keep': 0.25}, 'hybrid@6+8', (0.25,), 0.9),
         ({'keep': 1.0}, 'hybrid@6+8', (1.0,), 0.9),
+        ({'keep': 1}, 'hybrid@6+8', (1.0,), 0.9),
+        ({'keep': 300}, 'hybrid@6+8', (300,), 0.9),
         ({'keep': 300.0, 'threshold': 0.5}, 'hybrid@6+8', (300,), 0.9),
     ],
 )

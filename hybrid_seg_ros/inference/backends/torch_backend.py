@@ -84,6 +84,8 @@ def _device(name: str, precision: str) -> torch.device:
         raise ValueError(f'unknown device {name!r}; legal are cpu, cuda, cuda:N')
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f'device {name!r}: this PyTorch ({torch.__version__}) sees no CUDA device')
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'device {name!r}: expected an index below {torch.cuda.device_count()}')
     if device.type == 'cpu' and precision == 'float16':
         raise ValueError('precision float16 needs a CUDA device; legal on cpu are float32, bfloat16')
     return device
