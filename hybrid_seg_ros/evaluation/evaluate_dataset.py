@@ -80,9 +80,8 @@ def frame_gflops(pipeline: SegmentationPipeline, tokens: TokenReport) -> float:
     """Return what one image cost, from the tokens it kept; the crops of a sliding window share them evenly."""
     spec = pipeline.spec
     crops = max(1, len(tokens.areas))
-    size_hw = spec.input_size_hw if spec.inference == 'whole' else (spec.sliding_window.crop,) * 2
     kept = tuple((layer, count / crops) for layer, count in tokens.kept)
-    return crops * count_flops(spec, size_hw, pipeline.variant, tokens.entering / crops, kept).total / 1e9
+    return crops * count_flops(spec, spec.network_size_hw, pipeline.variant, tokens.entering / crops, kept).total / 1e9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

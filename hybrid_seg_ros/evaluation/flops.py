@@ -69,7 +69,7 @@ def count_flops(
 ) -> FlopCount:  # fmt: skip
     """Count one image of `size_hw` of which `entering` tokens enter the encoder and `kept` (layer, tokens) go on."""
     patch, width, classes = spec.backbone.patch_size, spec.backbone.embed_dim, len(spec.classes)
-    grid_hw = (-(-size_hw[0] // patch), -(-size_hw[1] // patch))
+    grid_hw = spec.backbone.grid_hw(size_hw)
     padded_hw = (grid_hw[0] * patch, grid_hw[1] * patch)
     cells = grid_hw[0] * grid_hw[1]
     embedded = cells + ((grid_hw[0] // 2) * (grid_hw[1] // 2) if variant.merges else 0)
@@ -100,8 +100,7 @@ def expected_tokens(
     spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget
 ) -> tuple[int, tuple[tuple[int, int], ...]]:
     """Return (entering, kept) for a fixed keep; a model that prunes by threshold needs an image to know."""
-    patch = spec.backbone.patch_size
-    grid_hw = (-(-size_hw[0] // patch), -(-size_hw[1] // patch))
+    grid_hw = spec.backbone.grid_hw(size_hw)
     entering = grid_hw[0] * grid_hw[1]
     if variant.merges:
         entering -= 3 * count_merged_windows(grid_hw, budget.merged_windows)

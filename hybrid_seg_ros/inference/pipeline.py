@@ -62,14 +62,8 @@ class SegmentationPipeline:
         for stage in range(len(variant.prune_layers)):
             budget.keep_at(stage)
         if variant.merges:
-            count_merged_windows(self._grid_hw(), budget.merged_windows)
+            count_merged_windows(self.spec.backbone.grid_hw(self.spec.network_size_hw), budget.merged_windows)
         self._operating_point = (variant, budget)  # one assignment, so that a running image sees both or neither
-
-    def _grid_hw(self) -> tuple[int, int]:
-        """Return the patch grid of one network input."""
-        crop, patch = self.spec.sliding_window.crop, self.spec.backbone.patch_size
-        height, width = self.spec.input_size_hw if self.spec.inference == 'whole' else (crop, crop)
-        return -(-height // patch), -(-width // patch)
 
     def output_size_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size of the label map of an image of `image_hw`.
@@ -118,9 +112,7 @@ class SegmentationPipeline:
 
     def warm_up(self) -> None:
         """Run once, so that the first real image is not slow."""
-        crop = self.spec.sliding_window.crop
-        size_hw = self.spec.input_size_hw if self.spec.inference == 'whole' else (crop, crop)
-        self._backend.warm_up(size_hw, *self._operating_point)
+        self._backend.warm_up(self.spec.network_size_hw, *self._operating_point)
 
     def close(self) -> None:
         """Free the device."""

@@ -52,7 +52,7 @@ def convert_model(
         raise CheckpointError(f'{source}: no policy network (policy_net.*) in the file; expected its own file as well')
     encoder = {key.partition('.')[2]: value for key, value in converted.items() if key.startswith('encoder.')}
     patch = spec.backbone.patch_size
-    grid_hw = (-(-spec.input_size_hw[0] // patch), -(-spec.input_size_hw[1] // patch))
+    grid_hw = spec.backbone.grid_hw(spec.input_size_hw)
     fitted = without_unused_class_token(_resized(encoder, patch, source_size_hw, grid_hw), spec.backbone)
     others = {key: value for key, value in converted.items() if not key.startswith('encoder.')}
     return {**{f'encoder.{key}': value for key, value in fitted.items()}, **others}

@@ -67,14 +67,12 @@ class HybridSegmenter(nn.Module):
         super().__init__()
         self.spec = spec
         width, classes, decoder = spec.backbone.embed_dim, len(spec.classes), spec.decoder
-        patch = spec.backbone.patch_size
-        grid_hw = (-(-spec.input_size_hw[0] // patch), -(-spec.input_size_hw[1] // patch))
         self.register_buffer('mean', torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
         needs_trunk = spec.policy == 'efficientnet_lite0' or spec.stem == 'shared_trunk'
         self.policy = PolicyNetwork(spec.trunk_convention) if needs_trunk else None
         self.stem = nn.Linear(STRIDE_16_CHANNELS, width) if spec.stem == 'shared_trunk' else None
-        self.encoder = VisionTransformer(spec.backbone, grid_hw, drop_path)
+        self.encoder = VisionTransformer(spec.backbone, spec.backbone.grid_hw(spec.input_size_hw), drop_path)
         atm_shape = (width, classes, spec.decoder_dim, decoder.layers, decoder.num_heads)
         self.auxiliary_heads = nn.ModuleDict(
             {str(layer): AtmHead(*atm_shape) for layer in spec.auxiliary_layers} if spec.head == 'atm' else {}

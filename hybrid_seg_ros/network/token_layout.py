@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -58,6 +59,11 @@ class TokenLayout:
 
     def cell_to_token(self) -> Tensor:
         """Return (B, cells) int64: the token that covers each cell."""
+        return self._cell_to_token
+
+    @cached_property
+    def _cell_to_token(self) -> Tensor:
+        # asked for once for the scores and once for the token report of the same frame
         batch = self.groups[0].origins.shape[0]
         device = self.groups[0].origins.device
         table = torch.zeros(batch, self.num_cells, dtype=torch.int64, device=device)

@@ -3,10 +3,10 @@
 import csv
 import dataclasses
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from camvid_folder import write_camvid_folder
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros import load_pipeline
@@ -21,19 +21,7 @@ STEPS = 12
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-    """Write grey pictures of a bright sky over a dark road, with a void line between, in CamVid's layout."""
-    folder, rng = tmp_path_factory.mktemp('camvid'), np.random.default_rng(0)
-    for split, count in (('train', 3), ('val', 1)):
-        for kind in ('images', 'labels'):
-            (folder / split / kind).mkdir(parents=True)
-        for index in range(count):
-            horizon = 30 + 8 * index
-            labels = np.full((72, 96), 3, np.uint8)
-            labels[:horizon], labels[horizon] = 0, 11
-            image = np.where(labels[:, :, None] == 0, 210, 50) + rng.integers(-20, 20, (72, 96, 3))
-            cv2.imwrite(str(folder / split / 'images' / f'{index}.png'), image.astype(np.uint8))
-            cv2.imwrite(str(folder / split / 'labels' / f'{index}.png'), labels)
-    return folder
+    return write_camvid_folder(tmp_path_factory.mktemp('camvid'), train=3, val=1)
 
 
 def config(**changes):
