@@ -22,7 +22,7 @@ from hybrid_seg_ros.network.checkpoint import load_model, load_strictly, save_mo
 from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.batches import Batch, batches
-from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk
+from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk, trunks_of
 from hybrid_seg_ros.training.schedule import create_optimizer, update_average
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 
@@ -96,12 +96,12 @@ def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
     if config.initial_model is not None:
         initial = load_model(ModelSpec.load(config.initial_model))
         load_strictly(model, initial.state_dict(), config.initial_model)
-    elif model.policy is not None:
-        load_imagenet_trunk(model.policy)
+    else:
+        load_imagenet_trunk(model)
     if config.initial_encoder is not None:
         load_encoder(model, config.initial_encoder)
-    if model.policy is not None:
-        model.policy.backbone.freeze(config.frozen_trunk_stages)
+    for trunk in trunks_of(model):
+        trunk.freeze(config.frozen_trunk_stages)
     return model
 
 

@@ -29,12 +29,9 @@ def train_policy(config: TrainConfig, root: Path, run_dir: Path, until: Optional
     """
     if config.model.get('policy') == 'none':
         raise TrainConfigError('model.policy: expected a policy network to train, got none')
-    shared = ('policy.backbone.conv_stem.', 'policy.backbone.bn1.')
-    shared += tuple(f'policy.backbone.blocks.{stage}.' for stage in range(5))
-    frozen = shared if config.model.get('stem') == 'shared_trunk' else ()
     return run_training(
         config, root, run_dir, train_step, evaluate_policy,
-        trained=lambda name: name.startswith('policy.') and not name.startswith(frozen), until=until,
+        trained=lambda name: name.startswith('policy.'), until=until,
     )  # fmt: skip
 
 
@@ -45,7 +42,7 @@ def train_step(
     model.eval()  # batch norm keeps its ImageNet statistics
     images, _, targets = batch
     with torch.autocast('cpu', torch.bfloat16, enabled=config.precision == 'bfloat16'):
-        logits = model.policy(model.normalize(images))
+        logits = model.window_logits(model.normalize(images))
     return update_weights(model, optimizer, {'policy': policy_loss(logits, targets)}, step, config)
 
 
