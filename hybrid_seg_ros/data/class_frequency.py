@@ -23,5 +23,6 @@ def median_frequency_weights(class_pixels: np.ndarray, exponent: float) -> np.nd
     """
     occurs = class_pixels > 0
     weights = np.ones(len(class_pixels))
-    weights[occurs] = (np.median(class_pixels[occurs]) / class_pixels[occurs]) ** exponent
+    if occurs.any():
+        weights[occurs] = (np.median(class_pixels[occurs]) / class_pixels[occurs]) ** exponent
     return weights.astype(np.float32)

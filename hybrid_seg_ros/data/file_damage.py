@@ -7,9 +7,9 @@ from typing import Optional
 
 from hybrid_seg_ros.data.png_file import PNG_SIGNATURE, png_chunks
 
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_END_OF_IMAGE = 0xD9
 _JPEG_MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
-"""A marker inside the coded data, where 0xFF00 is a byte of data and D0 to D7 are restart marks."""
+"""A segment's marker; in coded data, 0xFF00 is a byte of data and D0 to D7 are restart marks."""
 
 
 def find_damage(data: bytes) -> Optional[str]:
@@ -34,18 +34,9 @@ def find_damage(data: bytes) -> Optional[str]:
 
 
 def _jpeg_has_its_end(data: bytes) -> bool:
-    """Walk a JPEG from marker to marker, so that the end of a thumbnail inside is not taken for its own."""
-    position = 2
-    while True:
-        found = _JPEG_MARKER.match(data, position)
-        if found is None:
-            return False
-        marker, position = found[1][0], found.end()
-        if marker == _END_OF_IMAGE:
-            return True
-        position += int.from_bytes(data[position : position + 2], 'big')
-        if marker == _START_OF_SCAN:
-            found = _JPEG_MARKER.search(data, position)
-            if found is None:
-                return False
-            position = found.start()
+    """Walk a JPEG from segment to segment, so that the end of a thumbnail inside is not taken for its own."""
+    found = _JPEG_MARKER.search(data, 2)
+    while found is not None and found[1][0] != _END_OF_IMAGE:
+        length = int.from_bytes(data[found.end() : found.end() + 2], 'big')
+        found = _JPEG_MARKER.search(data, found.end() + length)  # coded data may lie between
+    return found is not None

@@ -79,8 +79,14 @@ def pair_files(images: FoundFiles, labels: FoundFiles, names: Optional[Iterable[
             problems.append(f'{listed}no image {images.folder / name}{images.ending}.*')
         if not found[1]:
             listed = f'{found[0][0]}: ' if found[0] else f'{name}: '
-            problems.append(f'{listed}no label file {labels.folder / name}{labels.ending}.png')
+            problems.append(f'{listed}no label file {labels.folder / name}{labels.ending}.png{_lossy(labels, name)}')
     return PairedFiles(tuple(pairs), tuple(problems))
+
+
+def _lossy(labels: FoundFiles, name: str) -> str:
+    """Say if there is a label file in a lossy format."""
+    there = [suffix for suffix in IMAGE_SUFFIXES if Path(f'{labels.folder / name}{labels.ending}{suffix}').is_file()]
+    return f' ({there[0]} is there, but labels are {", ".join(LABEL_SUFFIXES)})' if there else ''
 
 
 def read_split_list(path: Path) -> list[str]:

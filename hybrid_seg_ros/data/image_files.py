@@ -13,7 +13,7 @@ from hybrid_seg_ros.data.png_file import palette_indices
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
 LABEL_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
-"""Label files are lossless: JPEG would blend the ids of neighbours into ids of other classes."""
+"""Label files are lossless: JPEG would blend the ids of neighbours into those of others."""
 
 
 class DatasetError(ValueError):
