@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 import numpy as np
 import yaml
@@ -30,19 +30,23 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class FolderClasses:
-    """The content of classes.yaml. `by_color`: the label files hold the classes' colours and not their ids."""
+    """The content of classes.yaml.
+
+    `labels` says what label files hold: ids, colors, or either (files with colours by colour, single-channel ones by
+    id), which is the default where the classes have colours.
+    """
 
     classes: LabelSpace
     ignored_ids: tuple[int, ...] = ()
     ignored_colors: tuple[Color, ...] = ()
-    by_color: bool = False
+    labels: Literal['ids', 'colors', 'either'] = 'ids'
 
     @classmethod
     def load(cls, path: Path) -> 'FolderClasses':
         """Read a list of classes, or a mapping with `classes` and, if need be, `ignore` and `labels`.
 
         A class is a name, or `{name, color: [R, G, B]}`. `ignore` lists ids or colours of pixels without a label.
-        `labels` is `ids` or `colors`. Raises DatasetError.
+        `labels` is as above. Raises DatasetError.
         """
         if not path.is_file():
             raise DatasetError(f'{path}: no such file; it lists the classes: "- {{name: road, color: [90, 90, 90]}}"')
@@ -64,11 +68,11 @@ class FolderClasses:
         entries = [{'name': entry} if isinstance(entry, str) else entry for entry in entries]
         classes = LabelSpace.from_entries(entries)
         colored = any('color' in entry for entry in entries)
-        kind = content.get('labels', 'colors' if colored else 'ids')
-        if kind not in ('ids', 'colors') or (kind == 'colors' and not colored):
-            raise ValueError(f'labels: expected ids, or colors if every class has its color, got {kind!r}')
+        kind = content.get('labels', 'either' if colored else 'ids')
+        if kind not in ('ids', 'colors', 'either') or (kind != 'ids' and not colored):
+            raise ValueError(f'labels: expected ids, or colors or either if every class has its color, got {kind!r}')
         ids, colors = [], []
-        ignored = content.get('ignore') or []
+        ignored = content.get('ignore', [])
         for value in ignored if isinstance(ignored, list) else [ignored]:
             numbers = value if isinstance(value, list) else [value]
             if len(numbers) not in (1, 3) or not all(type(n) is int and 0 <= n <= 255 for n in numbers):
@@ -79,32 +83,39 @@ class FolderClasses:
                 ids.append(numbers[0])
         if colors and not colored:
             raise ValueError(f'ignore: expected ids, as no class has a color, got {list(colors[0])}')
-        return cls(classes, tuple(ids), tuple(colors), kind == 'colors')
+        return cls(classes, tuple(ids), tuple(colors), kind)
 
 
 @dataclass(frozen=True)
 class FolderCode:
-    """Reads label files by colour where they have any and the classes have theirs, else by id."""
+    """Reads label files by colour, by id, or with both codes each as it is."""
 
-    ids: IdCode
-    colors: Optional[ColorCode] = None
+    ids: Optional[IdCode]
+    colors: Optional[ColorCode]
 
     @classmethod
     def of(cls, described: FolderClasses) -> 'FolderCode':
         """Return the code that classes.yaml describes."""
         hint = f'; those of pixels without a label go under "ignore" in {CLASSES_FILE}'
         ids = IdCode.plain(len(described.classes), described.ignored_ids, hint)
-        if not described.by_color:
-            return cls(ids)
-        hint += ', and "labels: ids" there reads palette files by index'
-        return cls(ids, ColorCode.of_palette(described.classes, described.ignored_colors, hint))
+        if described.labels == 'ids':
+            return cls(ids, None)
+        hint += ', and "labels: ids" there reads ids alone, of palette files the indices'
+        colors = ColorCode.of_palette(described.classes, described.ignored_colors, hint)
+        return cls(None if described.labels == 'colors' else ids, colors)
 
     def read(self, path: Union[str, Path]) -> np.ndarray:
         """Return labels (H, W) uint8."""
         if self.colors is None:
             return self.ids.read(path)
         values = read_label_colors(path)
-        return self.ids.decode(path, values) if values.ndim == 2 else self.colors.decode(path, values)
+        if values.ndim == 3:
+            return self.colors.decode(path, values)
+        if self.ids is not None:
+            return self.ids.decode(path, values)
+        if values.dtype != np.uint8:
+            raise DatasetError(f'{path}: expected colours of 8 bits a channel, got {values.dtype}')
+        return self.colors.decode(path, np.repeat(values[:, :, None], 3, axis=2))
 
 
 def open_folder(root: Path, split: str) -> FileDataset:

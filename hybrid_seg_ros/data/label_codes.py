@@ -75,7 +75,7 @@ class ColorCode:
         """Return the code of a palette's colours; those of `unlabelled` carry no label."""
         if len(set(classes.palette)) != len(classes.palette):
             repeated = sorted({color for color in classes.palette if classes.palette.count(color) > 1})
-            raise DatasetError(f'labels by colour need one colour per class; several classes have {repeated}')
+            raise DatasetError(f'labels by colour need one colour per class; several classes have {repeated}{hint}')
         class_of = {color: class_id for class_id, color in enumerate(classes.palette)}
         return cls({**class_of, **dict.fromkeys(unlabelled, UNLABELLED)}, hint)
 

@@ -118,6 +118,29 @@ def test_labels_by_id_or_color(tmp_path, classes, written, expected):
     assert np.array_equal(one_sample(tmp_path).labels, expected)
 
 
+@pytest.mark.parametrize('ignore', ['0', '[0]', '[0, 255]'])
+def test_the_id_of_a_class_may_be_ignored(tmp_path, ignore):
+    write_classes(tmp_path, f'{{classes: {NAMES}, ignore: {ignore}}}')
+    write_pair(tmp_path / 'train/images/a.png', tmp_path / 'train/labels/a.png', IDS)
+    assert np.array_equal(one_sample(tmp_path).labels, np.where(IDS == 0, 255, IDS))
+
+
+@pytest.mark.parametrize(
+    'labels, expected',
+    [('colors', [[0, 1, 1]]), ('either', [[0, 255, 255]]), ('ids', [[0, 255, 255]]), (None, [[0, 255, 255]])],
+)
+def test_black_and_white_masks(tmp_path, labels, expected):
+    colored = '[{name: rest, color: [0, 0, 0]}, {name: person, color: [255, 255, 255]}]'
+    write_classes(tmp_path, f'{{classes: {colored}, labels: {labels}}}' if labels else colored)
+    values = np.array([[0, 255, 255]], np.uint8)
+    write_pair(tmp_path / 'train/images/a.png', tmp_path / 'train/labels/a.png', values)
+    assert one_sample(tmp_path).labels.tolist() == expected
+    write_picture(tmp_path / 'train/labels/a.png', values.astype(np.uint16))
+    if labels == 'colors':
+        with pytest.raises(DatasetError, match='expected colours of 8 bits a channel, got uint16'):
+            one_sample(tmp_path)
+
+
 def test_ignored_ids_and_colors(tmp_path):
     write_classes(tmp_path, f'{{classes: {COLORS}, ignore: [9, [0, 0, 0]]}}')
     write_pair(tmp_path / 'train/images/a.png', tmp_path / 'train/labels/a.png', np.array([[0, 9, 2, 255]], np.uint8))
@@ -164,9 +187,10 @@ def test_sizes_that_differ_are_named(tmp_path):
         ('[{name: sky, colour: [1, 2, 3]}]', r'expected a class as \{name: NAME, color'),
         ('{classes: [sky], ignored: [1]}', r"unknown keys \['ignored'\]; legal are classes, ignore, labels"),
         ('{classes: [sky], ignore: [256]}', r'ignore: expected a list of ids 0 to 255 or colors'),
+        ('{classes: [sky], ignore: }', r'ignore: expected .* got None'),
         ('{classes: [sky], ignore: void}', r"ignore: expected .* got 'void'"),
         ('{classes: [sky], ignore: [[0, 0, 0]]}', r'ignore: expected ids, as no class has a color'),
-        ('{classes: [sky], labels: colors}', r'labels: expected ids, or colors if every class has its color'),
+        ('{classes: [sky], labels: colors}', r'labels: expected ids, or colors or either if every class has its color'),
         ('{classes: [sky], labels: masks}', r"labels: expected ids, .* got 'masks'"),
         ('[sky', 'classes.yaml: while parsing'),
     ],
@@ -182,7 +206,7 @@ def test_bad_classes_are_named(tmp_path, content, complaint):
 def test_classes_of_one_color_cannot_be_told_apart_by_it(tmp_path):
     write_classes(tmp_path, '[{name: a, color: [1, 1, 1]}, {name: b, color: [1, 1, 1]}]')
     write_pair(tmp_path / 'train/images/a.png', tmp_path / 'train/labels/a.png', IDS)
-    with pytest.raises(DatasetError, match='one colour per class'):
+    with pytest.raises(DatasetError, match='one colour per class.*"labels: ids"'):
         open_dataset('folder', tmp_path, 'train')
 
 
