@@ -69,10 +69,11 @@ def evaluate(
 
 
 def evaluate_model(
-    model: HybridSegmenter, spec: ModelSpec, dataset: SegmentationDataset, variant: Variant, precision: str
-) -> EvaluationResult:
-    """Evaluate a model in memory, on the CPU; the model is cast to `precision`."""
-    backend = TorchBackend(model, torch.device('cpu'), precision)
+    model: HybridSegmenter, spec: ModelSpec, dataset: SegmentationDataset, variant: Variant, precision: str,
+    device: Optional[torch.device] = None,
+) -> EvaluationResult:  # fmt: skip
+    """Evaluate a model in memory, on the CPU if no device is given; the model is cast to `precision`."""
+    backend = TorchBackend(model, device or torch.device('cpu'), precision)
     return evaluate(SegmentationPipeline(spec, backend, 'pytorch', precision, variant), dataset)
 
 

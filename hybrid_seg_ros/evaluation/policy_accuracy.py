@@ -35,10 +35,10 @@ def policy_accuracy(model: HybridSegmenter, spec: ModelSpec, dataset: Segmentati
     for index in range(len(dataset)):
         sample = dataset[index]
         geometry = fit_geometry(sample.labels.shape, spec)
-        image = torch.from_numpy(preprocess(sample.image, geometry, spec))[None]
+        image = torch.from_numpy(preprocess(sample.image, geometry, spec))[None].to(model.mean.device)
         padded = pad_to_multiple(model.normalize(image), patch)
         grid_hw = (padded.shape[2] // patch, padded.shape[3] // patch)
-        scores = window_scores(model.window_logits(padded), grid_hw)[0].numpy()
+        scores = window_scores(model.window_logits(padded), grid_hw)[0].cpu().numpy()
         targets = policy_labels(_fit_labels(sample.labels, geometry.content_hw, padded.shape[2:]), 2 * patch)
         known = targets != IGNORE
         right += int(((scores > 0) == (targets == SHARE))[known].sum())

@@ -9,7 +9,16 @@ from typing import Any, Optional, Union
 
 import yaml
 
+from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.model_spec import Variant
+
+PRECISIONS = ('float32', 'bfloat16', 'float16')
+AUGMENTATIONS = ('crop', 'stretch')
+DATASET_CLASSES = 'dataset'
+"""As `model.classes`: the classes of the dataset at hand."""
+
+_LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides')
+_COUNTS = ('batch_size', 'accumulate', 'steps', 'loss_stride', 'evaluate_every', 'save_every')
 
 
 class TrainConfigError(ValueError):
@@ -18,30 +27,47 @@ class TrainConfigError(ValueError):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that defines a training run but the data's place on disk.
+    """Everything that defines a training run but the data's place on disk, the device and the number of processes.
 
-    `model` is a ModelSpec as a YAML mapping. `variants` are trained in turn, step by step, so that one set of weights
-    serves them all. `loss_stride`: mask losses are computed on every n-th pixel of the labels. Learning-rate factors
-    multiply `learning_rate` for the EfficientNet trunk and for the heads; the trunk's first `frozen_trunk_stages`
-    stages keep their ImageNet weights. `class_balance` b weighs class c of the per-pixel cross-entropy by
-    (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `initial_model` is the YAML of a
-    model to start from, `initial_encoder` a file of encoder weights that `hybrid_seg convert` wrote.
+    `model` is a ModelSpec as a YAML mapping; its `classes: dataset` means those of the dataset. `initial_model` is the
+    YAML of a model to start from: what lies under the prefixes in `reinitialize` starts anew, all else must fit.
+    `initial_encoder` is a file of encoder weights that `hybrid_seg convert` wrote. Parameters under the prefixes in
+    `freeze` keep their values.
+
+    `augmentation` 'crop' is mmseg's: resize by a factor of `scale`, crop to `crop_hw`, flip, photometric distortion;
+    the factor is of the image's own size or, with `fit_sides` (short, long), of the largest that fits into these.
+    'stretch' resizes straight to `crop_hw` and flips (CTS' policy network). A step sees `accumulate` batches of
+    `batch_size` samples in each process. Learning-rate factors multiply `learning_rate` for the EfficientNet trunk and
+    for the heads; the trunk's first `frozen_trunk_stages` stages keep their ImageNet weights. Warm-up is linear from
+    `warmup_factor` (None: 1 / `warmup_steps`), then polynomial decay to 0.
+
+    `variants` are trained in turn, step by step, so that one set of weights serves them all. `loss_stride`: mask losses
+    are computed on every n-th pixel of the labels. `class_balance` b weighs class c of the per-pixel cross-entropy by
+    (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `best_metric` is the number of the
+    evaluation that chooses best.yaml, with a minus in front if lower is better (None: the command's own choice).
     """
 
     model: dict[str, Any]
     initial_model: Optional[str] = None
+    reinitialize: tuple[str, ...] = ()
     initial_encoder: Optional[str] = None
+    freeze: tuple[str, ...] = ()
     dataset: str = 'camvid'
+    augmentation: str = 'crop'
     crop_hw: tuple[int, int] = (512, 512)
     scale: tuple[float, float] = (0.5, 2.0)
+    fit_sides: Optional[tuple[int, int]] = None
     batch_size: int = 8
+    accumulate: int = 1
     steps: int = 40_000
     learning_rate: float = 2e-5
+    betas: tuple[float, float] = (0.9, 0.999)
     trunk_factor: float = 1.0
     frozen_trunk_stages: int = 0
     head_factor: float = 10.0
     weight_decay: float = 0.01
     warmup_steps: int = 1500
+    warmup_factor: Optional[float] = None
     poly_power: float = 0.9
     clip_norm: float = 1.0
     drop_path: float = 0.1
@@ -58,23 +84,53 @@ class TrainConfig:
     evaluate_every: int = 1000
     save_every: int = 200
     evaluate_variant: str = 'dense'
+    best_metric: Optional[str] = None
 
     def __post_init__(self) -> None:
-        for name in ('crop_hw', 'scale', 'variants'):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ('batch_size', 'steps', 'loss_stride', 'evaluate_every', 'save_every'):
+        for name in _LISTS:
+            value = getattr(self, name)
+            if name == 'fit_sides' and value is None:
+                continue
+            if isinstance(value, str) or not hasattr(value, '__iter__'):
+                raise TrainConfigError(f'{name}: expected a list, got {value!r}')
+            object.__setattr__(self, name, tuple(value))
+        for name in _COUNTS:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise TrainConfigError(f'{name}: expected an integer >= 1, got {getattr(self, name)!r}')
-        if not self.learning_rate > 0:
-            raise TrainConfigError(f'learning_rate: expected a number > 0, got {self.learning_rate!r}')
-        if self.precision not in ('float32', 'bfloat16'):
-            raise TrainConfigError(f'precision: unknown {self.precision!r}; legal are float32, bfloat16')
+        for name, legal in (('precision', PRECISIONS), ('augmentation', AUGMENTATIONS)):
+            if getattr(self, name) not in legal:
+                raise TrainConfigError(f'{name}: unknown {getattr(self, name)!r}; legal are {", ".join(legal)}')
+        for name in ('learning_rate', 'clip_norm'):
+            if not getattr(self, name) > 0:
+                raise TrainConfigError(f'{name}: expected a number > 0, got {getattr(self, name)!r}')
+        if self.warmup_factor is not None and not 0 <= self.warmup_factor <= 1:
+            raise TrainConfigError(f'warmup_factor: expected a number from 0 to 1, got {self.warmup_factor!r}')
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise TrainConfigError(f'betas: expected two numbers from 0 to below 1, got {self.betas}')
+        if len(self.crop_hw) != 2 or not all(isinstance(side, int) and side > 0 for side in self.crop_hw):
+            raise TrainConfigError(f'crop_hw: expected [height, width] in pixels, got {self.crop_hw}')
+        if self.fit_sides is not None and (len(self.fit_sides) != 2 or not 0 < self.fit_sides[0] <= self.fit_sides[1]):
+            raise TrainConfigError(f'fit_sides: expected [short, long] in pixels, got {self.fit_sides}')
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise TrainConfigError(f'scale: expected [low, high] with 0 < low <= high, got {self.scale}')
+        if self.reinitialize and self.initial_model is None:
+            raise TrainConfigError('reinitialize: expected only together with initial_model')
         if not self.variants:
             raise TrainConfigError('variants: expected at least one')
         for variant in (*self.variants, self.evaluate_variant):
             Variant.parse(variant)
+
+    def resolved(self, classes: LabelSpace) -> 'TrainConfig':
+        """Return the configuration with the dataset's classes written out. Raises TrainConfigError if it has others."""
+        own = self.model.get('classes')
+        entries = classes.to_entries()
+        if own != DATASET_CLASSES:
+            if not own or LabelSpace.from_entries(own).names != classes.names:
+                raise TrainConfigError(
+                    f'model.classes: expected {DATASET_CLASSES!r} or those of {self.dataset}, {classes.names}'
+                )
+            entries = own
+        return dataclasses.replace(self, model={**self.model, 'classes': entries})
 
     @classmethod
     def load(cls, path: Union[str, Path]) -> 'TrainConfig':
@@ -82,11 +138,14 @@ class TrainConfig:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f'training configuration {path}: no such file')
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-        if not isinstance(content, dict) or 'model' not in content:
-            raise TrainConfigError(f'{path}: expected a mapping with at least the key "model"')
+        try:
+            content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise TrainConfigError(f'{path}: no YAML: {error}') from error
+        if not isinstance(content, dict) or not isinstance(content.get('model'), dict):
+            raise TrainConfigError(f'{path}: expected a mapping with at least the key "model", a mapping too')
         legal = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(content) - set(legal))
+        unknown = sorted(map(str, set(content) - set(legal)))
         if unknown:
             raise TrainConfigError(f'{path}: unknown keys {unknown}; legal are {", ".join(legal)}')
         try:
@@ -95,6 +154,13 @@ class TrainConfig:
             raise TrainConfigError(f'{path}: {error}') from error
 
     def save(self, path: Path) -> None:
-        """Write the resolved configuration."""
+        """Write the resolved configuration, whole or not at all."""
         content = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding='utf-8')
+        partial = path.with_name(path.name + '.partial')
+        partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding='utf-8')
+        partial.replace(path)
+
+
+def is_under(name: str, prefixes: tuple[str, ...]) -> bool:
+    """Tell whether a parameter is one of `prefixes` or lies under one: `encoder.blocks.1` is not over `.10`."""
+    return any(name == prefix or name.startswith(prefix.rstrip('.') + '.') for prefix in prefixes)

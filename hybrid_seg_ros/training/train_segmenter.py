@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -15,43 +15,54 @@ from hybrid_seg_ros.data.class_frequency import balancing_weights
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate_model
+from hybrid_seg_ros.evaluation.prediction_pictures import prediction_pictures
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput, StageOutput, to_grid
 from hybrid_seg_ros.training.batches import Batch
+from hybrid_seg_ros.training.device import autocast
 from hybrid_seg_ros.training.imagenet_trunk import keep_imagenet_statistics
 from hybrid_seg_ros.training.losses import atm_loss, distillation_loss, pixel_cross_entropy, policy_loss
-from hybrid_seg_ros.training.run_loop import add_run_arguments, run_command, run_training
-from hybrid_seg_ros.training.schedule import update_weights
+from hybrid_seg_ros.training.run_command import add_run_arguments, run_command
+from hybrid_seg_ros.training.run_loop import RunOptions, run_training
+from hybrid_seg_ros.training.stage import EvaluationReport, Stage
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 
 
-def train(config: TrainConfig, root: Path, run_dir: Path, until: Optional[int] = None) -> Optional[ModelSpec]:
+def train(
+    config: TrainConfig, root: Path, run_dir: Path, until: Optional[int] = None, device: str = 'cpu',
+    workers: Optional[int] = None,
+) -> Optional[ModelSpec]:  # fmt: skip
     """Train a segmenter, or go on with the run in `run_dir`; see `run_training`."""
     class_weights = None
     if config.class_balance:
         train_set = open_dataset(config.dataset, root, 'train')
         class_weights = torch.from_numpy(balancing_weights(train_set, config.class_balance))
-    do_step = functools.partial(train_step, class_weights=class_weights)
-    return run_training(config, root, run_dir, do_step, evaluate_segmenter, until=until)
+    stage = Stage(
+        losses=functools.partial(train_losses, class_weights=class_weights),
+        evaluate=evaluate_segmenter,
+        metrics=('miou', 'pixel_accuracy'),
+        best_metric='miou',
+    )
+    return run_training(config, root, run_dir, stage, RunOptions(until, device, workers))
 
 
-def train_step(
-    model: HybridSegmenter, optimizer: torch.optim.Optimizer, batch: Batch, step: int, config: TrainConfig,
-    class_weights: Optional[Tensor] = None,
-) -> dict[str, float]:  # fmt: skip
-    """Do one optimiser step; returns the losses. Raises FloatingPointError before the weights are touched."""
-    torch.manual_seed(config.seed * 1_000_003 + step)  # dropout as if the run had never stopped
+def train_losses(
+    model: HybridSegmenter, batch: Batch, step: int, config: TrainConfig, class_weights: Optional[Tensor] = None
+) -> dict[str, Tensor]:
+    """Return the weighted losses of one batch; the variants take turns, step by step."""
+    torch.manual_seed(config.seed * 1_000_003 + batch.number)  # dropout as if the run had never stopped
     model.train()
     keep_imagenet_statistics(model)
-    images, labels, policy_targets = batch
     variant = Variant.parse(config.variants[step % len(config.variants)])
-    with torch.autocast('cpu', torch.bfloat16, enabled=config.precision == 'bfloat16'):
-        output = model(model.normalize(images), variant, model.spec.budget, supervise=True)
-    losses = segmentation_losses(output, labels, config, class_weights)
+    with autocast(batch.images.device, config.precision):
+        output = model(model.normalize(batch.images), variant, model.spec.budget, supervise=True)
+    if class_weights is not None:
+        class_weights = class_weights.to(batch.labels.device)
+    losses = segmentation_losses(output, batch.labels, config, class_weights)
     if config.policy_weight and output.policy_logits is not None:
-        losses['policy'] = config.policy_weight * policy_loss(output.policy_logits, policy_targets)
-    return update_weights(model, optimizer, losses, step, config)
+        losses['policy'] = config.policy_weight * policy_loss(output.policy_logits, batch.policy_labels)
+    return losses
 
 
 def segmentation_losses(
@@ -104,12 +115,13 @@ def class_scores(class_logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def evaluate_segmenter(
-    model: HybridSegmenter, spec: ModelSpec, val_set: SegmentationDataset, config: TrainConfig
-) -> dict[str, Any]:
-    """Return mIoU and pixel accuracy, in per cent, of `config.evaluate_variant`."""
+    model: HybridSegmenter, spec: ModelSpec, val_set: SegmentationDataset, config: TrainConfig, device: torch.device
+) -> EvaluationReport:
+    """Return mIoU and pixel accuracy, in per cent, of `config.evaluate_variant`, and some pictures."""
     variant = Variant.parse(config.evaluate_variant)
-    result = evaluate_model(model, spec, val_set, variant, config.precision)
-    return {'variant': str(variant), 'miou': result.miou, 'pixel_accuracy': result.pixel_accuracy}
+    result = evaluate_model(model, spec, val_set, variant, config.precision, device)
+    numbers = {'variant': str(variant), 'miou': result.miou, 'pixel_accuracy': result.pixel_accuracy}
+    return EvaluationReport(numbers, prediction_pictures(model, spec, val_set, variant, config.precision, device))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

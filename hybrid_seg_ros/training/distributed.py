@@ -1,0 +1,92 @@
+"""Several processes that train one model, as torchrun starts them; one process without it.
+
+Each process computes gradients of its own batches, DistributedDataParallel averages them, and all take the same step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+TIMEOUT = datetime.timedelta(hours=6)
+"""How long the others wait while the first process evaluates. torchrun ends them at once if it dies."""
+
+
+class ProcessFailedError(RuntimeError):
+    """Another process of the run failed; its own message says why."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process, `rank` 0 to `count` - 1, among those of the run; the first one writes and reports."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def batch_numbers(self, step: int, accumulate: int) -> list[int]:
+        """Return the numbers of this process' batches in a step; those of all processes follow each other."""
+        return [(step * accumulate + micro) * self.count + self.rank for micro in range(accumulate)]
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return the module whose backward pass averages the gradients over all processes."""
+        if self.count == 1:
+            return module
+        # Which parameters a step uses depends on its variant. Buffers are statistics that training does not change.
+        return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Run a part that can fail in one process alone: if it does, all raise, so that none waits for it."""
+        failure = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        any_failed = self.any(failure is not None)
+        if failure is not None:
+            raise failure
+        if any_failed:
+            raise ProcessFailedError('another process of the run failed; its own message says why')
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is set in any process."""
+        if self.count == 1:
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags)
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """Average each value over the processes."""
+        if self.count == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total)
+        return (total / self.count).tolist()
+
+
+@contextlib.contextmanager
+def joined_processes(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that torchrun started (they find each other by its environment variables), and leave them."""
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1:
+        yield Processes()
+        return
+    # numbers travel by gloo, gradients by the backend of their device
+    dist.init_process_group('gloo' if device.type == 'cpu' else 'cpu:gloo,cuda:nccl', timeout=TIMEOUT)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,101 @@
+"""The model that a run starts from: seeded, with ImageNet weights, with an encoder's, or with another model's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from hybrid_seg_ros.model_spec import ModelSpec
+from hybrid_seg_ros.network.checkpoint import CheckpointError, load_model, load_strictly, resize_position_embedding
+from hybrid_seg_ros.network.encoder_weights import load_encoder
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk, trunks_of
+from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError, is_under
+
+log = logging.getLogger(__name__)
+
+_POSITIONS = 'encoder.pos_embed'
+
+
+def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
+    """Build the model to start from, with the parameters that `config` freezes out of training.
+
+    `config.initial_model`, or a seeded one; a policy trunk that this leaves without weights has those of ImageNet.
+    Raises CheckpointError that lists what does not fit, or TrainConfigError for a prefix that names nothing.
+    """
+    torch.manual_seed(config.seed)
+    model = HybridSegmenter(spec, config.drop_path)
+    given: dict[str, Tensor] = {}
+    if config.initial_model is not None:
+        given = _weights_of(config.initial_model, model, config.reinitialize)
+    load_imagenet_trunk(model)  # before what is given, which may replace it
+    if config.initial_model is not None:
+        load_strictly(model, {**model.state_dict(), **given}, config.initial_model)
+    if config.initial_encoder is not None:
+        load_encoder(model, config.initial_encoder)
+    for trunk in trunks_of(model):
+        trunk.freeze(config.frozen_trunk_stages)
+    _freeze(model, config.freeze)
+    return model
+
+
+def _weights_of(path: str, model: HybridSegmenter, reinitialize: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return what of another model's weights goes into this one: all that is not under `reinitialize`, and all of it.
+
+    The position embedding is resized to this model's input size.
+    """
+    source = load_model(ModelSpec.load(path))
+    theirs, own = _weights(source), _weights(model)
+    for prefix in reinitialize:
+        if not any(is_under(name, (prefix,)) for name in (*theirs, *own)):
+            raise TrainConfigError(f'reinitialize: neither {path} nor the new model has weights under {prefix!r}')
+    taken = {name: value for name, value in theirs.items() if not is_under(name, reinitialize)}
+    missing = [name for name in own if name not in taken and not is_under(name, reinitialize)]
+    if _POSITIONS in taken and _POSITIONS in own and source.encoder.grid_hw != model.encoder.grid_hw:
+        prefix_tokens = source.encoder.num_prefix_tokens
+        taken[_POSITIONS] = resize_position_embedding(
+            taken[_POSITIONS], prefix_tokens, source.encoder.grid_hw, model.encoder.grid_hw
+        )
+        log.info('%s: position embedding resized to a grid of %s', path, model.encoder.grid_hw)
+    problems = [f'missing {name} {tuple(own[name].shape)}' for name in missing]
+    problems += [f'unexpected {name} {tuple(value.shape)}' for name, value in taken.items() if name not in own]
+    problems += [
+        f'{name}: expected shape {tuple(own[name].shape)}, got {tuple(value.shape)}'
+        for name, value in taken.items()
+        if name in own and own[name].shape != value.shape
+    ]
+    if problems:
+        raise CheckpointError(
+            f'{path}: does not fit the model; name in reinitialize what shall start anew:\n  ' + '\n  '.join(problems)
+        )
+    log.info('%s: taken %s', path, _summary(taken))
+    if reinitialize:
+        log.info('start anew: %s', _summary(name for name in own if is_under(name, reinitialize)))
+        log.info('left out of %s: %s', path, _summary(name for name in theirs if is_under(name, reinitialize)))
+    return taken
+
+
+def _weights(model: HybridSegmenter) -> dict[str, Tensor]:
+    return {name: value for name, value in model.state_dict().items() if not name.endswith('num_batches_tracked')}
+
+
+def _freeze(model: HybridSegmenter, prefixes: tuple[str, ...]) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in prefixes:
+        if not any(is_under(name, (prefix,)) for name in names):
+            raise TrainConfigError(f'freeze: the model has no parameter under {prefix!r}; it has {_summary(names)}')
+    for name, parameter in model.named_parameters():
+        if is_under(name, prefixes):
+            parameter.requires_grad_(False)
+
+
+def _summary(names: Iterable[str]) -> str:
+    """Count names by their first two parts: `head.decoder (38), head.query (1)`."""
+    counts: dict[str, int] = {}
+    for name in names:
+        part = '.'.join(name.split('.')[:2])
+        counts[part] = counts.get(part, 0) + 1
+    return ', '.join(f'{part} ({count})' for part, count in counts.items()) or 'nothing'

@@ -1,0 +1,114 @@
+"""One optimiser step: losses of all batches, gradients averaged over them and over the processes, clipped, applied."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybrid_seg_ros.training.batches import Batch
+from hybrid_seg_ros.training.distributed import Processes
+from hybrid_seg_ros.training.schedule import learning_rate_factor
+from hybrid_seg_ros.training.train_config import TrainConfig
+
+LossFunction = Callable[[Any, Batch, int, TrainConfig], dict[str, Tensor]]
+"""Computes the weighted losses of a model on one batch of a step: losses(model, batch, step, config)."""
+
+MAX_SKIPPED_STEPS = 20
+"""So many steps in a row may have infinite gradients in float16 while the loss scale is being found: it halves each."""
+
+
+class WeightUpdate:
+    """Updates the weights of a model from batches; called once a step."""
+
+    def __init__(
+        self, model: nn.Module, losses: LossFunction, optimizer: torch.optim.Optimizer, config: TrainConfig,
+        processes: Processes, device: torch.device,
+    ) -> None:  # fmt: skip
+        self._losses = processes.wrap(_Losses(model, losses, config))
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._optimizer, self._config = optimizer, config
+        self._processes, self._device = processes, device
+        self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == 'float16')
+        self._skipped = 0
+
+    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, float]:
+        """Do one step; returns the losses, averaged over batches and processes, the gradient's norm and the rate.
+
+        Raises FloatingPointError, weights untouched, if a loss or the gradient is not finite, and ProcessFailedError
+        if that or anything else happened in another process.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        values: list[dict[str, float]] = []
+        with self._processes.together():
+            for batch in batches[:-1]:
+                with self._without_exchange():
+                    self._backward(self._total(batch, step, values))
+            total = self._total(batches[-1], step, values)
+        self._backward(total)
+        norm = self._clip(batches, step)
+        factor = learning_rate_factor(step, self._config)
+        for group in self._optimizer.param_groups:
+            group['lr'] = group['base_lr'] * factor
+        self._scaler.step(self._optimizer)  # in float16, leaves out a step whose gradients are infinite
+        self._scaler.update()
+        means = self._processes.mean([sum(value[name] for value in values) / len(values) for name in values[0]])
+        rate = self._config.learning_rate * factor
+        return {**dict(zip(values[0], means)), 'gradient_norm': norm, 'learning_rate': rate}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: the loss scale of float16."""
+        return {'scaler': self._scaler.state_dict(), 'skipped': self._skipped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self._scaler.load_state_dict(state['scaler'])
+        self._skipped = state['skipped']
+
+    def _total(self, batch: Batch, step: int, values: list[dict[str, float]]) -> Tensor:
+        losses = self._losses(batch.to(self._device), step)
+        parts = torch.stack(list(losses.values()))
+        total = parts.sum()
+        numbers = torch.cat([total[None], parts]).tolist()
+        value = dict(zip(('loss', *losses), numbers))
+        if not all(map(math.isfinite, numbers)):
+            raise FloatingPointError(f'step {step}: the loss is not finite: {value}, samples {", ".join(batch.names)}')
+        values.append(value)
+        return total
+
+    def _backward(self, total: Tensor) -> None:
+        self._scaler.scale(total / self._config.accumulate).backward()
+
+    def _without_exchange(self) -> contextlib.AbstractContextManager:
+        return self._losses.no_sync() if self._processes.count > 1 else contextlib.nullcontext()
+
+    def _clip(self, batches: Sequence[Batch], step: int) -> float:
+        """Clip the gradients; returns their norm before."""
+        self._scaler.unscale_(self._optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm).item()
+        if math.isfinite(norm):
+            self._skipped = 0
+            return norm
+        self._skipped += 1
+        in_float16 = self._scaler.is_enabled()
+        if not in_float16 or self._skipped > MAX_SKIPPED_STEPS:
+            names = ', '.join(name for batch in batches for name in batch.names)
+            tries = f' in {self._skipped} steps running' if in_float16 else ''
+            raise FloatingPointError(f'step {step}: the gradient is not finite{tries}: norm {norm}, samples {names}')
+        return norm
+
+
+class _Losses(nn.Module):
+    """The losses as a module, which is what DistributedDataParallel wants: it sees which parameters they depend on."""
+
+    def __init__(self, model: nn.Module, losses: LossFunction, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self._losses, self._config = losses, config
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        return self._losses(self.model, batch, step, self._config)

@@ -1,0 +1,155 @@
+"""One step: accumulated batches equal a large one where the loss is a mean over images; float16 skips and gives up."""
+
+import pytest
+import torch
+from camvid_folder import write_camvid_folder
+from tiny_training import log_rows, same_state, tiny_config
+from torch import nn
+
+from hybrid_seg_ros.model_spec import TokenBudget, Variant
+from hybrid_seg_ros.training import train_segmenter, weight_update
+from hybrid_seg_ros.training.batches import Batch
+from hybrid_seg_ros.training.distributed import Processes
+from hybrid_seg_ros.training.run_loop import RunOptions, run_training
+from hybrid_seg_ros.training.schedule import create_optimizer
+from hybrid_seg_ros.training.stage import EvaluationReport, Stage
+from hybrid_seg_ros.training.weight_update import MAX_SKIPPED_STEPS, WeightUpdate
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    return write_camvid_folder(tmp_path_factory.mktemp('camvid'), train=5, val=1)
+
+
+def mean_over_images(model, batch, step, config):
+    model.eval()
+    scores = model(model.normalize(batch.images), Variant(), TokenBudget(), supervise=True).scores
+    is_sky = (batch.labels[:, 8::16, 8::16] == 0).float()
+    return {'squares': ((scores[:, 0] - is_sky) ** 2).mean()}
+
+
+def mean_stage():
+    def evaluate(*_):
+        return EvaluationReport({'error': 1.0})
+
+    return Stage(mean_over_images, evaluate, ('error',), '-error')
+
+
+def test_accumulated_batches_equal_a_large_one(root, tmp_path):
+    """Images are drawn and augmented by their position in the run, so that both see the same ones."""
+    for name, changes in (('large', {'batch_size': 4}), ('accumulated', {'batch_size': 2, 'accumulate': 2})):
+        config = tiny_config(steps=3, learning_rate=1e-3, **changes)
+        run_training(config, root, tmp_path / name, mean_stage(), RunOptions())
+    large, accumulated = (log_rows(tmp_path / name) for name in ('large', 'accumulated'))
+    for row, expected in zip(accumulated, large):
+        for column in ('loss', 'gradient_norm', 'learning_rate'):
+            assert float(row[column]) == pytest.approx(float(expected[column]), rel=1e-4), column
+    assert not same_state(tmp_path / 'large' / 'state.pt', tmp_path / 'accumulated' / 'state.pt')  # rounding
+
+
+def test_each_accumulated_batch_counts(root, tmp_path):
+    train_segmenter.train(tiny_config(steps=2, accumulate=2), root, tmp_path / 'two')
+    train_segmenter.train(tiny_config(steps=2, accumulate=1), root, tmp_path / 'one')
+    two, one = log_rows(tmp_path / 'two'), log_rows(tmp_path / 'one')
+    assert two[0]['loss'] != one[0]['loss'] and two[0]['gradient_norm'] != one[0]['gradient_norm']
+
+
+class Line(nn.Module):
+    """A model with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+
+def batch(number=0):
+    nothing = torch.zeros(1)
+    return Batch(number, ('frame 7',), nothing, nothing, nothing)
+
+
+def line_update(losses, **changes):
+    model, config = Line(), tiny_config(**{'warmup_steps': 0, 'learning_rate': 0.1, 'weight_decay': 0.0, **changes})
+    return model, WeightUpdate(model, losses, create_optimizer(model, config), config, Processes(), CPU)
+
+
+@pytest.fixture
+def float16(monkeypatch):
+    """Give the CPU a loss scale, as a GPU has with float16; the arithmetic is the same."""
+    real = torch.amp.GradScaler
+    monkeypatch.setattr(weight_update.torch.amp, 'GradScaler',
+                        lambda device, enabled: real(device, init_scale=4.0, growth_interval=2, enabled=enabled))
+
+
+
+
+class Infinite(torch.autograd.Function):
+    """Passes its input on, with an infinite gradient."""
+
+    @staticmethod
+    def forward(context, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * float('inf')
+
+
+def infinite_but(*good):
+    return lambda model, batch, step, config: {
+        'line': (model.weight if step in good else Infinite.apply(model.weight)).sum()}
+
+
+def test_an_infinite_gradient_is_skipped_in_float16_and_halves_the_scale(float16):
+    model, update = line_update(infinite_but(1), precision='float16')
+    assert update([batch()], 0)['gradient_norm'] == float('inf')
+    assert model.weight.item() == 1.0 and update.state_dict()['scaler']['scale'] == 2.0
+    assert update.state_dict()['skipped'] == 1
+    assert update([batch()], 1)['gradient_norm'] == pytest.approx(1.0)
+    assert model.weight.item() == pytest.approx(0.9, abs=0.01) and update.state_dict()['skipped'] == 0
+
+
+def test_the_loss_scale_is_part_of_the_state(float16):
+    _, update = line_update(infinite_but(), precision='float16')
+    for step in range(2):
+        update([batch()], step)
+    _, resumed = line_update(infinite_but(), precision='float16')
+    resumed.load_state_dict(update.state_dict())
+    assert resumed.state_dict() == update.state_dict()
+    assert resumed.state_dict()['scaler']['scale'] == 1.0 and resumed.state_dict()['skipped'] == 2
+
+
+def test_too_many_skipped_steps_stop_the_run(float16):
+    model, update = line_update(infinite_but(), precision='float16', steps=100)
+    for step in range(MAX_SKIPPED_STEPS):
+        update([batch()], step)
+    with pytest.raises(FloatingPointError, match=rf'step 20: .* in {MAX_SKIPPED_STEPS + 1} steps running.*frame 7'):
+        update([batch()], MAX_SKIPPED_STEPS)
+    assert model.weight.item() == 1.0
+
+
+def test_an_infinite_gradient_stops_other_precisions():
+    model, update = line_update(infinite_but())
+    with pytest.raises(FloatingPointError, match='step 0: the gradient is not finite: norm inf, samples frame 7'):
+        update([batch()], 0)
+    assert model.weight.item() == 1.0
+
+
+def test_a_loss_that_is_not_finite_in_any_batch_stops():
+    def losses(model, batch, step, config):
+        return {'line': model.weight.sum() * (float('nan') if batch.number == 1 else 1.0)}
+
+    model, update = line_update(losses, accumulate=3)
+    with pytest.raises(FloatingPointError, match='step 5: the loss is not finite'):
+        update([batch(number) for number in range(3)], 5)
+    assert model.weight.item() == 1.0
+
+
+def test_the_gradient_is_clipped():
+    def losses(model, batch, step, config):
+        return {'line': (model.weight * 30.0).sum()}
+
+    model, update = line_update(losses, clip_norm=0.5)
+    assert update([batch()], 0)['gradient_norm'] == pytest.approx(30.0)
+    assert model.weight.grad.item() == pytest.approx(0.5)

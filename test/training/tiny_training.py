@@ -1,0 +1,77 @@
+"""A training run that takes milliseconds a step, in this process or in others."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Union
+
+import torch
+from tiny_model import tiny_spec
+
+from hybrid_seg_ros.model_spec import TokenBudget, Variant
+from hybrid_seg_ros.training.train_config import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, '-m', 'hybrid_seg_ros.cli']
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1']
+ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'GLOO_SOCKET_IFNAME': 'lo',
+               'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'test'), str(ROOT / 'test' / 'training')])}
+TIMEOUT_S = 120
+
+
+def tiny_config(**changes: Any) -> TrainConfig:
+    """Return a configuration of 12 steps with two variants and every kind of loss."""
+    spec = tiny_spec(input_size_hw=(64, 96), variant=Variant(), budget=TokenBudget(threshold=0.9)).to_dict()
+    fields = {
+        'model': {**spec, 'classes': 'dataset'}, 'crop_hw': (64, 64), 'scale': (0.9, 1.1), 'batch_size': 2, 'steps': 12,
+        'learning_rate': 3e-3, 'trunk_factor': 0.1, 'head_factor': 1.0, 'warmup_steps': 2, 'ema_decay': 0.9,
+        'variants': ('dense', 'hybrid@6+8'), 'pixel_weight': 1.0, 'policy_weight': 1.0, 'precision': 'float32',
+        'evaluate_every': 100, 'save_every': 5, 'loss_stride': 2,
+    }  # fmt: skip
+    return TrainConfig(**{**fields, **changes})
+
+
+def log_rows(run_dir: Path) -> list[dict[str, str]]:
+    """Return the rows of log.csv without the times."""
+    with open(run_dir / 'log.csv', newline='', encoding='utf-8') as stream:
+        return [{name: value for name, value in row.items() if name != 'seconds'} for row in csv.DictReader(stream)]
+
+
+def same_state(first: Path, second: Path, parts: Sequence[str] = ('model', 'average')) -> bool:
+    """Tell whether two state.pt hold the same numbers, bit by bit."""
+    states = [torch.load(path, weights_only=True) for path in (first, second)]
+    return all(torch.equal(states[0][part][name], value) for part in parts for name, value in states[1][part].items())
+
+
+def run_arguments(config: Path, root: Path, run_dir: Path) -> list[str]:
+    """Return the options of a training command."""
+    return ['--config', str(config), '--root', str(root), '--run-dir', str(run_dir)]
+
+
+def start(argv: Sequence[Union[str, Path]], **environment: str) -> subprocess.Popen:
+    """Start a program at the top of the repository; its output is one text."""
+    return subprocess.Popen(
+        list(map(str, argv)), cwd=ROOT, env={**ENVIRONMENT, **environment}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Wait for what a running program does; fail with its output if it ends before or takes too long."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(f'ended or stuck too early:\n{process.communicate()[0]}')
+        time.sleep(0.01)
+
+
+def has_rows(run_dir: Path, count: int) -> Callable[[], bool]:
+    """Return a condition: log.csv has `count` rows at least."""
+    return lambda: (run_dir / 'log.csv').is_file() and (run_dir / 'log.csv').read_text().count('\n') > count
