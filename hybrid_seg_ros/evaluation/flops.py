@@ -32,7 +32,6 @@ from hybrid_seg_ros.model_spec import (
     TokenBudget,
     Variant,
 )
-from hybrid_seg_ros.network.efficientnet_lite import STRIDE_16_CHANNELS
 from hybrid_seg_ros.network.mask_refinement import CHANNELS as REFINEMENT_CHANNELS
 from hybrid_seg_ros.network.mask_refinement import STRIDE as REFINED_STRIDE
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -78,7 +77,7 @@ def count_flops(
     embedded = cells + ((grid_hw[0] // 2) * (grid_hw[1] // 2) if variant.merges else 0)
     convolutions = convolution_flops(_without_weights(spec), padded_hw)
     stem = convolutions['trunk'] if spec.runs_trunk(variant.merges) else 0.0
-    stem += cells * STRIDE_16_CHANNELS * width if spec.stem == 'shared_trunk' else 0.0
+    stem += convolutions['stem'] + (BILINEAR * cells * width if spec.stem == 'deep_trunk' else 0.0)
     blocks, auxiliary, layer, tokens = 0.0, 0.0, 0, float(entering)
     for end, remaining in (*kept, (spec.backbone.depth, 0)):
         blocks += (end - layer) * block_flops(tokens + spec.backbone.class_token, width)
@@ -143,11 +142,11 @@ def light_head_flops(tokens: float, in_dim: int, classes: int, hidden: int) -> f
 
 @lru_cache(maxsize=64)
 def convolution_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, float]:
-    """Return multiply-adds of the convolutions and norms of `trunk`, `policy` and `refinement`, as far as they exist.
+    """Return multiply-adds of the convolutions and norms of trunk, stem, policy and refinement, as far as they exist.
 
     `size_hw` are multiples of the patch. Counted by running the modules without data.
     """
-    parts = ('trunk', 'policy', 'refinement')
+    parts = ('trunk', 'stem', 'policy', 'refinement')
     counts = dict.fromkeys(parts, 0.0)
     with torch.device('meta'):
         network = HybridSegmenter(spec).eval()
@@ -165,6 +164,8 @@ def convolution_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, fl
             if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
                 module.register_forward_hook(counter(part))
     trunk = None if network.trunk is None else network.trunk.pyramid(image)
+    if network.stem is not None:
+        network.stem(trunk)
     if network.policy is not None:
         network.policy(image, trunk, network.encoder.patch_embed.embed(image))
     if network.refinement is not None:

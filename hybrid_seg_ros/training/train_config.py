@@ -17,7 +17,7 @@ AUGMENTATIONS = ('crop', 'stretch')
 DATASET_CLASSES = 'dataset'
 """As `model.classes`: the classes of the dataset at hand."""
 
-_LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides')
+_LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides', 'paste_classes')
 _COUNTS = ('batch_size', 'accumulate', 'steps', 'loss_stride', 'evaluate_every', 'save_every')
 
 
@@ -43,7 +43,9 @@ class TrainConfig:
 
     `variants` are trained in turn, step by step, so that one set of weights serves them all. `loss_stride`: mask losses
     are computed on every n-th pixel of the labels. `class_balance` b weighs class c of the per-pixel cross-entropy by
-    (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `best_metric` is the number of the
+    (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). With `paste_probability` a view gets
+    some of the `paste_classes` (names) of another view pasted in. `distillation_weight`: auxiliary heads learn from the
+    last head as well. `best_metric` is the number of the
     evaluation that chooses best.yaml, with a minus in front if lower is better (None: the command's own choice).
     """
 
@@ -79,6 +81,8 @@ class TrainConfig:
     class_balance: float = 0.0
     policy_weight: float = 0.0
     loss_stride: int = 1
+    paste_classes: tuple[str, ...] = ()
+    paste_probability: float = 0.0
     precision: str = 'bfloat16'
     seed: int = 0
     evaluate_every: int = 1000
@@ -113,6 +117,11 @@ class TrainConfig:
             raise TrainConfigError(f'fit_sides: expected [short, long] in pixels, got {self.fit_sides}')
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise TrainConfigError(f'scale: expected [low, high] with 0 < low <= high, got {self.scale}')
+        if not 0 <= self.paste_probability <= 1 or bool(self.paste_probability) != bool(self.paste_classes):
+            raise TrainConfigError(
+                'paste_probability: expected a number above 0, up to 1, together with paste_classes, '
+                f'got {self.paste_probability!r} and {list(self.paste_classes)}'
+            )
         if self.reinitialize and self.initial_model is None:
             raise TrainConfigError('reinitialize: expected only together with initial_model')
         if not self.variants:
@@ -130,7 +139,15 @@ class TrainConfig:
                     f'model.classes: expected {DATASET_CLASSES!r} or those of {self.dataset}, {classes.names}'
                 )
             entries = own
+        unknown = sorted(set(self.paste_classes) - set(classes.names))
+        if unknown:
+            raise TrainConfigError(f'paste_classes: unknown {unknown}; legal are {", ".join(classes.names)}')
         return dataclasses.replace(self, model={**self.model, 'classes': entries})
+
+    def paste_ids(self) -> list[int]:
+        """Return the class ids of `paste_classes`; the configuration must be resolved."""
+        names = LabelSpace.from_entries(self.model['classes']).names
+        return [names.index(name) for name in self.paste_classes]
 
     @classmethod
     def load(cls, path: Union[str, Path]) -> 'TrainConfig':
