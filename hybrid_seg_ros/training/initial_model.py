@@ -31,8 +31,8 @@ def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
     given: dict[str, Tensor] = {}
     if config.initial_model is not None:
         given = _weights_of(config.initial_model, model, config.reinitialize)
-    if model.policy is not None and not any(name.startswith('policy.') for name in given):
-        load_imagenet_trunk(model.policy)
+    if model.policy is not None and set(_weights(model)) - set(given):
+        load_imagenet_trunk(model.policy)  # whatever is given goes over it
     if config.initial_model is not None:
         load_strictly(model, {**model.state_dict(), **given}, config.initial_model)
     if config.initial_encoder is not None:
