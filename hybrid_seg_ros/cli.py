@@ -39,6 +39,8 @@ COMMANDS = {
     'segment': Command('hybrid_seg_ros.inference.segment_images', 'segment image files into masks and overlays'),
     'evaluate': Command('hybrid_seg_ros.evaluation.evaluate_dataset', 'mIoU, tokens and GFLOPs on a dataset'),
     'flops': Command('hybrid_seg_ros.evaluation.flops', 'GFLOPs per variant and per component'),
+    'time-parts': Command('hybrid_seg_ros.evaluation.part_latency', 'milliseconds of the parts of models, in one run'),
+    'check-dataset': Command('hybrid_seg_ros.data.check_dataset', 'read a whole dataset and name what is wrong'),
     'train': Command('hybrid_seg_ros.training.train_segmenter', 'train a segmenter with its auxiliary heads'),
     'train-policy': Command('hybrid_seg_ros.training.train_policy', 'train the policy network that merges tokens'),
     'convert': Command('hybrid_seg_ros.export.convert_command', 'convert SegViT, DToP, CTS, timm or AugReg weights'),

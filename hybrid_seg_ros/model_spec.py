@@ -15,9 +15,10 @@ import yaml
 from hybrid_seg_ros.label_space import LabelSpace
 
 STEMS = ('patch', 'shared_trunk')
-POLICIES = ('none', 'efficientnet_lite0')
+POLICIES = ('none', 'efficientnet_lite0', 'shared_trunk', 'half_size', 'depthwise', 'patch_mlp')
 HEADS = ('atm', 'segvit_atm', 'segvit_atm_v2', 'linear', 'mask_transformer')
-AUXILIARY_HEADS = ('atm',)
+AUXILIARY_HEADS = ('atm', 'light')
+REFINEMENTS = ('none', 'trunk')
 TRUNK_CONVENTIONS = ('tensorflow', 'timm')
 RESIZE_MODES = ('letterbox', 'stretch')
 INFERENCE_MODES = ('whole', 'sliding')
@@ -161,8 +162,13 @@ class ModelSpec:
     """A model: architecture, classes, input, default variant and token budget, and its weight file.
 
     `mean` and `std` are RGB in 0-255. `input_size_hw` is what whole-frame inference feeds the network; `inference`
-    'sliding' uses `sliding_window` instead. `weights` is
-    a path relative to the spec's own file; `sha256` is that of the weight file.
+    'sliding' uses `sliding_window` instead. `weights` is a path relative to the spec's own file; `sha256` is that of
+    the weight file.
+
+    The paper's form has `stem: patch`, `policy: efficientnet_lite0`, `auxiliary_head: atm` and `refinement: none`.
+    With `stem: shared_trunk` the stride-16 features of an EfficientNet-Lite0 are added to the patch embedding. `policy`
+    names what scores the windows (see merge_policy.py), `auxiliary_head` what decides at pruning layers,
+    `refinement: trunk` brings the masks to stride 4 with the trunk's early features.
     """
 
     name: str
@@ -181,6 +187,7 @@ class ModelSpec:
     decoder: Decoder = field(default_factory=Decoder)
     auxiliary_head: str = 'atm'
     auxiliary_layers: tuple[int, ...] = (6, 8)
+    refinement: str = 'none'
     variant: Variant = field(default_factory=Variant)
     budget: TokenBudget = field(default_factory=TokenBudget)
     weights: Optional[str] = None
@@ -191,7 +198,7 @@ class ModelSpec:
         for name, legal in (
             ('stem', STEMS), ('policy', POLICIES), ('head', HEADS), ('auxiliary_head', AUXILIARY_HEADS),
             ('trunk_convention', TRUNK_CONVENTIONS), ('resize', RESIZE_MODES),
-            ('inference', INFERENCE_MODES),
+            ('inference', INFERENCE_MODES), ('refinement', REFINEMENTS),
         ):  # fmt: skip
             if getattr(self, name) not in legal:
                 raise ModelSpecError(f'{name}: unknown value {getattr(self, name)!r}; legal are {", ".join(legal)}')
@@ -211,7 +218,21 @@ class ModelSpec:
             raise ModelSpecError(
                 f'decoder: expected dim divisible by num_heads, got {self.decoder_dim} and {self.decoder.num_heads}'
             )
+        if self.refinement != 'none' and self.head != 'atm':
+            raise ModelSpecError(f'refinement: expected head atm, got {self.head}')
+        if self.refinement == 'trunk' and not self.has_trunk:
+            raise ModelSpecError('refinement: trunk: expected stem or policy shared_trunk, whose features it uses')
         self.check_variant(self.variant)
+
+    @property
+    def has_trunk(self) -> bool:
+        """Whether there is an EfficientNet-Lite0 up to stride 16 beside the patch embedding."""
+        return 'shared_trunk' in (self.stem, self.policy)
+
+    def runs_trunk(self, with_policy: bool) -> bool:
+        """Whether that trunk runs for an image, whose policy network runs as well or not."""
+        needed = self.stem == 'shared_trunk' or self.refinement == 'trunk'
+        return needed or (with_policy and self.policy == 'shared_trunk')
 
     @property
     def network_size_hw(self) -> tuple[int, int]:

@@ -101,7 +101,7 @@ def check_c(golden: Golden) -> None:
         starts = [window_starts(side, crop, stride) for side in size_hw]
         plan = CropPlan(tuple(meta['ori_shape']), size_hw, crop, tuple((y, x) for y in starts[0] for x in starts[1]))
         crops = torch.cat([image[:, :, top : top + crop, left : left + crop] for top, left in plan.corners])
-        averaged = average_crops(predictions(model(crops, variant, budget), variant, 16), plan)
+        averaged = average_crops(predictions(model(crops, variant, budget), variant), plan, 16)
         assert_close(torch.from_numpy(averaged.scores)[None], golden.outputs['seg_logits'], 5e-4)  # stored as float16
         labels, _ = postprocess(averaged, FrameGeometry(plan.image_hw, size_hw, size_hw), plan.image_hw)
         assert np.array_equal(labels[None], golden.outputs['pred_sem_seg'].numpy())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, Union
+from typing import Protocol
 
-import cv2
 import numpy as np
 
+from hybrid_seg_ros.data.file_pairs import PairedFiles
+from hybrid_seg_ros.data.image_files import DatasetError, read_image
+from hybrid_seg_ros.data.label_codes import LabelCode
 from hybrid_seg_ros.label_space import LabelSpace
 
-
-class DatasetError(ValueError):
-    """A dataset that cannot be read; the message names the file."""
+PROBLEMS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -26,45 +26,51 @@ class Sample:
 
 
 class SegmentationDataset(Protocol):
-    """An indexed set of samples."""
+    """An indexed set of samples; `problems` says which files have no partner and were left out."""
 
     classes: LabelSpace
+    problems: tuple[str, ...]
 
     def __len__(self) -> int:
         """Return the number of samples."""
 
     def __getitem__(self, index: int) -> Sample:
-        """Read one sample."""
+        """Read one sample. Raises DatasetError that names the file."""
 
 
-def paired_files(images: Path, labels: Path) -> list[tuple[Path, Path]]:
-    """Return (image, label) files, sorted by name. Raises DatasetError that names missing folders or pairs."""
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise DatasetError(f'{folder}: no such folder')
-    found = sorted(path for path in images.iterdir() if path.suffix.lower() in ('.jpg', '.jpeg', '.png'))
-    if not found:
-        raise DatasetError(f'{images}: no .jpg or .png images')
-    pairs = [(path, labels / f'{path.stem}.png') for path in found]
-    missing = [str(label) for _, label in pairs if not label.is_file()]
-    if missing:
-        raise DatasetError(f'{len(missing)} images have no label file, such as {missing[0]}')
-    return pairs
+@dataclass(frozen=True)
+class FileDataset:
+    """Pairs of an image file and a label file, and how the label files' values become class ids."""
+
+    classes: LabelSpace
+    files: PairedFiles
+    code: LabelCode
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Which files have no partner."""
+        return self.files.problems
+
+    def __len__(self) -> int:
+        return len(self.files.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        pair = self.files.pairs[index]
+        image = read_image(pair.image)
+        labels = self.code.read(pair.labels)
+        if image.shape[:2] != labels.shape:
+            raise DatasetError(
+                f'{pair.labels}: expected labels of the size of {pair.image.name}, {_size(image)}, got {_size(labels)}'
+            )
+        return Sample(pair.name, image, labels)
 
 
-def read_image(path: Union[str, Path]) -> np.ndarray:
-    """Read an image file as RGB (H, W, 3) uint8."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DatasetError(f'{path}: not a readable image')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def describe_problems(problems: Sequence[str], shown: int = PROBLEMS_SHOWN) -> str:
+    """Say how many problems there are, and list the first ones, one a line."""
+    noun = '1 problem' if len(problems) == 1 else f'{len(problems)} problems'
+    head = f'{noun}:' if len(problems) <= shown else f'{noun}, the first {shown}:'
+    return '\n  '.join([head, *problems[:shown]])
 
 
-def read_labels(path: Union[str, Path], size_hw: tuple[int, int]) -> np.ndarray:
-    """Read a single-channel label file (H, W) uint8 of the image's size."""
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None:
-        raise DatasetError(f'{path}: not a readable image')
-    if labels.ndim != 2 or labels.dtype != np.uint8 or labels.shape != tuple(size_hw):
-        raise DatasetError(f'{path}: expected {tuple(size_hw)} uint8 labels, got {labels.shape} {labels.dtype}')
-    return labels
+def _size(picture: np.ndarray) -> str:
+    return f'{picture.shape[1]}x{picture.shape[0]}'

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hybrid_seg_ros.data.registry import DATASETS, open_dataset
+from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.flops import count_flops
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
@@ -88,8 +88,7 @@ def frame_gflops(pipeline: SegmentationPipeline, tokens: TokenReport) -> float:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
-    parser.add_argument('--dataset', choices=sorted(DATASETS), default='camvid')
-    parser.add_argument('--root', type=Path, required=True, help='folder of the dataset')
+    add_dataset_arguments(parser)
     parser.add_argument('--split', default='val')
     add_operating_point_arguments(parser)
     parser.add_argument('--limit', type=int, help='only the first images')

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,8 +32,10 @@ from hybrid_seg_ros.model_spec import (
     TokenBudget,
     Variant,
 )
-from hybrid_seg_ros.network.efficientnet_lite import STRIDE_16_CHANNELS, STRIDE_16_STAGE
-from hybrid_seg_ros.network.merge_policy import PolicyNetwork
+from hybrid_seg_ros.network.efficientnet_lite import STRIDE_16_CHANNELS
+from hybrid_seg_ros.network.mask_refinement import CHANNELS as REFINEMENT_CHANNELS
+from hybrid_seg_ros.network.mask_refinement import STRIDE as REFINED_STRIDE
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_merging import count_merged_windows
 from hybrid_seg_ros.network.token_pruning import kept_count
 
@@ -42,7 +44,7 @@ LAYER_NORM, BATCH_NORM, BILINEAR = 5, 2, 4
 
 @dataclass(frozen=True)
 class FlopCount:
-    """Multiply-adds per component."""
+    """Multiply-adds per component; `stem` is the shared trunk and what brings its features into the tokens."""
 
     embedding: float = 0.0
     stem: float = 0.0
@@ -50,6 +52,7 @@ class FlopCount:
     blocks: float = 0.0
     auxiliary_heads: float = 0.0
     head: float = 0.0
+    refinement: float = 0.0
     upsampling: float = 0.0
 
     @property
@@ -73,25 +76,23 @@ def count_flops(
     padded_hw = (grid_hw[0] * patch, grid_hw[1] * patch)
     cells = grid_hw[0] * grid_hw[1]
     embedded = cells + ((grid_hw[0] // 2) * (grid_hw[1] // 2) if variant.merges else 0)
-    shared, own = trunk_flops(padded_hw)
-    stem = 0.0
-    policy = shared + own if variant.merges else 0.0
-    if spec.stem == 'shared_trunk':
-        stem = shared + cells * STRIDE_16_CHANNELS * width
-        policy = own if variant.merges else 0.0
+    convolutions = convolution_flops(_without_weights(spec), padded_hw)
+    stem = convolutions['trunk'] if spec.runs_trunk(variant.merges) else 0.0
+    stem += cells * STRIDE_16_CHANNELS * width if spec.stem == 'shared_trunk' else 0.0
     blocks, auxiliary, layer, tokens = 0.0, 0.0, 0, float(entering)
     for end, remaining in (*kept, (spec.backbone.depth, 0)):
         blocks += (end - layer) * block_flops(tokens + spec.backbone.class_token, width)
         if end < spec.backbone.depth:
-            auxiliary += atm_head_flops(tokens, width, classes, spec.decoder_dim, spec.decoder.layers)
+            auxiliary += _auxiliary_head_flops(spec, tokens)
             layer, tokens = end, remaining
     return FlopCount(
         embedding=embedded * 3 * patch * patch * width,
         stem=stem,
-        policy=policy,
+        policy=convolutions['policy'] if variant.merges else 0.0,
         blocks=blocks,
         auxiliary_heads=auxiliary,
         head=_head_flops(spec, tokens),
+        refinement=convolutions['refinement'] + _refinement_upsampling_flops(spec, padded_hw),
         upsampling=BILINEAR * classes * padded_hw[0] * padded_hw[1],
     )
 
@@ -135,27 +136,61 @@ def atm_head_flops(tokens: float, in_dim: int, classes: int, dim: int, layers: i
     return atm_decoder_flops(tokens, in_dim, classes, dim, layers) + 2.0 * classes * dim
 
 
-@lru_cache(maxsize=32)
-def trunk_flops(size_hw: tuple[int, int]) -> tuple[float, float]:
-    """Return multiply-adds of EfficientNet-Lite0 up to stride 16, and of the rest of the policy network."""
-    counts = [0.0, 0.0]
+def light_head_flops(tokens: float, in_dim: int, classes: int, hidden: int) -> float:
+    """One light auxiliary head."""
+    return float(tokens) * (LAYER_NORM * in_dim + in_dim * hidden + hidden * classes)
+
+
+@lru_cache(maxsize=64)
+def convolution_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, float]:
+    """Return multiply-adds of the convolutions and norms of `trunk`, `policy` and `refinement`, as far as they exist.
+
+    `size_hw` are multiples of the patch. Counted by running the modules without data.
+    """
+    parts = ('trunk', 'policy', 'refinement')
+    counts = dict.fromkeys(parts, 0.0)
     with torch.device('meta'):
-        network = PolicyNetwork().eval()
+        network = HybridSegmenter(spec).eval()
         image = torch.empty(1, 3, *size_hw)
-    deep = {id(module) for module in (*network.backbone.blocks[STRIDE_16_STAGE:].modules(), network.head)}
 
-    def add(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        part = int(id(module) in deep)
-        if isinstance(module, nn.Conv2d):
-            counts[part] += output.numel() * module.weight[0].numel()
-        else:
-            counts[part] += BATCH_NORM * output.numel()
+    def counter(part: str) -> Callable[[nn.Module, tuple, torch.Tensor], None]:
+        def add(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            of_each = module.weight[0].numel() if isinstance(module, nn.Conv2d) else BATCH_NORM
+            counts[part] += output.numel() * of_each
 
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
-            module.register_forward_hook(add)
-    network(image)
-    return counts[0], counts[1]
+        return add
+
+    for part in parts:
+        for module in (getattr(network, part) or nn.Identity()).modules():
+            if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+                module.register_forward_hook(counter(part))
+    trunk = None if network.trunk is None else network.trunk.pyramid(image)
+    if network.policy is not None:
+        network.policy(image, trunk, network.encoder.patch_embed.embed(image))
+    if network.refinement is not None:
+        masks = torch.empty(1, len(spec.classes), *spec.backbone.grid_hw(size_hw), device='meta')
+        network.refinement(masks, masks, trunk)
+    return counts
+
+
+def _without_weights(spec: ModelSpec) -> ModelSpec:
+    """Return what of a spec decides the counts of `convolution_flops`, so that specs share them."""
+    return dataclasses.replace(spec, name='flops', weights=None, sha256=None, budget=TokenBudget(), variant=Variant())
+
+
+def _refinement_upsampling_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> float:
+    """Bilinear upsampling of masks, their projection and the stride-8 features to stride 4."""
+    if spec.refinement == 'none':
+        return 0.0
+    cells = (size_hw[0] // REFINED_STRIDE) * (size_hw[1] // REFINED_STRIDE)
+    return float(BILINEAR * cells * (len(spec.classes) + 2 * REFINEMENT_CHANNELS))
+
+
+def _auxiliary_head_flops(spec: ModelSpec, tokens: float) -> float:
+    width, classes = spec.backbone.embed_dim, len(spec.classes)
+    if spec.auxiliary_head == 'light':
+        return light_head_flops(tokens, width, classes, spec.decoder_dim)
+    return atm_head_flops(tokens, width, classes, spec.decoder_dim, spec.decoder.layers)
 
 
 def _head_flops(spec: ModelSpec, tokens: float) -> float:

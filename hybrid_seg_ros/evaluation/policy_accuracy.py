@@ -11,7 +11,7 @@ from hybrid_seg_ros.data.policy_labels import DO_NOT_SHARE, IGNORE, SHARE, polic
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.network.merge_policy import PolicyNetwork
+from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, pad_to_multiple
 from hybrid_seg_ros.network.token_merging import count_merged_windows
 
@@ -38,7 +38,7 @@ def policy_accuracy(model: HybridSegmenter, spec: ModelSpec, dataset: Segmentati
         image = torch.from_numpy(preprocess(sample.image, geometry, spec))[None].to(model.mean.device)
         padded = pad_to_multiple(model.normalize(image), patch)
         grid_hw = (padded.shape[2] // patch, padded.shape[3] // patch)
-        scores = PolicyNetwork.scores(model.policy(padded), grid_hw)[0].cpu().numpy()
+        scores = window_scores(model.window_logits(padded), grid_hw)[0].cpu().numpy()
         targets = policy_labels(_fit_labels(sample.labels, geometry.content_hw, padded.shape[2:]), 2 * patch)
         known = targets != IGNORE
         right += int(((scores > 0) == (targets == SHARE))[known].sum())

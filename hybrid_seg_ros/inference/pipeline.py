@@ -92,7 +92,7 @@ class SegmentationPipeline:
         prediction = self._backend.infer(network_input[None], variant, budget)[0]
         clock.lap()
         labels, confidence = postprocess(prediction, geometry, self.output_size_hw(image.shape[:2]))
-        area = geometry.area(prediction.tokens.grid_hw, prediction.patch_size)
+        area = geometry.area(prediction.tokens.grid_hw, self.spec.backbone.patch_size)
         tokens = dataclasses.replace(prediction.tokens, areas=(area,))
         clock.lap()
         return Segmentation(labels, confidence, tokens, StageTimings(*clock.laps_ms))
@@ -104,7 +104,7 @@ class SegmentationPipeline:
         clock.lap()
         predictions = self._backend.infer(crops, variant, budget)
         clock.lap()
-        prediction = average_crops(predictions, plan)
+        prediction = average_crops(predictions, plan, self.spec.backbone.patch_size)
         geometry = FrameGeometry(plan.image_hw, plan.resized_hw, plan.resized_hw)
         labels, confidence = postprocess(prediction, geometry, self.output_size_hw(image.shape[:2]))
         clock.lap()

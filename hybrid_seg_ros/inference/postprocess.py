@@ -1,4 +1,4 @@
-"""Class scores on the patch grid to a label map and its confidence: undo the geometry."""
+"""Class scores on a grid to a label map and its confidence: undo the geometry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def postprocess(
     time, so that classes x height x width is never in memory at once.
     """
     rows, columns = (
-        interpolation_matrix(output, grid, content / output / prediction.patch_size)
+        interpolation_matrix(output, grid, content / output / prediction.cell_px)
         for output, grid, content in zip(output_hw, prediction.scores.shape[1:], geometry.content_hw)
     )
     if prediction.kind == 'mask_logits':
@@ -46,7 +46,7 @@ def postprocess(
 def upsample_scores(prediction: GridPrediction, size_hw: tuple[int, int]) -> np.ndarray:
     """Return class scores (classes, H, W) float32 at the network's own resolution, all of them in memory."""
     rows, columns = (
-        interpolation_matrix(side, grid, 1.0 / prediction.patch_size)
+        interpolation_matrix(side, grid, 1.0 / prediction.cell_px)
         for side, grid in zip(size_hw, prediction.scores.shape[1:])
     )
     if prediction.kind == 'mask_logits':

@@ -47,7 +47,7 @@ def plan_crops(image_hw: tuple[int, int], window: SlidingWindow) -> CropPlan:
     return CropPlan(image_hw, (resized[0], resized[1]), window.crop, corners)
 
 
-def average_crops(predictions: Sequence[GridPrediction], plan: CropPlan) -> GridPrediction:
+def average_crops(predictions: Sequence[GridPrediction], plan: CropPlan, patch_size: int) -> GridPrediction:
     """Average the crops' upsampled scores into one prediction with a cell per pixel of the resized image.
 
     The token report stacks the crops' grids from top to bottom; `areas` says where each lies on the image.
@@ -62,12 +62,11 @@ def average_crops(predictions: Sequence[GridPrediction], plan: CropPlan) -> Grid
         count[top : top + plan.crop, left : left + plan.crop] += 1
     first = predictions[0]
     kind = 'probability' if first.kind == 'mask_logits' else first.kind
-    return GridPrediction(total / count, kind, _stack_reports(predictions, plan), patch_size=1)
+    return GridPrediction(total / count, kind, _stack_reports(predictions, plan, patch_size), cell_px=1)
 
 
-def _stack_reports(predictions: Sequence[GridPrediction], plan: CropPlan) -> TokenReport:
+def _stack_reports(predictions: Sequence[GridPrediction], plan: CropPlan, patch_size: int) -> TokenReport:
     reports = [prediction.tokens for prediction in predictions]
-    patch = predictions[0].patch_size
     scale = (plan.image_hw[0] / plan.resized_hw[0], plan.image_hw[1] / plan.resized_hw[1])
     rows, columns = reports[0].grid_hw
     return TokenReport(
@@ -80,7 +79,7 @@ def _stack_reports(predictions: Sequence[GridPrediction], plan: CropPlan) -> Tok
             for stage, (layer, _) in enumerate(reports[0].kept)
         ),
         tuple(
-            (top * scale[0], left * scale[1], rows * patch * scale[0], columns * patch * scale[1])
+            (top * scale[0], left * scale[1], rows * patch_size * scale[0], columns * patch_size * scale[1])
             for top, left in plan.corners
         ),
     )

@@ -7,6 +7,7 @@ Weights of one convention give wrong features under the other.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Optional
 
 import torch.nn.functional as F
@@ -22,8 +23,20 @@ STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-STRIDE_16_STAGE, STRIDE_16_CHANNELS = 5, 112
+NUM_STAGES = len(STAGES)
+STRIDE_4_STAGE, STRIDE_8_STAGE, STRIDE_16_STAGE = 2, 3, 5
+"""Number of stages after which the features have that stride for the last time."""
+STRIDE_4_CHANNELS, STRIDE_8_CHANNELS, STRIDE_16_CHANNELS = 24, 40, 112
 FINAL_CHANNELS = 320
+
+
+@dataclass(frozen=True)
+class TrunkFeatures:
+    """Features of three strides: (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16); sides round up."""
+
+    stride_4: Tensor
+    stride_8: Tensor
+    stride_16: Tensor
 
 
 class ConvSame(nn.Conv2d):
@@ -88,37 +101,51 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The seven feature stages of EfficientNet-Lite0, without its classifier."""
+    """The feature stages of EfficientNet-Lite0, without its classifier.
 
-    def __init__(self, convention: str = 'tensorflow') -> None:
+    Only the stages first_stage .. last_stage - 1 (0-based) are built, under the names that they have in the whole
+    network. Stage 0 comes with the convolution that takes the image.
+    """
+
+    def __init__(self, convention: str = 'tensorflow', first_stage: int = 0, last_stage: int = NUM_STAGES) -> None:
         super().__init__()
         tensorflow = {'tensorflow': True, 'timm': False}[convention]
-        self.conv_stem = _conv(tensorflow, 3, 32, 3, 2)
-        self.bn1 = _norm(tensorflow, 32)
-        stages, inputs = [], 32
-        for expansion, kernel, first_stride, outputs, count in STAGES:
+        self.conv_stem = _conv(tensorflow, 3, 32, 3, 2) if first_stage == 0 else None
+        self.bn1 = _norm(tensorflow, 32) if first_stage == 0 else None
+        self.blocks = nn.ModuleDict()
+        inputs = 32
+        for stage, (expansion, kernel, first_stride, outputs, count) in enumerate(STAGES):
             blocks = []
-            for index in range(count):
+            for index in range(count if first_stage <= stage < last_stage else 0):
                 stride = first_stride if index == 0 else 1
+                before = inputs if index == 0 else outputs
                 if expansion == 1:
-                    blocks.append(SeparableBlock(tensorflow, inputs, outputs, kernel, stride))
+                    blocks.append(SeparableBlock(tensorflow, before, outputs, kernel, stride))
                 else:
-                    blocks.append(InvertedResidual(tensorflow, inputs, outputs, kernel, stride, expansion))
-                inputs = outputs
-            stages.append(nn.Sequential(*blocks))
-        self.blocks = nn.Sequential(*stages)
+                    blocks.append(InvertedResidual(tensorflow, before, outputs, kernel, stride, expansion))
+            inputs = outputs
+            if blocks:
+                self.blocks[str(stage)] = nn.Sequential(*blocks)
 
     def freeze(self, num_stages: int) -> None:
-        """Take the first `num_stages` stages out of training."""
-        if num_stages:
-            for module in (self.conv_stem, self.bn1, self.blocks[:num_stages]):
+        """Take the first `num_stages` stages of the whole network out of training."""
+        stages = [block for stage, block in self.blocks.items() if int(stage) < num_stages]
+        for module in (self.conv_stem, self.bn1, *stages) if num_stages else ():
+            if module is not None:
                 module.requires_grad_(False)
 
-    def run(self, features: Tensor, first_stage: int = 0, last_stage: Optional[int] = None) -> Tensor:
-        """Run stages first_stage .. last_stage - 1 (0-based, None = to the end); stage 0 takes the image.
-
-        Image (B, 3, H, W). After STRIDE_16_STAGE stages: (B, 112, H/16, W/16); at the end (B, 320, H/32, W/32).
-        """
-        if first_stage == 0:
+    def forward(self, features: Tensor) -> Tensor:
+        """Run all stages that there are: on the image (B, 3, H, W), or on the features of the stage before."""
+        if self.conv_stem is not None:
             features = F.relu6(self.bn1(self.conv_stem(features)))
-        return self.blocks[first_stage:last_stage](features)
+        for block in self.blocks.values():
+            features = block(features)
+        return features
+
+    def pyramid(self, image: Tensor) -> TrunkFeatures:
+        """Run the stages from the image (B, 3, H, W) to stride 16 and return the features of three strides."""
+        features, found = F.relu6(self.bn1(self.conv_stem(image))), {}
+        for stage in range(STRIDE_16_STAGE):
+            features = self.blocks[str(stage)](features)
+            found[stage + 1] = features
+        return TrunkFeatures(found[STRIDE_4_STAGE], found[STRIDE_8_STAGE], found[STRIDE_16_STAGE])

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput, SegVitHead
-from hybrid_seg_ros.network.efficientnet_lite import STRIDE_16_CHANNELS
-from hybrid_seg_ros.network.merge_policy import PolicyNetwork
+from hybrid_seg_ros.network.efficientnet_lite import STRIDE_16_CHANNELS, STRIDE_16_STAGE, EfficientNetLite0
+from hybrid_seg_ros.network.light_head import LightHead
+from hybrid_seg_ros.network.mask_refinement import STRIDE as REFINED_STRIDE
+from hybrid_seg_ros.network.mask_refinement import MaskRefinement
+from hybrid_seg_ros.network.merge_policy import WINDOW, create_policy, window_scores
 from hybrid_seg_ros.network.segmenter_heads import LinearHead, MaskTransformerHead
 from hybrid_seg_ros.network.token_layout import TokenLayout
 from hybrid_seg_ros.network.token_merging import choose_windows, count_merged_windows
@@ -43,9 +46,10 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class SegmenterOutput:
-    """Class scores on the patch grid, and where the tokens went.
+    """Class scores on a grid of cells of `cell_px` pixels, and where the tokens went.
 
-    `scores` (B, S, gh, gw) float32. `kind` says what they are: 'probability' (S classes, in [0, 1], not summing
+    The cells are the patches, or smaller where the model refines its masks: `refined_logits` (B, classes, h, w) are then
+    the mask logits behind the scores. `scores` (B, S, h, w) float32. `kind` says what they are: 'probability' (S classes, in [0, 1], not summing
     to 1), 'logits' (S classes), or 'mask_logits' (S queries; the class scores at any resolution are
     `class_mix` (B, S, classes) applied to the sigmoid of the upsampled logits). `pruned_after_layer` (B, N) int64 is
     0 for tokens that went to the end. `policy_logits` (B, 2, h, w) where the policy network ran.
@@ -53,11 +57,13 @@ class SegmenterOutput:
 
     scores: Tensor
     kind: str
+    cell_px: int
     layout: TokenLayout
     stages: tuple[StageOutput, ...]
     pruned_after_layer: Tensor
     policy_logits: Optional[Tensor] = None
     class_mix: Optional[Tensor] = None
+    refined_logits: Optional[Tensor] = None
 
 
 class HybridSegmenter(nn.Module):
@@ -69,14 +75,18 @@ class HybridSegmenter(nn.Module):
         width, classes, decoder = spec.backbone.embed_dim, len(spec.classes), spec.decoder
         self.register_buffer('mean', torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
-        needs_trunk = spec.policy == 'efficientnet_lite0' or spec.stem == 'shared_trunk'
-        self.policy = PolicyNetwork(spec.trunk_convention) if needs_trunk else None
+        self.trunk = EfficientNetLite0(spec.trunk_convention, last_stage=STRIDE_16_STAGE) if spec.has_trunk else None
+        self.policy = create_policy(spec)
         self.stem = nn.Linear(STRIDE_16_CHANNELS, width) if spec.stem == 'shared_trunk' else None
         self.encoder = VisionTransformer(spec.backbone, spec.backbone.grid_hw(spec.input_size_hw), drop_path)
         atm_shape = (width, classes, spec.decoder_dim, decoder.layers, decoder.num_heads)
-        self.auxiliary_heads = nn.ModuleDict(
-            {str(layer): AtmHead(*atm_shape) for layer in spec.auxiliary_layers} if spec.head == 'atm' else {}
-        )
+        self.auxiliary_heads = nn.ModuleDict()
+        for layer in spec.auxiliary_layers if spec.head == 'atm' else ():
+            light = spec.auxiliary_head == 'light'
+            self.auxiliary_heads[str(layer)] = (
+                LightHead(width, classes, spec.decoder_dim) if light else AtmHead(*atm_shape)
+            )
+        self.refinement = MaskRefinement(classes) if spec.refinement == 'trunk' else None
         self.head_layers: tuple[int, ...] = (spec.backbone.depth,)
         if spec.head == 'atm':
             self.head: nn.Module = AtmHead(*atm_shape)
@@ -106,18 +116,18 @@ class HybridSegmenter(nn.Module):
         # int: sizes are constants, also while the network is traced
         grid_hw = tuple(int(side) // self.spec.backbone.patch_size for side in image.shape[2:])
 
-        trunk = self.policy.stride_16(image) if self.stem is not None else None
+        needs_policy = policy_logits is None and self.policy is not None and (variant.merges or supervise)
+        trunk = self.trunk.pyramid(image) if self.spec.runs_trunk(needs_policy) else None
+        patches = self.encoder.patch_embed.embed(image)  # (B, C, gh, gw)
         layout = TokenLayout.identity(image.shape[0], grid_hw, image.device)
+        if needs_policy:
+            policy_logits = self.policy(image, trunk, patches)
         if variant.merges:
-            if policy_logits is None:
-                policy_logits = self.policy(image, trunk)
-            count = count_merged_windows(grid_hw, budget.merged_windows, PolicyNetwork.window)
-            layout = choose_windows(PolicyNetwork.scores(policy_logits, grid_hw), count, grid_hw, PolicyNetwork.window)
-        elif supervise and self.policy is not None:
-            policy_logits = self.policy(image, trunk)
+            count = count_merged_windows(grid_hw, budget.merged_windows, WINDOW)
+            layout = choose_windows(window_scores(policy_logits, grid_hw), count, grid_hw, WINDOW)
 
-        stem = None if self.stem is None else self.stem(trunk.flatten(2).transpose(1, 2))
-        tokens = self.encoder.embed(image, layout, stem)
+        stem = None if self.stem is None else self.stem(trunk.stride_16.flatten(2).transpose(1, 2))
+        tokens = self.encoder.embed(image, layout, stem, patches)
         if self.spec.head != 'atm':
             return self._without_pruning(tokens, layout, policy_logits)
 
@@ -139,15 +149,28 @@ class HybridSegmenter(nn.Module):
             stages.append(StageOutput(layer, prediction.class_logits, canvas[:, :, :num_tokens], alive))
 
         present = AtmHead.class_probability(stages[-1].class_logits)  # (B, classes), of the last head for all tokens
-        token_scores = present[:, None] * stages[-1].mask_logits.float().sigmoid().transpose(1, 2)  # (B, N, classes)
+        masks = stages[-1].mask_logits.float().transpose(1, 2)  # (B, N, classes)
+        scores = to_grid(layout.unmerge(present[:, None] * masks.sigmoid()), grid_hw)
+        refined = None
+        if self.refinement is not None:
+            refined = self.refinement(to_grid(layout.unmerge(masks), grid_hw), scores, trunk)
+            scores = present[:, :, None, None] * refined.sigmoid()
         return SegmenterOutput(
-            scores=to_grid(layout.unmerge(token_scores), grid_hw),
+            scores=scores,
             kind='probability',
+            cell_px=self.spec.backbone.patch_size if refined is None else REFINED_STRIDE,
             layout=layout,
             stages=tuple(stages),
             pruned_after_layer=pruned_after[:, :num_tokens],
             policy_logits=policy_logits,
+            refined_logits=refined,
         )
+
+    def window_logits(self, image: Tensor) -> Tensor:
+        """Return the policy network's logits (B, 2, h, w) for a normalised image (B, 3, H, W), and run nothing else."""
+        image = pad_to_multiple(image, self.spec.backbone.patch_size)
+        trunk = None if self.trunk is None else self.trunk.pyramid(image)
+        return self.policy(image, trunk, self.encoder.patch_embed.embed(image))
 
     def _heads(self, variant: Variant, supervise: bool) -> list[tuple[int, nn.Module]]:
         layers = self.spec.auxiliary_layers if supervise else variant.prune_layers
@@ -197,7 +220,8 @@ class HybridSegmenter(nn.Module):
             token_scores = self.head(seen[-1])
         untouched = torch.zeros(batch, layout.num_tokens, dtype=torch.int64, device=tokens.device)
         scores = to_grid(layout.unmerge(token_scores.float()), layout.grid_hw)
-        return SegmenterOutput(scores, kind, layout, (), untouched, policy_logits, mix)
+        cell_px = self.spec.backbone.patch_size
+        return SegmenterOutput(scores, kind, cell_px, layout, (), untouched, policy_logits, mix)
 
 
 def pad_to_multiple(image: Tensor, side: int) -> Tensor:

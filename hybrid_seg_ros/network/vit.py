@@ -76,11 +76,17 @@ class PatchEmbed(nn.Module):
         self.patch_size = patch_size
         self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
 
-    def forward(self, image: Tensor, layout: TokenLayout) -> Tensor:
-        """Embed an image (B, 3, H, W) whose sides are multiples of the patch -> tokens (B, N, C)."""
-        return layout.gather_pooled({group.window: self._embed(image, group.window) for group in layout.groups})
+    def forward(self, image: Tensor, layout: TokenLayout, patches: Optional[Tensor] = None) -> Tensor:
+        """Embed an image (B, 3, H, W) whose sides are multiples of the patch -> tokens (B, N, C).
 
-    def _embed(self, image: Tensor, window: int) -> Tensor:
+        `patches` (B, C, gh, gw) are the single patches, where they have been embedded before.
+        """
+        known = {} if patches is None else {1: patches}
+        windows = [group.window for group in layout.groups]
+        return layout.gather_pooled({w: known[w] if w in known else self.embed(image, w) for w in windows})
+
+    def embed(self, image: Tensor, window: int = 1) -> Tensor:
+        """Embed every window of `window` x `window` patches: (B, 3, H, W) -> (B, C, gh // window, gw // window)."""
         return self.proj(image if window == 1 else F.avg_pool2d(image, window))
 
 
@@ -96,7 +102,7 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(
             torch.zeros(1, self.num_prefix_tokens + grid_hw[0] * grid_hw[1], config.embed_dim)
         )
-        rates = torch.linspace(0, drop_path, config.depth).tolist()
+        rates = [drop_path * index / max(1, config.depth - 1) for index in range(config.depth)]
         self.blocks = nn.ModuleList(
             Block(config.embed_dim, config.num_heads, config.layer_norm_eps, rate) for rate in rates
         )
@@ -108,12 +114,15 @@ class VisionTransformer(nn.Module):
         """Number of tokens in front of the patch tokens: 1 with a class token, else 0."""
         return int(self.config.class_token)
 
-    def embed(self, image: Tensor, layout: TokenLayout, stem: Optional[Tensor] = None) -> Tensor:
+    def embed(
+        self, image: Tensor, layout: TokenLayout, stem: Optional[Tensor] = None, patches: Optional[Tensor] = None
+    ) -> Tensor:
         """Embed an image (B, 3, H, W) -> (B, prefix + N, C).
 
-        `stem` (B, cells, C), if given, is added to the patch embedding, averaged where patches share a token.
+        `stem` (B, cells, C), if given, is added to the patch embedding, averaged where patches share a token;
+        `patches` as in `PatchEmbed.forward`.
         """
-        tokens = self.patch_embed(image, layout)
+        tokens = self.patch_embed(image, layout, patches)
         if stem is not None:
             tokens = tokens + layout.merge_mean(stem)
         prefix, grid = self.pos_embed.split([self.num_prefix_tokens, self.grid_hw[0] * self.grid_hw[1]], dim=1)

@@ -12,7 +12,7 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_model, load_strictly, resize_position_embedding
 from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk
+from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk, trunks_of
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError, is_under
 
 log = logging.getLogger(__name__)
@@ -31,14 +31,13 @@ def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
     given: dict[str, Tensor] = {}
     if config.initial_model is not None:
         given = _weights_of(config.initial_model, model, config.reinitialize)
-    if model.policy is not None and set(_weights(model)) - set(given):
-        load_imagenet_trunk(model.policy)  # whatever is given goes over it
+    load_imagenet_trunk(model)  # before what is given, which may replace it
     if config.initial_model is not None:
         load_strictly(model, {**model.state_dict(), **given}, config.initial_model)
     if config.initial_encoder is not None:
         load_encoder(model, config.initial_encoder)
-    if model.policy is not None:
-        model.policy.backbone.freeze(config.frozen_trunk_stages)
+    for trunk in trunks_of(model):
+        trunk.freeze(config.frozen_trunk_stages)
     _freeze(model, config.freeze)
     return model
 

@@ -65,6 +65,15 @@ def pixel_cross_entropy(scores: Tensor, labels: Tensor, class_weights: Optional[
     return F.cross_entropy(logits, labels, class_weights, ignore_index=UNLABELLED, reduction='sum') / count
 
 
+def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy of the student's class distribution with the teacher's, per cell.
+
+    Both are logits (B, C, h, w); the teacher's should be detached. Source: Hinton et al., 2015, at temperature 1, so
+    that the student's confidence learns the teacher's.
+    """
+    return -(teacher.softmax(1) * student.log_softmax(1)).sum(1).mean()
+
+
 def policy_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of policy logits (B, 2, h, w) with window labels (B, h, w); 255 is ignored. CTS, section 3.1.
 

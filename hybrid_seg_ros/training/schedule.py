@@ -27,9 +27,9 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW
         if not parameter.requires_grad:
             continue
         factor = 1.0
-        if name.startswith('policy.backbone.'):
+        if name.startswith(('trunk.', 'policy.backbone.')):
             factor = config.trunk_factor
-        elif name.startswith(('head.', 'auxiliary_heads.', 'policy.head.')):
+        elif name.startswith(('head.', 'auxiliary_heads.', 'refinement.', 'policy.')):
             factor = config.head_factor
         plain = parameter.ndim <= 1 or name.endswith(('pos_embed', 'cls_token', 'query.weight'))
         groups.setdefault((factor, 0.0 if plain else config.weight_decay), []).append(parameter)

@@ -74,6 +74,7 @@ class TrainConfig:
     ema_decay: float = 0.0
     variants: tuple[str, ...] = ('dense',)
     auxiliary_weight: float = 1.0
+    distillation_weight: float = 0.0
     pixel_weight: float = 0.0
     class_balance: float = 0.0
     policy_weight: float = 0.0

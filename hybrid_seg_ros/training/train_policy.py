@@ -18,6 +18,7 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.device import autocast
+from hybrid_seg_ros.training.imagenet_trunk import keep_imagenet_statistics
 from hybrid_seg_ros.training.losses import policy_loss
 from hybrid_seg_ros.training.run_command import add_run_arguments, run_command
 from hybrid_seg_ros.training.run_loop import RunOptions, run_training
@@ -35,24 +36,23 @@ def train_policy(
     """
     if config.model.get('policy') == 'none':
         raise TrainConfigError('model.policy: expected a policy network to train, got none')
-    shared = ('policy.backbone.conv_stem.', 'policy.backbone.bn1.')
-    shared += tuple(f'policy.backbone.blocks.{stage}.' for stage in range(5))
-    frozen = shared if config.model.get('stem') == 'shared_trunk' else ()
     stage = Stage(
         losses=policy_losses,
         evaluate=evaluate_policy,
         metrics=('accuracy', 'wrongly_merged'),
         best_metric='-wrongly_merged',
-        trained=lambda name: name.startswith('policy.') and not name.startswith(frozen),
+        trained=lambda name: name.startswith('policy.'),
     )
     return run_training(config, root, run_dir, stage, RunOptions(until, device, workers))
 
 
 def policy_losses(model: HybridSegmenter, batch: Batch, step: int, config: TrainConfig) -> dict[str, Tensor]:
     """Return the loss of one batch."""
-    model.eval()  # batch norm keeps its ImageNet statistics
+    model.eval()
+    model.policy.train()
+    keep_imagenet_statistics(model)
     with autocast(batch.images.device, config.precision):
-        logits = model.policy(model.normalize(batch.images))
+        logits = model.window_logits(model.normalize(batch.images))
     return {'policy': policy_loss(logits, batch.policy_labels)}
 
 

@@ -18,10 +18,11 @@ from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate_model
 from hybrid_seg_ros.evaluation.prediction_pictures import prediction_pictures
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
-from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
+from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput, StageOutput, to_grid
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.device import autocast
-from hybrid_seg_ros.training.losses import atm_loss, pixel_cross_entropy, policy_loss
+from hybrid_seg_ros.training.imagenet_trunk import keep_imagenet_statistics
+from hybrid_seg_ros.training.losses import atm_loss, distillation_loss, pixel_cross_entropy, policy_loss
 from hybrid_seg_ros.training.run_command import add_run_arguments, run_command
 from hybrid_seg_ros.training.run_loop import RunOptions, run_training
 from hybrid_seg_ros.training.stage import EvaluationReport, Stage
@@ -52,8 +53,7 @@ def train_losses(
     """Return the weighted losses of one batch; the variants take turns, step by step."""
     torch.manual_seed(config.seed * 1_000_003 + batch.number)  # dropout as if the run had never stopped
     model.train()
-    if model.policy is not None:
-        model.policy.eval()  # batch norm keeps its ImageNet statistics
+    keep_imagenet_statistics(model)
     variant = Variant.parse(config.variants[step % len(config.variants)])
     with autocast(batch.images.device, config.precision):
         output = model(model.normalize(batch.images), variant, model.spec.budget, supervise=True)
@@ -68,24 +68,50 @@ def train_losses(
 def segmentation_losses(
     output: SegmenterOutput, labels: Tensor, config: TrainConfig, class_weights: Optional[Tensor] = None
 ) -> dict[str, Tensor]:
-    """Return the weighted losses of all heads: ATM loss, and per-pixel cross-entropy of the class scores."""
+    """Return the weighted losses: of each head on the patch grid, and of the refined masks where there are any.
+
+    Auxiliary heads also learn from what the last head says of the same cells (`distillation_weight`).
+    """
     if not output.stages:
         raise TrainConfigError('model.head: only a model with ATM heads can be trained')
     stride = config.loss_stride
     labels = labels[:, stride // 2 :: stride, stride // 2 :: stride]
+    last = output.stages[-1]
+    masks = {stage.layer: grid_masks(output, stage) for stage in output.stages}
     losses: dict[str, Tensor] = {}
     for stage in output.stages:
-        weight = 1.0 if stage is output.stages[-1] else config.auxiliary_weight
-        cells = output.layout.unmerge(stage.mask_logits.transpose(1, 2))  # (B, cells, classes)
-        masks = cells.transpose(1, 2).unflatten(2, output.layout.grid_hw).float()
-        loss = atm_loss(stage.class_logits, masks, labels).total
-        if config.pixel_weight:
-            present = AtmHead.class_probability(stage.class_logits).clamp(min=1e-6)
-            # log of the score p_c * sigmoid(m_c), so that the decision itself is trained
-            scores = present.log()[:, :, None, None] + F.logsigmoid(masks)
-            loss = loss + config.pixel_weight * pixel_cross_entropy(scores, labels, class_weights)
+        weight = 1.0 if stage is last else config.auxiliary_weight
+        loss = mask_loss(stage.class_logits, masks[stage.layer], labels, config, class_weights)
+        if stage is not last and config.distillation_weight:
+            teacher = class_scores(last.class_logits, masks[last.layer]).detach()
+            student = class_scores(stage.class_logits, masks[stage.layer])
+            loss = loss + config.distillation_weight * distillation_loss(student, teacher)
         losses[f'layer{stage.layer}'] = weight * loss
+    if output.refined_logits is not None:
+        losses['refined'] = mask_loss(last.class_logits, output.refined_logits, labels, config, class_weights)
     return losses
+
+
+def grid_masks(output: SegmenterOutput, stage: StageOutput) -> Tensor:
+    """Return a stage's mask logits on the patch grid: (B, classes, gh, gw)."""
+    return to_grid(output.layout.unmerge(stage.mask_logits.transpose(1, 2)), output.layout.grid_hw).float()
+
+
+def mask_loss(
+    class_logits: Tensor, masks: Tensor, labels: Tensor, config: TrainConfig, class_weights: Optional[Tensor]
+) -> Tensor:
+    """ATM loss, and per-pixel cross-entropy of the class scores: class logits (B, C, 2), masks (B, C, h, w)."""
+    loss = atm_loss(class_logits, masks, labels).total
+    if config.pixel_weight:
+        scores = class_scores(class_logits, masks)
+        loss = loss + config.pixel_weight * pixel_cross_entropy(scores, labels, class_weights)
+    return loss
+
+
+def class_scores(class_logits: Tensor, masks: Tensor) -> Tensor:
+    """Return log(p_c sigmoid(m_c)) (B, C, h, w): the logarithm of the score that decides."""
+    present = AtmHead.class_probability(class_logits).clamp(min=1e-6)
+    return present.log()[:, :, None, None] + F.logsigmoid(masks)
 
 
 def evaluate_segmenter(

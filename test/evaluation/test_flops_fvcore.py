@@ -28,14 +28,27 @@ class Traced(nn.Module):
         return self.model(image, self.variant, self.budget).scores
 
 
-@pytest.mark.parametrize('stem', ['patch', 'shared_trunk'])
+FORMS = {
+    'the paper': {'stem': 'patch'},
+    'shared trunk': {'stem': 'shared_trunk'},
+    'shared trunk and policy, light, refined': {
+        'stem': 'shared_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light', 'refinement': 'trunk',
+    },
+    'trunk for the policy alone': {'stem': 'patch', 'policy': 'shared_trunk'},
+    'policy on half the size': {'stem': 'patch', 'policy': 'half_size'},
+    'depthwise policy': {'stem': 'shared_trunk', 'policy': 'depthwise', 'refinement': 'trunk'},
+    'policy on patches': {'stem': 'patch', 'policy': 'patch_mlp', 'auxiliary_head': 'light'},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('form', FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize('name', ['dense', 'cts', 'dtop@6+8', 'hybrid@8'])
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore::DeprecationWarning')
 @torch.no_grad()
-def test_agrees_with_fvcore(name, stem):
+def test_agrees_with_fvcore(name, form):
     logging.getLogger('fvcore').setLevel(logging.ERROR)  # it lists the operators that its convention does not count
     variant, budget = Variant.parse(name), TokenBudget(keep=(0.6,))
-    spec = tiny_spec(stem=stem, input_size_hw=(96, 128))
+    spec = tiny_spec(input_size_hw=(96, 128), **form)
     counter = FlopCountAnalysis(Traced(HybridSegmenter(spec).eval(), variant, budget), torch.zeros(1, 3, 96, 128))
     counter.set_op_handle('aten::scaled_dot_product_attention', attention_flops)
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

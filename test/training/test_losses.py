@@ -6,7 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_seg_ros.training.losses import atm_loss, classes_present, pixel_cross_entropy, policy_loss
+from hybrid_seg_ros.training.losses import (
+    atm_loss,
+    classes_present,
+    distillation_loss,
+    pixel_cross_entropy,
+    policy_loss,
+)
 
 CLASSES = 4
 
@@ -94,3 +100,13 @@ def test_policy_loss():
     ) / 4
     assert policy_loss(logits, targets).item() == pytest.approx(expected.item(), rel=1e-5)
     assert policy_loss(logits, torch.full_like(targets, 255)).item() == 0
+
+
+def test_distillation():
+    """Least where the student says what the teacher says: there it is the teacher's entropy."""
+    teacher, student = torch.randn(2, CLASSES, 3, 5), torch.randn(2, CLASSES, 3, 5)
+    p = teacher.softmax(1)
+    entropy = -(p * p.log()).sum(1).mean()
+    assert distillation_loss(teacher + 7.0, teacher).item() == pytest.approx(entropy.item(), rel=1e-5)
+    divergence = (p * (p.log() - student.log_softmax(1))).sum(1).mean()
+    assert distillation_loss(student, teacher).item() == pytest.approx((entropy + divergence).item(), rel=1e-5)

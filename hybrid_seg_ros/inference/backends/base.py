@@ -13,21 +13,21 @@ from hybrid_seg_ros.segmentation import TokenReport
 
 @dataclass(frozen=True)
 class GridPrediction:
-    """Class scores of one image on the patch grid.
+    """Class scores of one image on a grid of cells of `cell_px` pixels of the network's input.
 
-    `scores` (S, gh, gw) float32; `kind` as in SegmenterOutput: 'probability', 'logits' or 'mask_logits', the last
-    with `class_mix` (classes, S) float32. One cell stands for `patch_size` pixels of the network's input.
+    `scores` (S, h, w) float32; `kind` as in SegmenterOutput: 'probability', 'logits' or 'mask_logits', the last
+    with `class_mix` (classes, S) float32. The token report has a grid of its own, that of the patches.
     """
 
     scores: np.ndarray
     kind: str
     tokens: TokenReport
-    patch_size: int
+    cell_px: int
     class_mix: Optional[np.ndarray] = None
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 3 or self.scores.dtype != np.float32:
-            raise ValueError(f'scores: expected (S, gh, gw) float32, got {self.scores.shape} {self.scores.dtype}')
+            raise ValueError(f'scores: expected (S, h, w) float32, got {self.scores.shape} {self.scores.dtype}')
         if self.kind not in ('probability', 'logits', 'mask_logits'):
             raise ValueError(f'unknown kind {self.kind!r}; legal are probability, logits, mask_logits')
         if (self.kind == 'mask_logits') != (self.class_mix is not None):

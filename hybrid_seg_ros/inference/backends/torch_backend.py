@@ -40,7 +40,7 @@ class TorchBackend:
         # torch warns of read-only memory, which images that come out of a ROS message are
         pixels = torch.from_numpy(np.require(images, requirements=('C', 'W'))).to(self._device)
         output = self._model(self._model.normalize(pixels), variant, budget)
-        return predictions(output, variant, self._model.spec.backbone.patch_size)
+        return predictions(output, variant)
 
     def close(self) -> None:
         """Free the weights."""
@@ -49,7 +49,7 @@ class TorchBackend:
             torch.cuda.empty_cache()
 
 
-def predictions(output: SegmenterOutput, variant: Variant, patch_size: int) -> list[GridPrediction]:
+def predictions(output: SegmenterOutput, variant: Variant) -> list[GridPrediction]:
     """Split a batch's output into one GridPrediction per image, as NumPy arrays."""
     layout, grid_hw = output.layout, output.layout.grid_hw
     by_cell = torch.stack([layout.window_sizes().to(torch.int64), output.pruned_after_layer], 2)
@@ -68,7 +68,7 @@ def predictions(output: SegmenterOutput, variant: Variant, patch_size: int) -> l
                 layout.num_tokens,
                 tuple((layer, counts[index]) for layer, counts in kept),
             ),
-            patch_size=patch_size,
+            cell_px=output.cell_px,
             class_mix=None if mixes is None else mixes[index],
         )
         for index in range(len(scores))

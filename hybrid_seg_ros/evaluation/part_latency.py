@@ -1,0 +1,109 @@
+"""`hybrid_seg time-parts`: milliseconds of a model's parts, and of those of other models beside them, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.merge_policy import WINDOW
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.network.token_merging import count_merged_windows
+
+Part = Callable[[], Any]
+
+
+def time_parts(
+    models: dict[str, HybridSegmenter], variants: Sequence[Variant], budget: TokenBudget, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Return the median milliseconds of each part of each model, batch 1, on the CPU, without pre- and postprocessing.
+
+    Each of `rounds` rounds runs every part of every model once, in turn, so that a busy machine slows all alike.
+    """
+    parts = {(name, part): call for name, model in models.items() for part, call in
+             parts_of(model.eval(), variants, budget).items()}  # fmt: skip
+    laps: dict[tuple[str, str], list[float]] = {key: [] for key in parts}
+    with torch.inference_mode():
+        for call in parts.values():
+            call()
+        for _ in tqdm(range(rounds), desc='time-parts', unit='round', leave=False):
+            for key, call in parts.items():
+                start = time.perf_counter()
+                call()
+                laps[key].append((time.perf_counter() - start) * 1e3)
+    table: dict[str, dict[str, float]] = {name: {} for name in models}
+    for (name, part), times in laps.items():
+        table[name][part] = statistics.median(times)
+    return table
+
+
+def parts_of(model: HybridSegmenter, variants: Sequence[Variant], budget: TokenBudget) -> dict[str, Part]:
+    """Return calls that run one part each, on inputs of the size that they have in the whole model."""
+    spec = model.spec
+    grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
+    cells = grid_hw[0] * grid_hw[1]
+    merged = cells - (WINDOW**2 - 1) * count_merged_windows(grid_hw, budget.merged_windows)
+    image = torch.zeros(1, 3, *(side * spec.backbone.patch_size for side in grid_hw))
+    image = image.contiguous(memory_format=torch.channels_last)  # as `normalize` leaves it
+    parts: dict[str, Part] = {}
+    with torch.inference_mode():
+        trunk = None if model.trunk is None else model.trunk.pyramid(image)
+        patches = model.encoder.patch_embed.embed(image)
+    if model.trunk is not None:
+        parts['trunk'] = lambda: model.trunk.pyramid(image)
+    if model.policy is not None:
+        parts['policy'] = lambda: model.policy(image, trunk, patches)
+    for count in dict.fromkeys((cells, merged)):
+        tokens = torch.randn(1, count, spec.backbone.embed_dim)
+        parts[f'block, {count} tokens'] = lambda tokens=tokens: model.encoder.blocks[0](tokens)
+    if len(model.auxiliary_heads):
+        auxiliary = next(iter(model.auxiliary_heads.values()))
+        parts[f'auxiliary head, {merged} tokens'] = lambda: auxiliary(tokens)
+    if model.refinement is not None:
+        masks = torch.randn(1, len(spec.classes), *grid_hw)
+        parts['refinement'] = lambda: model.refinement(masks, masks, trunk)
+    for variant in variants:
+        parts[f'whole network, {variant}'] = lambda variant=variant: model(image, variant, budget)
+    return parts
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('models', type=Path, nargs='+', help='model specifications (YAML); weights are not needed')
+    parser.add_argument('--variants', nargs='*', default=['dense', 'cts', 'hybrid@8'], help='(default: %(default)s)')
+    parser.add_argument('--keep', type=float, default=0.6, help='fraction kept at each pruning layer (%(default)s)')
+    parser.add_argument('--rounds', type=int, default=20, help='(default: %(default)s)')
+    parser.add_argument('--threads', type=int, help='CPU threads of PyTorch')
+    parser.add_argument('--json', type=Path, help='write the table here')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.rounds < 1:
+        raise ValueError(f'--rounds: expected at least 1, got {args.rounds}')
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    specs = [ModelSpec.load(path) for path in args.models]
+    names = [spec.name for spec in specs]
+    if len(set(names)) != len(names):
+        names = [str(path) for path in args.models]
+    models = {name: HybridSegmenter(spec) for name, spec in zip(names, specs)}
+    budget = dataclasses.replace(specs[0].budget, keep=(args.keep,))
+    table = time_parts(models, [Variant.parse(name) for name in args.variants], budget, args.rounds)
+    print(f'milliseconds, median of {args.rounds} interleaved rounds, {torch.get_num_threads()} CPU threads, float32')
+    for name, row in table.items():
+        print(name)
+        for part, milliseconds in row.items():
+            print(f'  {part:<32}{milliseconds:9.2f}')
+    if args.json:
+        args.json.write_text(json.dumps(table, indent=2) + '\n', encoding='utf-8')
+    return 0
