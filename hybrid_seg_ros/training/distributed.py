@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,11 @@ class Processes:
         """Return the module whose backward pass averages the gradients over all processes."""
         if self.count == 1:
             return module
-        # Which parameters a step uses depends on its variant. Buffers are statistics that training does not change.
-        return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
+        # Which parameters a step uses depends on its variant. Buffers need no exchange: training changes none of them.
+        buffers = {'forward_sync_buffers': False}
+        if 'forward_sync_buffers' not in inspect.signature(DistributedDataParallel).parameters:  # PyTorch before 2.13
+            buffers = {'broadcast_buffers': False}
+        return DistributedDataParallel(module, find_unused_parameters=True, **buffers)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

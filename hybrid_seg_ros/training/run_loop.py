@@ -73,7 +73,7 @@ def run_training(
     with joined_processes(device) as processes, contextlib.ExitStack() as stack:
         several = processes.count > 1
         interruption = stack.enter_context(Interruption(TORCHRUN_SIGNAL_S if several else 0.0, processes.is_first))
-        with processes.together():
+        with processes.together(), interruption.at_once():
             run_dir.mkdir(parents=True, exist_ok=True)
             train_set, val_set = open_datasets(config, root, check=processes.is_first)
             config = config.resolved(train_set.classes)

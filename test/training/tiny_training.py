@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any, Union
 
 import torch
+import yaml
+from camvid_folder import write_camvid_folder
 from tiny_model import tiny_spec
 
+from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
+from hybrid_seg_ros.data.registry import DATASETS
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.training.train_config import TrainConfig
 
@@ -23,6 +27,8 @@ TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--lo
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'GLOO_SOCKET_IFNAME': 'lo',
                'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'test'), str(ROOT / 'test' / 'training')])}
 TIMEOUT_S = 120
+OWN_DATASETS = [name for name in ('camvid', 'folder') if name in DATASETS]
+"""Names under which `write_dataset` can be opened."""
 
 
 def tiny_config(**changes: Any) -> TrainConfig:
@@ -75,3 +81,11 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None
 def has_rows(run_dir: Path, count: int) -> Callable[[], bool]:
     """Return a condition: log.csv has `count` rows at least."""
     return lambda: (run_dir / 'log.csv').is_file() and (run_dir / 'log.csv').read_text().count('\n') > count
+
+
+def write_dataset(folder: Path, train: int, val: int) -> Path:
+    """Write a small dataset that can be opened as `camvid` and as `folder`."""
+    write_camvid_folder(folder, train, val)
+    content = {'classes': CAMVID_CLASSES.to_entries(), 'ignore': [11], 'labels': 'ids'}
+    (folder / 'classes.yaml').write_text(yaml.safe_dump(content), encoding='utf-8')
+    return folder
