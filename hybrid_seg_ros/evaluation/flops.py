@@ -21,9 +21,11 @@ from torch import nn
 
 from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import (
+    AUXILIARY_HEADS,
     BACKBONES,
     PAPER_VARIANTS,
     POLICIES,
+    REFINEMENTS,
     STEMS,
     Backbone,
     Decoder,
@@ -216,12 +218,13 @@ def _head_flops(spec: ModelSpec, tokens: float) -> float:
 def flops_table(
     backbone: Backbone, classes: int, size_hw: tuple[int, int], keep: Keep, decoder: Optional[Decoder] = None,
     stem: str = 'patch', policy: str = 'efficientnet_lite0', merged_windows: Keep = 103 / 256,
+    auxiliary_head: str = 'atm', refinement: str = 'none',
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """Return GFLOPs per component for each of the paper's variants, with a fixed keep at each pruning layer."""
     names = tuple(f'class {index}' for index in range(classes))
     spec = ModelSpec(
         'flops', backbone, LabelSpace(names, distinct_colors(classes)), size_hw, stem=stem, policy=policy,
-        decoder=decoder or Decoder(),
+        decoder=decoder or Decoder(), auxiliary_head=auxiliary_head, refinement=refinement,
     )  # fmt: skip
     budget = TokenBudget(keep=(keep,), merged_windows=merged_windows)
     table = {}
@@ -243,6 +246,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--decoder-dim', type=int, help='channels of the ATM decoders (default: half of the backbone)')
     parser.add_argument('--stem', choices=STEMS, default='patch')
     parser.add_argument('--policy', choices=[name for name in POLICIES if name != 'none'], default='efficientnet_lite0')
+    parser.add_argument('--auxiliary-head', choices=AUXILIARY_HEADS, default='atm')
+    parser.add_argument('--refinement', choices=REFINEMENTS, default='none')
     parser.add_argument('--json', type=Path, help='write the table here')
 
 
@@ -250,8 +255,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     decoder = Decoder(dim=args.decoder_dim, layers=args.decoder_layers)
     table = flops_table(
-        BACKBONES[args.backbone], args.classes, tuple(args.size), args.keep, decoder, args.stem, args.policy
-    )
+        BACKBONES[args.backbone], args.classes, tuple(args.size), args.keep, decoder, args.stem, args.policy,
+        auxiliary_head=args.auxiliary_head, refinement=args.refinement,
+    )  # fmt: skip
     columns = [field.name for field in dataclasses.fields(FlopCount)] + ['total']
     print(f'GFLOPs (multiply-add = 1), {args.backbone}, {args.classes} classes, {args.size[0]}x{args.size[1]}, '
           f'keep {args.keep}')  # fmt: skip
