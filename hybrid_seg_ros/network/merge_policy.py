@@ -35,7 +35,7 @@ class PolicyNetwork(nn.Module):
 
     def __init__(self, convention: str = 'tensorflow', continues_trunk: bool = False) -> None:
         super().__init__()
-        self.continues_trunk = continues_trunk
+        self.needs_trunk = continues_trunk
         self.backbone = EfficientNetLite0(convention, first_stage=STRIDE_16_STAGE if continues_trunk else 0)
         self.head = nn.Conv2d(FINAL_CHANNELS, 2, 1)
 
@@ -43,11 +43,13 @@ class PolicyNetwork(nn.Module):
         self, image: Tensor, trunk: Optional[TrunkFeatures] = None, patches: Optional[Tensor] = None
     ) -> Tensor:
         """Map the image (B, 3, H, W), or a shared trunk's features, to logits (B, 2, ceil(H/32), ceil(W/32))."""
-        return self.head(self.backbone(trunk.stride_16 if self.continues_trunk else image))
+        return self.head(self.backbone(trunk.stride_16 if self.needs_trunk else image))
 
 
 class TrunkPolicy(nn.Module):
     """A small head on the features of the trunk that the stem uses as well: stride 16, and 32 where it goes so far."""
+
+    needs_trunk = True
 
     def __init__(self, deep: bool) -> None:
         super().__init__()
@@ -71,6 +73,8 @@ class TrunkPolicy(nn.Module):
 class HalfSizePolicy(nn.Module):
     """EfficientNet-Lite0 up to stride 16, of its own, on the image at half its size."""
 
+    needs_trunk = False
+
     def __init__(self, convention: str = 'tensorflow') -> None:
         super().__init__()
         self.backbone = EfficientNetLite0(convention, last_stage=STRIDE_16_STAGE)
@@ -86,6 +90,7 @@ class HalfSizePolicy(nn.Module):
 class DepthwisePolicy(nn.Module):
     """Five depthwise separable convolutions on the image at half its size; starts from random numbers."""
 
+    needs_trunk = False
     channels = (16, 32, 64, 96, 96)
 
     def __init__(self) -> None:
@@ -107,6 +112,8 @@ class DepthwisePolicy(nn.Module):
 
 class PatchPolicy(nn.Module):
     """A two-layer perceptron on the four embedded patches of a window."""
+
+    needs_trunk = False
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -172,7 +172,7 @@ class HybridSegmenter(nn.Module):
     def window_logits(self, image: Tensor) -> Tensor:
         """Return the policy network's logits (B, 2, h, w) for a normalised image (B, 3, H, W), and run nothing else."""
         image = pad_to_multiple(image, self.spec.backbone.patch_size)
-        trunk = None if self.trunk is None else self.trunk.pyramid(image)
+        trunk = self.trunk.pyramid(image) if self.policy.needs_trunk else None
         return self.policy(image, trunk, self.encoder.patch_embed.embed(image))
 
     def _heads(self, variant: Variant, supervise: bool) -> list[tuple[int, nn.Module]]:

@@ -33,9 +33,3 @@ def load_imagenet_trunk(model: nn.Module) -> None:
 def trunks_of(model: nn.Module) -> list[EfficientNetLite0]:
     """List the EfficientNet-Lite0s of a model, whole or in part."""
     return [module for module in model.modules() if isinstance(module, EfficientNetLite0)]
-
-
-def keep_imagenet_statistics(model: nn.Module) -> None:
-    """Put the EfficientNet-Lite0s of a model in evaluation mode: their batch norms keep ImageNet's statistics."""
-    for trunk in trunks_of(model):
-        trunk.eval()

@@ -156,15 +156,13 @@ class TrainConfig:
 
     @classmethod
     def load(cls, path: Union[str, Path], changes: Sequence[str] = ()) -> 'TrainConfig':
-        """Read a YAML file, with `changes` such as `steps=100` or `model.policy=depthwise`; unknown keys are errors."""
+        """Read a YAML file, with `changes` such as `steps=100` or `model.policy=depthwise`; unknown keys are errors.
+
+        A file may state only what differs from another one, which its key `base` names relative to itself.
+        """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f'training configuration {path}: no such file')
-        try:
-            content = yaml.safe_load(path.read_text(encoding='utf-8'))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise TrainConfigError(f'{path}: no YAML: {error}') from error
-        if not isinstance(content, dict) or not isinstance(content.get('model'), dict):
+        content = _read(path)
+        if not isinstance(content.get('model'), dict):
             raise TrainConfigError(f'{path}: expected a mapping with at least the key "model", a mapping too')
         for change in changes:
             _apply(content, change)
@@ -183,6 +181,27 @@ class TrainConfig:
         partial = path.with_name(path.name + '.partial')
         partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding='utf-8')
         partial.replace(path)
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a configuration file on top of its `base`, if it names one; `above` are the files that build on it."""
+    if not path.is_file():
+        raise FileNotFoundError(f'training configuration {path}: no such file')
+    if path.resolve() in above:
+        raise TrainConfigError(f'{path}: its base builds on itself')
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrainConfigError(f'{path}: no YAML: {error}') from error
+    if not isinstance(content, dict):
+        raise TrainConfigError(f'{path}: expected a mapping with at least the key "model", a mapping too')
+    base = content.pop('base', None)
+    if base is None:
+        return content
+    below = _read(path.parent / str(base), (*above, path.resolve()))
+    if isinstance(below.get('model'), dict) and isinstance(content.get('model'), dict):
+        content['model'] = {**below['model'], **content['model']}
+    return {**below, **content}
 
 
 def _apply(content: dict[str, Any], change: str) -> None:

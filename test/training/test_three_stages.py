@@ -81,3 +81,19 @@ def test_light_heads_and_refined_masks_are_trained(tmp_path):
     unmoved = {name for name, value in before.items() if torch.equal(value, after[name])}
     kept = {name for name in before if name.startswith('trunk.') and ('running_' in name or 'num_batches' in name)}
     assert unmoved == kept, 'the statistics of ImageNet stay, and nothing else'
+
+
+def test_a_frozen_part_stays_as_it_is(tmp_path):
+    """Also the running mean and variance of its batch norms."""
+    root = write_dataset(tmp_path / 'data', train=2, val=1)
+    model = {**tiny_config().model, 'refinement': 'trunk', 'policy': 'depthwise'}
+    frozen = ('encoder', 'head', 'policy', 'refinement', 'stem', 'trunk')
+    config = tiny_config(model=model, steps=3, ema_decay=0.0, variants=('cts',), freeze=frozen)
+    config.save(tmp_path / 'train.yaml')
+    arguments = run_arguments(tmp_path / 'train.yaml', root, tmp_path / 'run')
+    assert main(['train', *arguments, '--until', '1']) == 0
+    before = torch.load(tmp_path / 'run' / 'state.pt', weights_only=True)['model']
+    assert main(['train', *arguments]) == 0
+    after = torch.load(tmp_path / 'run' / 'state.pt', weights_only=True)['model']
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(name.startswith('auxiliary_heads.') for name in moved)
