@@ -14,7 +14,7 @@ import yaml
 
 from hybrid_seg_ros.label_space import LabelSpace
 
-STEMS = ('patch', 'shared_trunk')
+STEMS = ('patch', 'shared_trunk', 'deep_trunk')
 POLICIES = ('none', 'efficientnet_lite0', 'shared_trunk', 'half_size', 'depthwise', 'patch_mlp')
 HEADS = ('atm', 'segvit_atm', 'segvit_atm_v2', 'linear', 'mask_transformer')
 AUXILIARY_HEADS = ('atm', 'light')
@@ -166,9 +166,10 @@ class ModelSpec:
     the weight file.
 
     The paper's form has `stem: patch`, `policy: efficientnet_lite0`, `auxiliary_head: atm` and `refinement: none`.
-    With `stem: shared_trunk` the stride-16 features of an EfficientNet-Lite0 are added to the patch embedding. `policy`
-    names what scores the windows (see merge_policy.py), `auxiliary_head` what decides at pruning layers,
-    `refinement: trunk` brings the masks to stride 4 with the trunk's early features.
+    With `stem: shared_trunk` the stride-16 features of an EfficientNet-Lite0 are added to the patch embedding, with
+    `deep_trunk` those of stride 32 as well. `policy` names what scores the windows (see merge_policy.py),
+    `auxiliary_head` what decides at pruning layers; `refinement: trunk` brings the masks to stride 4 with the trunk's
+    early features.
     """
 
     name: str
@@ -221,17 +222,17 @@ class ModelSpec:
         if self.refinement != 'none' and self.head != 'atm':
             raise ModelSpecError(f'refinement: expected head atm, got {self.head}')
         if self.refinement == 'trunk' and not self.has_trunk:
-            raise ModelSpecError('refinement: trunk: expected stem or policy shared_trunk, whose features it uses')
+            raise ModelSpecError('refinement: trunk: expected a stem, or a policy, with a shared trunk')
         self.check_variant(self.variant)
 
     @property
     def has_trunk(self) -> bool:
-        """Whether there is an EfficientNet-Lite0 up to stride 16 beside the patch embedding."""
-        return 'shared_trunk' in (self.stem, self.policy)
+        """Whether there is an EfficientNet-Lite0 beside the patch embedding."""
+        return self.stem != 'patch' or self.policy == 'shared_trunk'
 
     def runs_trunk(self, with_policy: bool) -> bool:
         """Whether that trunk runs for an image, whose policy network runs as well or not."""
-        needed = self.stem == 'shared_trunk' or self.refinement == 'trunk'
+        needed = self.stem != 'patch' or self.refinement == 'trunk'
         return needed or (with_policy and self.policy == 'shared_trunk')
 
     @property

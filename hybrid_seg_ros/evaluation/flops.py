@@ -21,9 +21,11 @@ from torch import nn
 
 from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import (
+    AUXILIARY_HEADS,
     BACKBONES,
     PAPER_VARIANTS,
     POLICIES,
+    REFINEMENTS,
     STEMS,
     Backbone,
     Decoder,
@@ -32,7 +34,6 @@ from hybrid_seg_ros.model_spec import (
     TokenBudget,
     Variant,
 )
-from hybrid_seg_ros.network.efficientnet_lite import STRIDE_16_CHANNELS
 from hybrid_seg_ros.network.mask_refinement import CHANNELS as REFINEMENT_CHANNELS
 from hybrid_seg_ros.network.mask_refinement import STRIDE as REFINED_STRIDE
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -78,7 +79,7 @@ def count_flops(
     embedded = cells + ((grid_hw[0] // 2) * (grid_hw[1] // 2) if variant.merges else 0)
     convolutions = convolution_flops(_without_weights(spec), padded_hw)
     stem = convolutions['trunk'] if spec.runs_trunk(variant.merges) else 0.0
-    stem += cells * STRIDE_16_CHANNELS * width if spec.stem == 'shared_trunk' else 0.0
+    stem += convolutions['stem'] + (BILINEAR * cells * width if spec.stem == 'deep_trunk' else 0.0)
     blocks, auxiliary, layer, tokens = 0.0, 0.0, 0, float(entering)
     for end, remaining in (*kept, (spec.backbone.depth, 0)):
         blocks += (end - layer) * block_flops(tokens + spec.backbone.class_token, width)
@@ -143,11 +144,11 @@ def light_head_flops(tokens: float, in_dim: int, classes: int, hidden: int) -> f
 
 @lru_cache(maxsize=64)
 def convolution_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, float]:
-    """Return multiply-adds of the convolutions and norms of `trunk`, `policy` and `refinement`, as far as they exist.
+    """Return multiply-adds of the convolutions and norms of trunk, stem, policy and refinement, as far as they exist.
 
     `size_hw` are multiples of the patch. Counted by running the modules without data.
     """
-    parts = ('trunk', 'policy', 'refinement')
+    parts = ('trunk', 'stem', 'policy', 'refinement')
     counts = dict.fromkeys(parts, 0.0)
     with torch.device('meta'):
         network = HybridSegmenter(spec).eval()
@@ -165,6 +166,8 @@ def convolution_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, fl
             if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
                 module.register_forward_hook(counter(part))
     trunk = None if network.trunk is None else network.trunk.pyramid(image)
+    if network.stem is not None:
+        network.stem(trunk)
     if network.policy is not None:
         network.policy(image, trunk, network.encoder.patch_embed.embed(image))
     if network.refinement is not None:
@@ -215,12 +218,13 @@ def _head_flops(spec: ModelSpec, tokens: float) -> float:
 def flops_table(
     backbone: Backbone, classes: int, size_hw: tuple[int, int], keep: Keep, decoder: Optional[Decoder] = None,
     stem: str = 'patch', policy: str = 'efficientnet_lite0', merged_windows: Keep = 103 / 256,
+    auxiliary_head: str = 'atm', refinement: str = 'none',
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """Return GFLOPs per component for each of the paper's variants, with a fixed keep at each pruning layer."""
     names = tuple(f'class {index}' for index in range(classes))
     spec = ModelSpec(
         'flops', backbone, LabelSpace(names, distinct_colors(classes)), size_hw, stem=stem, policy=policy,
-        decoder=decoder or Decoder(),
+        decoder=decoder or Decoder(), auxiliary_head=auxiliary_head, refinement=refinement,
     )  # fmt: skip
     budget = TokenBudget(keep=(keep,), merged_windows=merged_windows)
     table = {}
@@ -242,6 +246,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--decoder-dim', type=int, help='channels of the ATM decoders (default: half of the backbone)')
     parser.add_argument('--stem', choices=STEMS, default='patch')
     parser.add_argument('--policy', choices=[name for name in POLICIES if name != 'none'], default='efficientnet_lite0')
+    parser.add_argument('--auxiliary-head', choices=AUXILIARY_HEADS, default='atm')
+    parser.add_argument('--refinement', choices=REFINEMENTS, default='none')
     parser.add_argument('--json', type=Path, help='write the table here')
 
 
@@ -249,8 +255,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     decoder = Decoder(dim=args.decoder_dim, layers=args.decoder_layers)
     table = flops_table(
-        BACKBONES[args.backbone], args.classes, tuple(args.size), args.keep, decoder, args.stem, args.policy
-    )
+        BACKBONES[args.backbone], args.classes, tuple(args.size), args.keep, decoder, args.stem, args.policy,
+        auxiliary_head=args.auxiliary_head, refinement=args.refinement,
+    )  # fmt: skip
     columns = [field.name for field in dataclasses.fields(FlopCount)] + ['total']
     print(f'GFLOPs (multiply-add = 1), {args.backbone}, {args.classes} classes, {args.size[0]}x{args.size[1]}, '
           f'keep {args.keep}')  # fmt: skip

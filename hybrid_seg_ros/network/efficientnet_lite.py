@@ -32,11 +32,15 @@ FINAL_CHANNELS = 320
 
 @dataclass(frozen=True)
 class TrunkFeatures:
-    """Features of three strides: (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16); sides round up."""
+    """Features of several strides: (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16); sides round up.
+
+    `stride_32` (B, 320, H/32, W/32) is None where the trunk ends at stride 16.
+    """
 
     stride_4: Tensor
     stride_8: Tensor
     stride_16: Tensor
+    stride_32: Optional[Tensor] = None
 
 
 class ConvSame(nn.Conv2d):
@@ -143,9 +147,9 @@ class EfficientNetLite0(nn.Module):
         return features
 
     def pyramid(self, image: Tensor) -> TrunkFeatures:
-        """Run the stages from the image (B, 3, H, W) to stride 16 and return the features of three strides."""
+        """Run all stages that there are on the image (B, 3, H, W) and return the features of each stride."""
         features, found = F.relu6(self.bn1(self.conv_stem(image))), {}
-        for stage in range(STRIDE_16_STAGE):
-            features = self.blocks[str(stage)](features)
-            found[stage + 1] = features
-        return TrunkFeatures(found[STRIDE_4_STAGE], found[STRIDE_8_STAGE], found[STRIDE_16_STAGE])
+        for stage, block in self.blocks.items():
+            features = block(features)
+            found[int(stage) + 1] = features
+        return TrunkFeatures(*(found.get(s) for s in (STRIDE_4_STAGE, STRIDE_8_STAGE, STRIDE_16_STAGE, NUM_STAGES)))

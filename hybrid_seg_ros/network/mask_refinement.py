@@ -1,4 +1,4 @@
-"""Mask refinement: class masks from the patch grid to a quarter of the image's size, with the trunk's early features."""
+"""Mask refinement: class masks from the patch grid to stride 4, with the trunk's early features."""
 
 from __future__ import annotations
 

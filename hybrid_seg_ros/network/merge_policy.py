@@ -47,13 +47,14 @@ class PolicyNetwork(nn.Module):
 
 
 class TrunkPolicy(nn.Module):
-    """A small head on the stride-16 features of the trunk that the stem uses as well."""
+    """A small head on the features of the trunk that the stem uses as well: stride 16, and 32 where it goes so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, deep: bool) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(STRIDE_16_CHANNELS, HIDDEN, 1)
         # 4x4: the window's 2x2 cells and the ring around them
         self.window = nn.Conv2d(HIDDEN, HIDDEN, 4, stride=WINDOW, padding=1, groups=HIDDEN)
+        self.deep = nn.Conv2d(FINAL_CHANNELS, HIDDEN, 1) if deep else None
         self.mix = nn.Conv2d(HIDDEN, HIDDEN, 1)
         self.head = nn.Conv2d(HIDDEN, 2, 1)
 
@@ -61,8 +62,10 @@ class TrunkPolicy(nn.Module):
         self, image: Tensor, trunk: Optional[TrunkFeatures] = None, patches: Optional[Tensor] = None
     ) -> Tensor:
         """Map the trunk's features to logits (B, 2, H // 32, W // 32)."""
-        features = F.relu(self.reduce(trunk.stride_16))
-        return self.head(F.relu(self.mix(F.relu(self.window(features)))))
+        features = self.window(F.relu(self.reduce(trunk.stride_16)))  # (B, 64, gh // 2, gw // 2)
+        if self.deep is not None:
+            features = features + self.deep(trunk.stride_32)[:, :, : features.shape[2], : features.shape[3]]
+        return self.head(F.relu(self.mix(F.relu(features))))
 
 
 class HalfSizePolicy(nn.Module):
@@ -119,7 +122,7 @@ class PatchPolicy(nn.Module):
 
 _KINDS: dict[str, Callable[[ModelSpec], nn.Module]] = {
     'efficientnet_lite0': lambda spec: PolicyNetwork(spec.trunk_convention, spec.has_trunk),
-    'shared_trunk': lambda spec: TrunkPolicy(),
+    'shared_trunk': lambda spec: TrunkPolicy(deep=spec.stem == 'deep_trunk'),
     'half_size': lambda spec: HalfSizePolicy(spec.trunk_convention),
     'depthwise': lambda spec: DepthwisePolicy(),
     'patch_mlp': lambda spec: PatchPolicy(spec.backbone.embed_dim),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput, SegVitHead
-from hybrid_seg_ros.network.efficientnet_lite import STRIDE_16_CHANNELS, STRIDE_16_STAGE, EfficientNetLite0
+from hybrid_seg_ros.network.efficientnet_lite import NUM_STAGES, STRIDE_16_STAGE, EfficientNetLite0
 from hybrid_seg_ros.network.light_head import LightHead
 from hybrid_seg_ros.network.mask_refinement import STRIDE as REFINED_STRIDE
 from hybrid_seg_ros.network.mask_refinement import MaskRefinement
@@ -28,6 +28,7 @@ from hybrid_seg_ros.network.token_pruning import (
     kept_count,
     write_back,
 )
+from hybrid_seg_ros.network.trunk_stem import TrunkStem
 from hybrid_seg_ros.network.vit import VisionTransformer
 
 
@@ -48,11 +49,11 @@ class StageOutput:
 class SegmenterOutput:
     """Class scores on a grid of cells of `cell_px` pixels, and where the tokens went.
 
-    The cells are the patches, or smaller where the model refines its masks: `refined_logits` (B, classes, h, w) are then
-    the mask logits behind the scores. `scores` (B, S, h, w) float32. `kind` says what they are: 'probability' (S classes, in [0, 1], not summing
-    to 1), 'logits' (S classes), or 'mask_logits' (S queries; the class scores at any resolution are
-    `class_mix` (B, S, classes) applied to the sigmoid of the upsampled logits). `pruned_after_layer` (B, N) int64 is
-    0 for tokens that went to the end. `policy_logits` (B, 2, h, w) where the policy network ran.
+    The cells are the patches, or smaller where the model refines its masks: `refined_logits` (B, classes, h, w) are
+    then the mask logits behind the scores. `scores` (B, S, h, w) float32. `kind` says what they are: 'probability'
+    (S classes, in [0, 1], not summing to 1), 'logits' (S classes), or 'mask_logits' (S queries; the class scores at any
+    resolution are `class_mix` (B, S, classes) applied to the sigmoid of the upsampled logits). `pruned_after_layer`
+    (B, N) int64 is 0 for tokens that went to the end. `policy_logits` (B, 2, h, w) where the policy network ran.
     """
 
     scores: Tensor
@@ -75,9 +76,11 @@ class HybridSegmenter(nn.Module):
         width, classes, decoder = spec.backbone.embed_dim, len(spec.classes), spec.decoder
         self.register_buffer('mean', torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
-        self.trunk = EfficientNetLite0(spec.trunk_convention, last_stage=STRIDE_16_STAGE) if spec.has_trunk else None
+        deep = spec.stem == 'deep_trunk'
+        last_stage = NUM_STAGES if deep else STRIDE_16_STAGE
+        self.trunk = EfficientNetLite0(spec.trunk_convention, last_stage=last_stage) if spec.has_trunk else None
         self.policy = create_policy(spec)
-        self.stem = nn.Linear(STRIDE_16_CHANNELS, width) if spec.stem == 'shared_trunk' else None
+        self.stem = TrunkStem(width, deep) if spec.stem != 'patch' else None
         self.encoder = VisionTransformer(spec.backbone, spec.backbone.grid_hw(spec.input_size_hw), drop_path)
         atm_shape = (width, classes, spec.decoder_dim, decoder.layers, decoder.num_heads)
         self.auxiliary_heads = nn.ModuleDict()
@@ -126,7 +129,7 @@ class HybridSegmenter(nn.Module):
             count = count_merged_windows(grid_hw, budget.merged_windows, WINDOW)
             layout = choose_windows(window_scores(policy_logits, grid_hw), count, grid_hw, WINDOW)
 
-        stem = None if self.stem is None else self.stem(trunk.stride_16.flatten(2).transpose(1, 2))
+        stem = None if self.stem is None else self.stem(trunk)
         tokens = self.encoder.embed(image, layout, stem, patches)
         if self.spec.head != 'atm':
             return self._without_pruning(tokens, layout, policy_logits)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from hybrid_seg_ros.data.augmentation import augment
+from hybrid_seg_ros.data.augmentation import augment, stretch_augment
+from hybrid_seg_ros.data.class_paste import paste_classes
 from hybrid_seg_ros.data.policy_labels import policy_labels
 from hybrid_seg_ros.data.segmentation_dataset import Sample, SegmentationDataset
 from hybrid_seg_ros.training.distributed import Processes
@@ -65,7 +65,7 @@ def build_batch(samples: Callable[[int], Sample], count: int, number: int, confi
     """Build the batch of a number from `count` samples."""
     indices = sample_indices(number, config.batch_size, count, config.seed)
     views = [
-        random_view(samples(index), np.random.default_rng((config.seed, 1, position)), config, mean)
+        mixed_view(samples, count, index, np.random.default_rng((config.seed, 1, position)), config, mean)
         for position, index in enumerate(indices, number * config.batch_size)
     ]
     return Batch(
@@ -77,21 +77,23 @@ def build_batch(samples: Callable[[int], Sample], count: int, number: int, confi
     )
 
 
+def mixed_view(
+    samples: Callable[[int], Sample], count: int, index: int, rng: np.random.Generator, config: TrainConfig, mean: tuple
+) -> Sample:  # fmt: skip
+    """Return a random view of a sample, with classes of another one pasted in where the configuration wants that."""
+    view = random_view(samples(index), rng, config, mean)
+    if not config.paste_probability or rng.random() >= config.paste_probability:
+        return view
+    donor = random_view(samples(int(rng.integers(count))), rng, config, mean)
+    return paste_classes(view, donor, config.paste_ids(), rng)
+
+
 def random_view(sample: Sample, rng: np.random.Generator, config: TrainConfig, mean: tuple) -> Sample:
     """Return a random view of `config.crop_hw` in the way that `config.augmentation` names."""
     if config.augmentation == 'stretch':
         return stretch_augment(sample, rng, config.crop_hw)
     fit = {} if config.fit_sides is None else {'fit_sides': config.fit_sides}
     return augment(sample, rng, config.crop_hw, config.scale, tuple(round(value) for value in mean), **fit)
-
-
-def stretch_augment(sample: Sample, rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
-    """Resize straight to `size_hw`, aspect not kept, and flip; as CTS trains its policy network."""
-    image = cv2.resize(sample.image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
-    labels = cv2.resize(sample.labels, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
-    if rng.random() < 0.5:
-        image, labels = image[:, ::-1], labels[:, ::-1]
-    return Sample(sample.name, np.ascontiguousarray(image), np.ascontiguousarray(labels))
 
 
 def batches(

@@ -36,6 +36,6 @@ def trunks_of(model: nn.Module) -> list[EfficientNetLite0]:
 
 
 def keep_imagenet_statistics(model: nn.Module) -> None:
-    """Put the EfficientNet-Lite0s of a model in evaluation mode: their batch norms keep ImageNet's mean and variance."""
+    """Put the EfficientNet-Lite0s of a model in evaluation mode: their batch norms keep ImageNet's statistics."""
     for trunk in trunks_of(model):
         trunk.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Optional
 
 import torch
 
+from hybrid_seg_ros.data.check_dataset import check_dataset
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
@@ -73,7 +75,7 @@ def run_training(
         interruption = stack.enter_context(Interruption(TORCHRUN_SIGNAL_S if several else 0.0, processes.is_first))
         with processes.together(), interruption.at_once():
             run_dir.mkdir(parents=True, exist_ok=True)
-            train_set, val_set = open_datasets(config, root)
+            train_set, val_set = open_datasets(config, root, check=processes.is_first)
             config = config.resolved(train_set.classes)
             spec = ModelSpec.from_dict(config.model)
             check_config(config, spec, stage)
@@ -127,9 +129,11 @@ def run_training(
     return ModelSpec.load(run_dir / 'model.yaml') if done == config.steps else None
 
 
-def open_datasets(config: TrainConfig, root: Path) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """Open what to train on and what to validate on; what is wrong with either is to be said here, before training."""
+def open_datasets(config: TrainConfig, root: Path, check: bool) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """Open what to train on and what to validate on; with `check`, read all of it and raise for what is wrong."""
     train_set, val_set = (open_dataset(config.dataset, root, split) for split in ('train', 'val'))
+    for split, dataset in (('train', train_set), ('val', val_set)) if check else ():
+        check_dataset(dataset, description=f'check {split}', progress=sys.stderr.isatty()).raise_for_problems(split)
     return train_set, val_set
 
 

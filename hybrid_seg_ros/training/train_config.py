@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -17,7 +18,7 @@ AUGMENTATIONS = ('crop', 'stretch')
 DATASET_CLASSES = 'dataset'
 """As `model.classes`: the classes of the dataset at hand."""
 
-_LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides')
+_LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides', 'paste_classes')
 _COUNTS = ('batch_size', 'accumulate', 'steps', 'loss_stride', 'evaluate_every', 'save_every')
 
 
@@ -43,8 +44,11 @@ class TrainConfig:
 
     `variants` are trained in turn, step by step, so that one set of weights serves them all. `loss_stride`: mask losses
     are computed on every n-th pixel of the labels. `class_balance` b weighs class c of the per-pixel cross-entropy by
-    (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `best_metric` is the number of the
-    evaluation that chooses best.yaml, with a minus in front if lower is better (None: the command's own choice).
+    (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). With `paste_probability` a view gets
+    some of the `paste_classes` (names) of another view pasted in. With `distillation_weight` auxiliary heads learn from
+    the last head as well, and `train-policy` from the policy network of `policy_teacher`, the YAML of a model.
+    `best_metric` is the number of the evaluation that chooses best.yaml, with a minus in front if lower is better
+    (None: the command's own choice).
     """
 
     model: dict[str, Any]
@@ -78,7 +82,10 @@ class TrainConfig:
     pixel_weight: float = 0.0
     class_balance: float = 0.0
     policy_weight: float = 0.0
+    policy_teacher: Optional[str] = None
     loss_stride: int = 1
+    paste_classes: tuple[str, ...] = ()
+    paste_probability: float = 0.0
     precision: str = 'bfloat16'
     seed: int = 0
     evaluate_every: int = 1000
@@ -113,6 +120,13 @@ class TrainConfig:
             raise TrainConfigError(f'fit_sides: expected [short, long] in pixels, got {self.fit_sides}')
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise TrainConfigError(f'scale: expected [low, high] with 0 < low <= high, got {self.scale}')
+        if not 0 <= self.paste_probability <= 1 or bool(self.paste_probability) != bool(self.paste_classes):
+            raise TrainConfigError(
+                'paste_probability: expected a number above 0, up to 1, together with paste_classes, '
+                f'got {self.paste_probability!r} and {list(self.paste_classes)}'
+            )
+        if self.policy_teacher is not None and not self.distillation_weight:
+            raise TrainConfigError('policy_teacher: expected a distillation_weight above 0 with it')
         if self.reinitialize and self.initial_model is None:
             raise TrainConfigError('reinitialize: expected only together with initial_model')
         if not self.variants:
@@ -130,11 +144,19 @@ class TrainConfig:
                     f'model.classes: expected {DATASET_CLASSES!r} or those of {self.dataset}, {classes.names}'
                 )
             entries = own
+        unknown = sorted(set(self.paste_classes) - set(classes.names))
+        if unknown:
+            raise TrainConfigError(f'paste_classes: unknown {unknown}; legal are {", ".join(classes.names)}')
         return dataclasses.replace(self, model={**self.model, 'classes': entries})
 
+    def paste_ids(self) -> list[int]:
+        """Return the class ids of `paste_classes`; the configuration must be resolved."""
+        names = LabelSpace.from_entries(self.model['classes']).names
+        return [names.index(name) for name in self.paste_classes]
+
     @classmethod
-    def load(cls, path: Union[str, Path]) -> 'TrainConfig':
-        """Read a YAML file; unknown keys are errors."""
+    def load(cls, path: Union[str, Path], changes: Sequence[str] = ()) -> 'TrainConfig':
+        """Read a YAML file, with `changes` such as `steps=100` or `model.policy=depthwise`; unknown keys are errors."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f'training configuration {path}: no such file')
@@ -144,6 +166,8 @@ class TrainConfig:
             raise TrainConfigError(f'{path}: no YAML: {error}') from error
         if not isinstance(content, dict) or not isinstance(content.get('model'), dict):
             raise TrainConfigError(f'{path}: expected a mapping with at least the key "model", a mapping too')
+        for change in changes:
+            _apply(content, change)
         legal = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(map(str, set(content) - set(legal)))
         if unknown:
@@ -159,6 +183,22 @@ class TrainConfig:
         partial = path.with_name(path.name + '.partial')
         partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding='utf-8')
         partial.replace(path)
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    """Set one value, `KEY=VALUE` or `KEY.KEY=VALUE` with the value in YAML, in what a configuration file holds."""
+    path, equals, text = change.partition('=')
+    *parents, name = path.split('.')
+    if not equals or not all((*parents, name)):
+        raise TrainConfigError(f'expected a change as KEY=VALUE or KEY.KEY=VALUE, got {change!r}')
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise TrainConfigError(f'{change!r}: {parent} holds no keys')
+    try:
+        content[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise TrainConfigError(f'{change!r}: the value is no YAML: {error}') from error
 
 
 def is_under(name: str, prefixes: tuple[str, ...]) -> bool:

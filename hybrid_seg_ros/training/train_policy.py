@@ -6,6 +6,7 @@ Source: CTS (Lu et al., CVPR 2023), section 3.1: cross-entropy on windows, 1 = o
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Optional
 
@@ -15,11 +16,12 @@ from torch import Tensor
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.policy_accuracy import policy_accuracy
 from hybrid_seg_ros.model_spec import ModelSpec
+from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.device import autocast
 from hybrid_seg_ros.training.imagenet_trunk import keep_imagenet_statistics
-from hybrid_seg_ros.training.losses import policy_loss
+from hybrid_seg_ros.training.losses import distillation_loss, policy_loss
 from hybrid_seg_ros.training.run_command import add_run_arguments, run_command
 from hybrid_seg_ros.training.run_loop import RunOptions, run_training
 from hybrid_seg_ros.training.stage import EvaluationReport, Stage
@@ -36,8 +38,11 @@ def train_policy(
     """
     if config.model.get('policy') == 'none':
         raise TrainConfigError('model.policy: expected a policy network to train, got none')
+    teacher = None
+    if config.policy_teacher is not None:
+        teacher = load_model(ModelSpec.load(config.policy_teacher)).requires_grad_(False)
     stage = Stage(
-        losses=policy_losses,
+        losses=functools.partial(policy_losses, teacher=teacher),
         evaluate=evaluate_policy,
         metrics=('accuracy', 'wrongly_merged'),
         best_metric='-wrongly_merged',
@@ -46,14 +51,24 @@ def train_policy(
     return run_training(config, root, run_dir, stage, RunOptions(until, device, workers))
 
 
-def policy_losses(model: HybridSegmenter, batch: Batch, step: int, config: TrainConfig) -> dict[str, Tensor]:
-    """Return the loss of one batch."""
+def policy_losses(
+    model: HybridSegmenter, batch: Batch, step: int, config: TrainConfig, teacher: Optional[HybridSegmenter] = None
+) -> dict[str, Tensor]:
+    """Return the loss of one batch: of its labels, and of what the `teacher`'s policy network says of its windows."""
     model.eval()
     model.policy.train()
     keep_imagenet_statistics(model)
     with autocast(batch.images.device, config.precision):
         logits = model.window_logits(model.normalize(batch.images))
-    return {'policy': policy_loss(logits, batch.policy_labels)}
+    losses = {'policy': policy_loss(logits, batch.policy_labels)}
+    if teacher is not None:
+        teacher.to(batch.images.device)
+        with torch.no_grad(), autocast(batch.images.device, config.precision):
+            taught = teacher.window_logits(teacher.normalize(batch.images))
+        rows, columns = batch.policy_labels.shape[1:]
+        student, taught = (part.float()[:, :, :rows, :columns] for part in (logits, taught))
+        losses['distillation'] = config.distillation_weight * distillation_loss(student, taught)
+    return losses
 
 
 def evaluate_policy(

@@ -34,6 +34,7 @@ FORMS = {
     'shared trunk and policy, light, refined': {
         'stem': 'shared_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light', 'refinement': 'trunk',
     },
+    'deep trunk': {'stem': 'deep_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light', 'refinement': 'trunk'},
     'trunk for the policy alone': {'stem': 'patch', 'policy': 'shared_trunk'},
     'policy on half the size': {'stem': 'patch', 'policy': 'half_size'},
     'depthwise policy': {'stem': 'shared_trunk', 'policy': 'depthwise', 'refinement': 'trunk'},

@@ -59,7 +59,7 @@ def test_every_parameter_learns():
 
 
 def test_needs_masks_and_a_trunk():
-    with pytest.raises(ModelSpecError, match='refinement: trunk: expected stem or policy shared_trunk'):
+    with pytest.raises(ModelSpecError, match='refinement: trunk: expected a stem, or a policy'):
         tiny_spec(refinement='trunk', stem='patch')
     with pytest.raises(ModelSpecError, match='refinement: expected head atm, got linear'):
         tiny_spec(refinement='trunk', head='linear', variant=Variant())

@@ -1,7 +1,5 @@
 """The policy networks: shapes, what each one looks at, and that sharing a trunk changes nothing."""
 
-import dataclasses
-
 import pytest
 import torch
 from tiny_model import tiny_spec
@@ -24,7 +22,7 @@ def build(policy, stem='patch'):
 
 
 @pytest.mark.parametrize('size_hw', SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize('stem', ['patch', 'shared_trunk'])
+@pytest.mark.parametrize('stem', ['patch', 'shared_trunk', 'deep_trunk'])
 @pytest.mark.parametrize('policy', KINDS)
 @torch.no_grad()
 def test_a_score_for_each_whole_window(policy, stem, size_hw):
@@ -36,7 +34,8 @@ def test_a_score_for_each_whole_window(policy, stem, size_hw):
     assert logits.shape[:2] == (3, 2) and scores.shape == (3, grid_hw[0] // 2, grid_hw[1] // 2)
     assert scores.isfinite().all() and scores.std() > 0
     for index in range(3):
-        torch.testing.assert_close(model.window_logits(images[index : index + 1])[0], logits[index], atol=1e-5, rtol=1e-4)
+        alone = model.window_logits(images[index : index + 1])[0]
+        torch.testing.assert_close(alone, logits[index], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize('stem', ['patch', 'shared_trunk'])
@@ -83,9 +82,10 @@ def test_pyramid():
     trunk = EfficientNetLite0(last_stage=STRIDE_16_STAGE).eval()
     image = torch.randn(2, 3, 96, 80)
     features = trunk.pyramid(image)
-    shapes = [tuple(getattr(features, field.name).shape) for field in dataclasses.fields(features)]
+    shapes = [tuple(part.shape) for part in (features.stride_4, features.stride_8, features.stride_16)]
     assert shapes == [(2, 24, 24, 20), (2, 40, 12, 10), (2, 112, 6, 5)]
-    assert torch.equal(features.stride_16, trunk(image))
+    assert torch.equal(features.stride_16, trunk(image)) and features.stride_32 is None
+    assert EfficientNetLite0().pyramid(image).stride_32.shape == (2, 320, 3, 3)
 
 
 def test_freezing_the_first_stages():
@@ -94,4 +94,5 @@ def test_freezing_the_first_stages():
     assert all(parameter.requires_grad for parameter in trunk.parameters())
     trunk.freeze(2)
     frozen = {name for name, parameter in trunk.named_parameters() if not parameter.requires_grad}
-    assert frozen == {n for n, _ in trunk.named_parameters() if n.startswith(('conv_stem', 'bn1', 'blocks.0', 'blocks.1'))}
+    expected = ('conv_stem', 'bn1', 'blocks.0', 'blocks.1')
+    assert frozen == {name for name, _ in trunk.named_parameters() if name.startswith(expected)}

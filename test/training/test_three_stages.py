@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from tiny_training import OWN_DATASETS, run_arguments, tiny_config, write_dataset
+from tiny_training import OWN_DATASETS, log_rows, run_arguments, tiny_config, write_dataset
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.data.registry import open_dataset
-from hybrid_seg_ros.model_spec import ModelSpec
+from hybrid_seg_ros.model_spec import POLICIES, ModelSpec
 from hybrid_seg_ros.network.checkpoint import load_model
 
 
@@ -37,9 +37,48 @@ def test_policy_then_dense_then_pruning(dataset, tmp_path, capsys):
     def moved(first, second):
         return {name.split('.')[0] for name in first if not torch.equal(first[name], second[name])}
 
-    assert moved(policy, dense) == {'encoder', 'auxiliary_heads', 'head', 'stem'}
-    assert moved(dense, pruned) == {'encoder', 'auxiliary_heads', 'head', 'stem'}
+    assert moved(policy, dense) == {'encoder', 'auxiliary_heads', 'head', 'stem', 'trunk'}
+    assert moved(dense, pruned) == {'encoder', 'auxiliary_heads', 'head', 'stem', 'trunk'}
     sample = open_dataset(dataset, root, 'val')[0]
     result = load_pipeline(tmp_path / 'pruned' / 'best.yaml', variant='hybrid@8')(sample.image)
     assert result.labels.shape == sample.labels.shape
     assert 'model written to' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('policy', [name for name in POLICIES if name != 'none'])
+def test_every_policy_is_trained_alone_and_by_a_teacher(policy, tmp_path):
+    root = write_dataset(tmp_path / 'data', train=2, val=1)
+    config = tiny_config(steps=3, ema_decay=0.0, trunk_factor=1.0)
+    config.save(tmp_path / 'train.yaml')
+
+    def run(name, *changes):
+        arguments = run_arguments(tmp_path / 'train.yaml', root, tmp_path / name)
+        for change in ('model.refinement=trunk', f'model.policy={policy}', *changes):
+            arguments += ['--set', change]
+        assert main(['train-policy', *arguments]) == 0
+        return load_model(ModelSpec.load(tmp_path / name / 'model.yaml')).state_dict()
+
+    first = run('first')
+    kept = ['reinitialize=[policy]', f'initial_model={tmp_path / "first" / "model.yaml"}', 'seed=5']
+    taught = run('taught', *kept, f'policy_teacher={tmp_path / "first" / "model.yaml"}', 'distillation_weight=2.0')
+    moved = {name for name in first if not torch.equal(first[name], taught[name])}
+    assert moved and all(name.startswith('policy.') for name in moved)
+    assert {'policy', 'distillation'} <= set(log_rows(tmp_path / 'taught')[0])
+    assert 'distillation' not in log_rows(tmp_path / 'first')[0]
+
+
+def test_light_heads_and_refined_masks_are_trained(tmp_path):
+    root = write_dataset(tmp_path / 'data', train=2, val=1)
+    model = {**tiny_config().model, 'stem': 'deep_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light',
+             'refinement': 'trunk'}  # fmt: skip
+    config = tiny_config(model=model, steps=4, ema_decay=0.0, distillation_weight=1.0, variants=('hybrid@6+8',))
+    config.save(tmp_path / 'train.yaml')
+    arguments = run_arguments(tmp_path / 'train.yaml', root, tmp_path / 'run')
+    assert main(['train', *arguments, '--until', '1']) == 0
+    before = torch.load(tmp_path / 'run' / 'state.pt', weights_only=True)['model']
+    assert main(['train', *arguments]) == 0
+    after = torch.load(tmp_path / 'run' / 'state.pt', weights_only=True)['model']
+    assert {'layer6', 'layer8', 'layer12', 'refined', 'policy'} <= set(log_rows(tmp_path / 'run')[0])
+    unmoved = {name for name, value in before.items() if torch.equal(value, after[name])}
+    kept = {name for name in before if name.startswith('trunk.') and ('running_' in name or 'num_batches' in name)}
+    assert unmoved == kept, 'the statistics of ImageNet stay, and nothing else'

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from tiny_training import ROOT, tiny_config
 
+from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
 from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -23,6 +24,8 @@ def classes_of(config):
     """Return classes as many as the dataset has; those that the file lists, if it does."""
     if config.model['classes'] != 'dataset':
         return LabelSpace.from_entries(config.model['classes'])
+    if config.dataset == 'camvid':
+        return CAMVID_CLASSES
     count = NUM_CLASSES[config.dataset]
     return LabelSpace(tuple(f'class {index}' for index in range(count)), distinct_colors(count))
 
@@ -134,3 +137,53 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path):
 )
 def test_prefixes_are_whole_names(name, prefixes, expected):
     assert is_under(name, prefixes) is expected
+
+
+def test_values_changed_on_the_command_line(tmp_path):
+    path = tmp_path / 'run.yaml'
+    path.write_text(yaml.safe_dump({'model': {'name': 'x', 'policy': 'depthwise'}, 'steps': 5}))
+    changes = ['steps=7', 'model.policy=half_size', 'model.decoder.layers=1', 'variants=[dense, cts]']
+    config = TrainConfig.load(path, [*changes, 'precision=float32'])
+    assert (config.steps, config.variants, config.precision) == (7, ('dense', 'cts'), 'float32')
+    assert config.model == {'name': 'x', 'policy': 'half_size', 'decoder': {'layers': 1}}
+    assert TrainConfig.load(path).steps == 5
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ('steps', "KEY=VALUE or KEY.KEY=VALUE, got 'steps'"),
+        ('=5', 'KEY=VALUE'),
+        ('model.=5', 'KEY=VALUE'),
+        ('stepps=5', r"unknown keys \['stepps'\]"),
+        ('model.name.first=5', 'name holds no keys'),
+        ('steps=[1', 'the value is no YAML'),
+        ('steps=-1', 'steps: expected an integer >= 1'),
+    ],
+)
+def test_changes_that_are_none(tmp_path, change, message):
+    path = tmp_path / 'run.yaml'
+    path.write_text(yaml.safe_dump({'model': {'name': 'x'}}))
+    with pytest.raises(TrainConfigError, match=message):
+        TrainConfig.load(path, [change])
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'paste_probability': 0.5}, 'together with paste_classes'),
+        ({'paste_classes': ('car',)}, 'paste_probability: expected a number above 0'),
+        ({'paste_probability': 1.5, 'paste_classes': ('car',)}, 'up to 1'),
+        ({'policy_teacher': 'x.yaml'}, 'expected a distillation_weight above 0'),
+    ],
+)
+def test_values_that_need_each_other(changes, message):
+    with pytest.raises(TrainConfigError, match=message):
+        tiny_config(**changes)
+
+
+def test_pasted_classes_are_the_dataset_s():
+    config = tiny_config(paste_classes=('road', 'car'), paste_probability=0.5)
+    assert config.resolved(CAMVID_CLASSES).paste_ids() == [3, 8]
+    with pytest.raises(TrainConfigError, match=r"paste_classes: unknown \['horse'\]; legal are sky, building"):
+        tiny_config(paste_classes=('horse', 'car'), paste_probability=0.5).resolved(CAMVID_CLASSES)

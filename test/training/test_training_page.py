@@ -11,6 +11,7 @@ from tiny_model import tiny_spec
 from tiny_training import ENVIRONMENT, OWN_DATASETS, ROOT, TIMEOUT_S, TORCHRUN, write_dataset
 
 from hybrid_seg_ros.cli import main
+from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.encoder_weights import save_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.train_config import TrainConfig
@@ -41,8 +42,8 @@ def folder(tmp_path_factory):
 
 
 def test_the_page_has_what_is_tested_here():
-    assert set(CONFIGS) == {'policy.yaml', 'dense.yaml', 'pruning.yaml'}
-    assert [line.split()[0] for line in COMMANDS] == ['hybrid_seg'] * 6 + ['torchrun', 'tensorboard']
+    assert set(CONFIGS) == {'policy.yaml', 'dense.yaml', 'pruning.yaml', 'small.yaml'}
+    assert [line.split()[0] for line in COMMANDS] == ['hybrid_seg'] * 7 + ['torchrun', 'tensorboard']
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -56,7 +57,7 @@ def test_other_examples_name_real_keys():
     for content in others:
         TrainConfig(model={}, **content)
     for key in re.findall(r'`(\w+): ', PAGE):
-        assert key in {*TrainConfig.__dataclass_fields__, 'classes'}, key
+        assert key in {*TrainConfig.__dataclass_fields__, *ModelSpec.__dataclass_fields__}, key
 
 
 @pytest.mark.parametrize('number', range(len(COMMANDS)), ids=[re.sub(r'\W+', '-', line)[:60] for line in COMMANDS])
