@@ -45,7 +45,7 @@ class Processes:
         """Return the module whose backward pass averages the gradients over all processes."""
         if self.count == 1:
             return module
-        # Which parameters a step uses depends on its variant. Buffers need no exchange: training changes none of them.
+        # Which parameters a step uses depends on its variant. Buffers, statistics of batch norms, are the first's own.
         buffers = {'forward_sync_buffers': False}
         if 'forward_sync_buffers' not in inspect.signature(DistributedDataParallel).parameters:  # PyTorch before 2.13
             buffers = {'broadcast_buffers': False}

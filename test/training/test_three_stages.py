@@ -16,6 +16,7 @@ from hybrid_seg_ros.network.checkpoint import load_model
 @pytest.mark.parametrize('dataset', OWN_DATASETS)
 def test_policy_then_dense_then_pruning(dataset, tmp_path, capsys):
     root = write_dataset(tmp_path / 'data', train=3, val=2)
+    fixed = ('policy', 'trunk')
 
     def run(command, name, **changes):
         config = tiny_config(**{'dataset': dataset, 'steps': 6, 'policy_weight': 0.0, 'ema_decay': 0.0, **changes})
@@ -27,10 +28,10 @@ def test_policy_then_dense_then_pruning(dataset, tmp_path, capsys):
     policy, judged = run('train-policy', 'policy', augmentation='stretch', variants=('dense',), learning_rate=1e-3)
     assert set(judged) == {'step', 'accuracy', 'wrongly_merged'}
     dense, evaluated = run('train', 'dense', initial_model=str(tmp_path / 'policy' / 'model.yaml'),
-                           variants=('dense',), freeze=('policy',))  # fmt: skip
+                           variants=('dense',), freeze=fixed)  # fmt: skip
     assert evaluated['variant'] == 'dense' and 0 <= evaluated['miou'] <= 100
     pruned, evaluated = run('train', 'pruned', initial_model=str(tmp_path / 'dense' / 'model.yaml'),
-                            variants=('hybrid@8',), evaluate_variant='hybrid@8', freeze=('policy',))  # fmt: skip
+                            variants=('hybrid@8',), evaluate_variant='hybrid@8', freeze=fixed)  # fmt: skip
     assert evaluated['variant'] == 'hybrid@8'
 
     def moved(first, second):

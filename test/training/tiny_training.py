@@ -26,7 +26,7 @@ COMMAND = [sys.executable, '-m', 'hybrid_seg_ros.cli']
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1']
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'GLOO_SOCKET_IFNAME': 'lo',
                'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'test'), str(ROOT / 'test' / 'training')])}
-TIMEOUT_S = 120
+TIMEOUT_S = 250
 OWN_DATASETS = [name for name in ('camvid', 'folder') if name in DATASETS]
 """Names under which `write_dataset` can be opened."""
 
