@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
 from hybrid_seg_ros.network.merge_policy import WINDOW
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_merging import count_merged_windows
@@ -30,7 +31,7 @@ def time_parts(
     Each of `rounds` rounds runs every part of every model once, in turn, so that a busy machine slows all alike.
     """
     parts = {(name, part): call for name, model in models.items() for part, call in
-             parts_of(model.eval(), variants, budget).items()}  # fmt: skip
+             parts_of(fold_batch_norms(model.eval()), variants, budget).items()}  # fmt: skip
     laps: dict[tuple[str, str], list[float]] = {key: [] for key in parts}
     with torch.inference_mode():
         for call in parts.values():

@@ -7,6 +7,7 @@ import torch
 
 from hybrid_seg_ros.inference.backends.base import GridPrediction
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
 from hybrid_seg_ros.segmentation import TokenReport
@@ -15,12 +16,12 @@ _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torc
 
 
 class TorchBackend:
-    """Runs a HybridSegmenter as it is."""
+    """Runs a HybridSegmenter, which it takes over: batch norms are folded, weights cast to the precision."""
 
     def __init__(self, model: HybridSegmenter, device: torch.device, precision: str = 'float32') -> None:
         self._dtype = _DTYPES[precision]
         self._device = device
-        self._model = model.to(device=device, dtype=self._dtype).eval()
+        self._model = fold_batch_norms(model.eval()).to(device=device, dtype=self._dtype)
         self.device_name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
 
     @classmethod

@@ -1,0 +1,55 @@
+"""Folding changes no output, and leaves no batch norm."""
+
+import copy
+
+import pytest
+import torch
+from tiny_model import tiny_spec
+from torch import nn
+
+from hybrid_seg_ros.model_spec import POLICIES, TokenBudget, Variant
+from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+
+FORMS = [{'policy': kind, 'stem': stem} for kind in POLICIES if kind != 'none' for stem in ('patch', 'deep_trunk')]
+
+
+def build(**form):
+    """Return a model whose batch norms do something."""
+    torch.manual_seed(0)
+    model = HybridSegmenter(tiny_spec(**form)).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 2.0)
+            nn.init.normal_(module.bias, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize('form', [*FORMS, {'refinement': 'trunk'}], ids=str)
+@torch.no_grad()
+def test_same_outputs(form):
+    model = build(**form)
+    folded = fold_batch_norms(copy.deepcopy(model))
+    images = torch.randn(2, 3, 96, 128)
+    for name in ('dense', 'cts'):
+        expected, found = (m(images, Variant.parse(name), TokenBudget(), supervise=True) for m in (model, folded))
+        torch.testing.assert_close(found.policy_logits, expected.policy_logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-4)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) or form['policy'] == 'patch_mlp'
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+
+
+@torch.no_grad()
+def test_twice_is_once():
+    once = fold_batch_norms(build())
+    state = copy.deepcopy(once.state_dict())
+    assert all(torch.equal(value, state[name]) for name, value in fold_batch_norms(once).state_dict().items())
+
+
+def test_what_cannot_be_folded():
+    with pytest.raises(ValueError, match='evaluation mode'):
+        fold_batch_norms(build().train())
+    with pytest.raises(ValueError, match='no convolution stands before 1'):
+        fold_batch_norms(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)).eval())
