@@ -37,8 +37,8 @@ def test_policy_then_dense_then_pruning(dataset, tmp_path, capsys):
     def moved(first, second):
         return {name.split('.')[0] for name in first if not torch.equal(first[name], second[name])}
 
-    assert moved(policy, dense) == {'encoder', 'auxiliary_heads', 'head', 'stem', 'trunk'}
-    assert moved(dense, pruned) == {'encoder', 'auxiliary_heads', 'head', 'stem', 'trunk'}
+    assert moved(policy, dense) == {'encoder', 'auxiliary_heads', 'head', 'stem'}
+    assert moved(dense, pruned) == {'encoder', 'auxiliary_heads', 'head', 'stem'}
     sample = open_dataset(dataset, root, 'val')[0]
     result = load_pipeline(tmp_path / 'pruned' / 'best.yaml', variant='hybrid@8')(sample.image)
     assert result.labels.shape == sample.labels.shape
