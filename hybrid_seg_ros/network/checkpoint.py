@@ -37,7 +37,8 @@ def save_model(model: HybridSegmenter, path: Union[str, Path], dtype: torch.dtyp
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # not save_file, which makes files that only their owner can read
-        partial.write_bytes(save(state, metadata={'format': 'pt', 'model': model.spec.name}))
+        # one entry of metadata: several are written in no fixed order, and equal weights shall be equal files
+        partial.write_bytes(save(state, metadata={'format': 'pt'}))
         spec = dataclasses.replace(model.spec, weights=weights.name, sha256=sha256_of(partial), folder=path.parent)
         partial.replace(weights)
     finally:

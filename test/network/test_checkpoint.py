@@ -29,6 +29,12 @@ def model_yaml(tmp_path: Path) -> Path:
     return write_tiny_model(tmp_path, **SMALL)
 
 
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model = HybridSegmenter(tiny_spec(**SMALL))
+    assert len({save_model(model, tmp_path / f'{index}.yaml').sha256 for index in range(6)}) == 1
+
+
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 0.0), (torch.float16, 1e-3)])
 def test_a_saved_model_is_loaded(tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
     torch.manual_seed(2)
