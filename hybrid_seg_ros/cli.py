@@ -37,7 +37,9 @@ class Command:
 
 COMMANDS = {
     'segment': Command('hybrid_seg_ros.inference.segment_images', 'segment image files into masks and overlays'),
-    'evaluate': Command('hybrid_seg_ros.evaluation.evaluate_dataset', 'mIoU, tokens and GFLOPs on a dataset'),
+    'evaluate': Command('hybrid_seg_ros.evaluation.evaluate_dataset', 'mIoU, tokens, GFLOPs and time on a dataset'),
+    'sweep': Command('hybrid_seg_ros.evaluation.sweep', 'accuracy for GFLOPs at each operating point, with a picture'),
+    'calibration': Command('hybrid_seg_ros.evaluation.calibration', 'whether the confidence that prunes is calibrated'),
     'flops': Command('hybrid_seg_ros.evaluation.flops', 'GFLOPs per variant and per component'),
     'time-parts': Command('hybrid_seg_ros.evaluation.part_latency', 'milliseconds of the parts of models, in one run'),
     'check-dataset': Command('hybrid_seg_ros.data.check_dataset', 'read a whole dataset and name what is wrong'),

@@ -11,3 +11,4 @@ os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
 _log_dir = tempfile.TemporaryDirectory(prefix='hybrid_seg_ros_log_')  # removed when Python ends
 os.environ['ROS_LOG_DIR'] = _log_dir.name
+os.environ['MPLCONFIGDIR'] = _log_dir.name  # matplotlib keeps its list of fonts there

@@ -41,7 +41,12 @@ def test_evaluate_writes_the_promised_keys(root, model, tmp_path, capsys):
     command = ['evaluate', '--model', str(model), '--dataset', 'camvid', '--root', str(root), '--json', str(out)]
     assert main([*command, '--variant', 'hybrid@8', '--keep', '0.5']) == 0
     result = json.loads(out.read_text())
-    assert set(result) == {'miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames'}
+    assert set(result) == {
+        'miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames', 'median_ms'
+    }  # fmt: skip
+    times = result['median_ms']
+    assert list(times) == ['preprocess', 'inference', 'postprocess', 'total']
+    assert 0 < times['preprocess'] and 0 < times['postprocess'] and times['inference'] < times['total']
     assert result['frames'] == 2
     assert list(result['iou_per_class']) == list(CAMVID_CLASSES.names)
     assert result['tokens_mean'] == {'total': 48.0, 'merged': 33.0, 'kept@8': 16.0}
@@ -49,7 +54,8 @@ def test_evaluate_writes_the_promised_keys(root, model, tmp_path, capsys):
     dense = count_flops(ModelSpec.load(model), (96, 128), Variant(), entering=48).total / 1e9
     assert json.loads(out.read_text())['gflops_mean'] == pytest.approx(dense)
     assert result['gflops_mean'] > 0
-    assert 'mIoU' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'mIoU' in printed and 'median ms per image preprocess' in printed
 
 
 def test_evaluate_reads_a_folder_of_own_images(root, model, tmp_path):
@@ -59,7 +65,7 @@ def test_evaluate_reads_a_folder_of_own_images(root, model, tmp_path):
         out = tmp_path / f'{dataset}.json'
         command = ['evaluate', '--model', str(model), '--dataset', dataset, '--root', str(root), '--json', str(out)]
         assert main(command) == 0
-        results.append(json.loads(out.read_text()))
+        results.append({key: value for key, value in json.loads(out.read_text()).items() if key != 'median_ms'})
     assert results[0] == results[1]
 
 
@@ -71,6 +77,7 @@ def test_evaluate_reads_a_folder_of_own_images(root, model, tmp_path):
         (['--device', 'tpu'], 'legal are cpu, cuda'),
         (['--precision', 'float16'], 'needs a CUDA device'),
         (['--split', 'nowhere'], "no split 'nowhere'"),
+        (['--limit', '0'], 'at least 1 image, got 0'),
     ],
 )
 def test_evaluate_says_what_was_expected(root, model, capsys, extra, expected):

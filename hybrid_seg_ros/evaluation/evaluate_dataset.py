@@ -1,4 +1,4 @@
-"""`hybrid_seg evaluate`: mIoU, token counts and GFLOPs of a model on a dataset."""
+"""`hybrid_seg evaluate`: mIoU, token counts, GFLOPs and milliseconds of a model on a dataset."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -23,7 +24,9 @@ from hybrid_seg_ros.inference.operating_point import add_operating_point_argumen
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.segmentation import TokenReport
+from hybrid_seg_ros.segmentation import StageTimings, TokenReport
+
+STEPS = ('preprocess', 'inference', 'postprocess', 'total')
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class EvaluationResult:
     """Results over a dataset; per cent. `tokens_mean` is per stage, in the order of TokenReport.stages.
 
     `gflops_mean` counts everything that ran, policy network and auxiliary heads included. A class that occurs in
-    neither labels nor predictions has IoU None and is left out of `miou`.
+    neither labels nor predictions has IoU None and is left out of `miou`. `median_ms` is the median per image of the
+    pipeline's steps, `preprocess`, `inference` and `postprocess`, and of their `total`, reading files aside.
     """
 
     miou: float
@@ -40,16 +44,18 @@ class EvaluationResult:
     tokens_mean: dict[str, float]
     gflops_mean: float
     frames: int
+    median_ms: dict[str, float]
 
 
 def evaluate(
     pipeline: SegmentationPipeline, dataset: SegmentationDataset, limit: Optional[int] = None
 ) -> EvaluationResult:
     """Run the pipeline over a dataset (or its first `limit` samples) and compare labels at the image's size."""
+    frames = count_frames(dataset, limit)
     matrix = ConfusionMatrix(len(dataset.classes))
     tokens: dict[str, list[int]] = {}
     gflops: list[float] = []
-    frames = min(len(dataset), limit or len(dataset))
+    timings: list[StageTimings] = []
     for index in tqdm(range(frames), desc=f'evaluate {pipeline.variant}', unit='image', leave=False):
         sample = dataset[index]
         result = pipeline(sample.image)
@@ -57,6 +63,7 @@ def evaluate(
         for stage, count in result.tokens.stages.items():
             tokens.setdefault(stage, []).append(count)
         gflops.append(frame_gflops(pipeline, result.tokens))
+        timings.append(result.timings)
     ious = matrix.iou_per_class()
     return EvaluationResult(
         miou=matrix.miou(),
@@ -65,7 +72,15 @@ def evaluate(
         tokens_mean={stage: float(np.mean(counts)) for stage, counts in tokens.items()},
         gflops_mean=float(np.mean(gflops)),
         frames=frames,
+        median_ms={step: statistics.median(getattr(laps, f'{step}_ms') for laps in timings) for step in STEPS},
     )
+
+
+def count_frames(dataset: SegmentationDataset, limit: Optional[int]) -> int:
+    """Return how many samples an evaluation covers. Raises ValueError for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise ValueError(f'--limit: expected at least 1 image, got {limit}')
+    return len(dataset) if limit is None else min(len(dataset), limit)
 
 
 def evaluate_model(
@@ -85,6 +100,15 @@ def frame_gflops(pipeline: SegmentationPipeline, tokens: TokenReport) -> float:
     return crops * count_flops(spec, spec.network_size_hw, pipeline.variant, tokens.entering / crops, kept).total / 1e9
 
 
+def check_classes(spec: ModelSpec, dataset: SegmentationDataset) -> None:
+    """Raise ValueError unless the model's classes are those of the dataset."""
+    if spec.classes.names != dataset.classes.names:
+        raise ValueError(
+            f'{spec.name}: expected the classes of the dataset, {", ".join(dataset.classes.names)}; '
+            f'got {", ".join(spec.classes.names)}'
+        )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
@@ -99,8 +123,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     dataset = open_dataset(args.dataset, args.root, args.split)
     pipeline = open_pipeline(args)
-    if pipeline.spec.classes.names != dataset.classes.names:
-        raise ValueError(f'{args.model}: expected the classes of {args.dataset}, got {pipeline.spec.classes.names}')
+    check_classes(pipeline.spec, dataset)
     result = evaluate(pipeline, dataset, args.limit)
     print(f'{pipeline.spec.name} {pipeline.variant}: mIoU {result.miou:.2f} %, '
           f'pixel accuracy {result.pixel_accuracy:.2f} % over {result.frames} images')  # fmt: skip
@@ -108,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
         print(f'  {name:<16}' + ('absent' if iou is None else f'{iou:6.2f}'))
     print('tokens ' + ', '.join(f'{stage} {count:.1f}' for stage, count in result.tokens_mean.items()))
     print(f'GFLOPs {result.gflops_mean:.3f} (policy network and auxiliary heads counted)')
+    print('median ms per image ' + ', '.join(f'{step} {ms:.1f}' for step, ms in result.median_ms.items())
+          + f' ({pipeline.device_name}, {pipeline.precision})')  # fmt: skip
     if args.json:
         args.json.write_text(json.dumps(dataclasses.asdict(result), indent=2) + '\n', encoding='utf-8')
     return 0

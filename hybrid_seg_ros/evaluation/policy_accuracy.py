@@ -9,6 +9,7 @@ import torch
 
 from hybrid_seg_ros.data.policy_labels import DO_NOT_SHARE, IGNORE, SHARE, policy_labels
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
+from hybrid_seg_ros.evaluation.label_layout import fit_labels
 from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.merge_policy import window_scores
@@ -39,7 +40,7 @@ def policy_accuracy(model: HybridSegmenter, spec: ModelSpec, dataset: Segmentati
         padded = pad_to_multiple(model.normalize(image), patch)
         grid_hw = (padded.shape[2] // patch, padded.shape[3] // patch)
         scores = window_scores(model.window_logits(padded), grid_hw)[0].cpu().numpy()
-        targets = policy_labels(_fit_labels(sample.labels, geometry.content_hw, padded.shape[2:]), 2 * patch)
+        targets = policy_labels(fit_labels(sample.labels, geometry.content_hw, padded.shape[2:]), 2 * patch)
         known = targets != IGNORE
         right += int(((scores > 0) == (targets == SHARE))[known].sum())
         judged += int(known.sum())
@@ -48,12 +49,3 @@ def policy_accuracy(model: HybridSegmenter, spec: ModelSpec, dataset: Segmentati
         wrong += int((targets.ravel()[chosen] == DO_NOT_SHARE).sum())
         merged += count
     return PolicyAccuracy(100.0 * right / max(1, judged), 100.0 * wrong / max(1, merged))
-
-
-def _fit_labels(labels: np.ndarray, content_hw: tuple[int, int], padded_hw: tuple[int, int]) -> np.ndarray:
-    """Lay the labels out as the network sees the image; padding is unlabelled."""
-    rows = (np.arange(content_hw[0]) + 0.5) * labels.shape[0] / content_hw[0]
-    columns = (np.arange(content_hw[1]) + 0.5) * labels.shape[1] / content_hw[1]
-    canvas = np.full(padded_hw, IGNORE, np.uint8)
-    canvas[: content_hw[0], : content_hw[1]] = labels[np.ix_(rows.astype(int), columns.astype(int))]
-    return canvas

@@ -16,6 +16,11 @@ def add_operating_point_arguments(parser: argparse.ArgumentParser) -> None:
         '--keep', type=keep_value, nargs='+', help='tokens kept at each pruning layer: a count, or a fraction'
     )
     parser.add_argument('--threshold', type=float, help='confidence above which tokens leave')
+    add_backend_arguments(parser)
+
+
+def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that choose what the network runs on, and how it sees a frame."""
     parser.add_argument('--backend', choices=BACKENDS, default='pytorch')
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
     parser.add_argument('--precision', choices=PRECISIONS, default='float32')

@@ -27,7 +27,7 @@ class TorchBackend:
     @classmethod
     def load(cls, spec: ModelSpec, device: str, precision: str) -> 'TorchBackend':
         """Load the weights of `spec`. Raises ValueError for a device or precision that cannot be had."""
-        return cls(load_model(spec), _device(device, precision), precision)
+        return cls(load_model(spec), torch_device(device, precision), precision)
 
     def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
         """Run once on a grey image."""
@@ -76,7 +76,8 @@ def predictions(output: SegmenterOutput, variant: Variant) -> list[GridPredictio
     ]
 
 
-def _device(name: str, precision: str) -> torch.device:
+def torch_device(name: str, precision: str = 'float32') -> torch.device:
+    """Return the device `cpu`, `cuda` or `cuda:N`. Raises ValueError if it, or the precision on it, cannot be had."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -1,0 +1,192 @@
+"""Pictures of evaluations: accuracy against GFLOPs, and reliability diagrams. matplotlib is imported to draw one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybrid_seg_ros.evaluation.label_placement import LabelPlacer
+from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepRow
+
+if TYPE_CHECKING:
+    from hybrid_seg_ros.evaluation.calibration import StageCalibration
+
+SIZE_PX = (1600, 800)
+"""Width and height of a picture."""
+DPI = 160  # text of 10 points is then still 11 pixels high where a README shows the picture 830 wide
+TEXT, SMALL = 10, 8
+# Okabe and Ito's colours, which people with any kind of colour blindness can tell apart; markers differ as well
+STYLES = {'dtop@6+8': ('#0072B2', 's'), 'dtop@8': ('#009E73', '^'), 'hybrid@6+8': ('#D55E00', 'D'),
+          'hybrid@8': ('#A0457E', 'o')}  # fmt: skip
+OTHER_STYLE = ('#444444', 'v')
+GREY, BAND = '#666666', '#EDEDED'
+RING_PX = 16  # radius around the model's own point that texts keep clear of
+RULE_TITLES = {
+    'keep': 'numbers: tokens kept at a pruning layer',
+    'threshold': 'numbers: confidence above which tokens leave',
+}
+TOLERATED = 1.0
+"""Points of mIoU below dense that are shaded: what a faster variant is commonly allowed to cost."""
+
+
+def require_matplotlib() -> None:
+    """Raise ModuleNotFoundError that says how to get matplotlib, if it is not there."""
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'figures need matplotlib: pip install matplotlib or, for the Python of a sourced ROS 2, '
+            'sudo apt install python3-matplotlib'
+        ) from error
+
+
+def draw_sweep(sweep: Sweep, path: Path) -> None:
+    """Draw mIoU over GFLOPs, a panel for each pruning rule, as a PNG of SIZE_PX, written whole or not at all.
+
+    Each panel also shows the variants that do not prune; the model's own operating point has a ring. The panels differ
+    in their range of mIoU: the shaded band is as high as TOLERATED in both.
+    """
+    figure = _new_figure()
+    rules = [rule for rule in RULE_TITLES if any(row.point.rule == rule for row in sweep.rows)] or [None]
+    panels = figure.subplots(1, len(rules), sharex=True, squeeze=False)[0]
+    figure.subplots_adjust(left=0.065, right=0.99, bottom=0.11, top=0.88, wspace=0.12)
+    subject = sweep.subject
+    title = f'{subject.model} on {subject.dataset} {subject.split} ({subject.frames} frames)'
+    figure.suptitle(title, fontsize=TEXT + 1)
+    _limit_gflops(panels[0], sweep.rows)
+    for panel, rule in zip(panels, rules):
+        _style(panel)
+        panel.set_title(RULE_TITLES.get(rule, ''), fontsize=TEXT, fontweight='bold', loc='left')
+        panel.set_xlabel('GFLOPs per frame, everything counted', fontsize=TEXT)
+        pruned = [row for row in sweep.rows if row.point.rule == rule and rule is not None]
+        _limit_miou(panel, [row for row in sweep.rows if row.point.rule in (rule, None)])
+        labels = LabelPlacer(panel, figure.canvas.get_renderer())
+        _draw_references(panel, sweep, labels)
+        _draw_curves(panel, pruned, labels)
+        for row in sweep.rows:
+            if sweep.is_default(row) and row.point.rule in (rule, None):
+                _draw_default(panel, row, labels)
+        _label_curves(pruned, labels)
+    panels[0].set_ylabel('mIoU in %', fontsize=TEXT)
+    _save(figure, path)
+
+
+def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title: str, path: Path) -> None:
+    """Draw a reliability diagram for each stage, and how many cells fall in each bin, as a PNG of SIZE_PX."""
+    figure = _new_figure()
+    figure.suptitle(title, fontsize=TEXT + 1)
+    rows = figure.subplots(
+        2, len(stages), sharex=True, sharey='row', squeeze=False, gridspec_kw={'height_ratios': (4, 1)}
+    )
+    for stage, panel, shares in zip(stages, *rows):
+        color = STYLES['dtop@6+8'][0]
+        width = stage.bins[0].high - stage.bins[0].low
+        filled = [each for each in stage.bins if each.count]
+        for axis in (panel, shares):
+            _style(axis)
+            axis.axvline(threshold, color='black', linewidth=1, linestyle=(0, (4, 3)))
+        panel.set_title(f'after layer {stage.layer}', fontsize=TEXT, fontweight='bold', loc='left')
+        panel.plot((0, 1), (0, 100), color=GREY, linewidth=1)
+        panel.bar([each.low for each in filled], [each.accuracy for each in filled], width, align='edge', color=color,
+                  edgecolor='white')  # fmt: skip
+        chosen = stage.at(threshold)
+        panel.text(0.03, 97, f'calibration error {stage.expected_calibration_error:.1f} %\n'
+                   f'confidence > {threshold:g}: {chosen.share:.0f} % of cells,\n'
+                   + ('' if chosen.accuracy is None else f'{chosen.accuracy:.1f} % of them right'),
+                   fontsize=TEXT - 1, va='top')  # fmt: skip
+        shares.bar([each.low for each in filled], [100 * each.count / stage.cells for each in filled], width,
+                   align='edge', color=GREY, edgecolor='white')  # fmt: skip
+        shares.set_xlabel('confidence', fontsize=TEXT)
+        panel.set_xlim(0, 1)
+        panel.set_ylim(0, 100)
+    rows[0][0].set_ylabel('right, in %', fontsize=TEXT)
+    rows[1][0].set_ylabel('cells, in %', fontsize=TEXT)
+    _save(figure, path)
+
+
+def _draw_references(panel: Any, sweep: Sweep, labels: LabelPlacer) -> None:
+    """Mark what does not prune, and shade what is nearly as accurate as dense."""
+    for row in sweep.rows:
+        if row.point.rule is not None:
+            continue
+        if row.point.variant == 'dense':
+            panel.axhspan(row.miou - TOLERATED, row.miou, color=BAND, zorder=0)
+            panel.annotate(f'within {TOLERATED:g} point of dense', (1, row.miou - TOLERATED), color=GREY,
+                           xycoords=panel.get_yaxis_transform(), xytext=(-5, 3), textcoords='offset points',
+                           ha='right', va='bottom', fontsize=SMALL)  # fmt: skip
+        panel.axvline(row.gflops_mean, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+        panel.plot(row.gflops_mean, row.miou, '*', color='black', markersize=11, zorder=4)
+        labels.avoid_line([row.gflops_mean], [row.miou])
+        share = '' if row.point.variant == 'dense' else f'\n{100 * row.of_dense:.0f} % of dense'
+        panel.annotate(row.point.variant + share, (row.gflops_mean, 1), xycoords=panel.get_xaxis_transform(),
+                       xytext=(-4, -2), textcoords='offset points', ha='right', va='top', fontsize=TEXT)  # fmt: skip
+
+
+def _draw_curves(panel: Any, rows: Sequence[SweepRow], labels: LabelPlacer) -> None:
+    for variant in dict.fromkeys(row.point.variant for row in rows):
+        points = [row for row in rows if row.point.variant == variant]
+        x, y = [row.gflops_mean for row in points], [row.miou for row in points]
+        color, marker = STYLES.get(variant, OTHER_STYLE)
+        panel.plot(x, y, color=color, marker=marker, markersize=5, linewidth=1.6, zorder=3)
+        labels.avoid_line(x, y)
+
+
+def _label_curves(rows: Sequence[SweepRow], labels: LabelPlacer) -> None:
+    """Write each variant's name at the end that costs least, and the rule's values at the points."""
+    for variant in dict.fromkeys(row.point.variant for row in rows):
+        end = min((row for row in rows if row.point.variant == variant), key=lambda row: row.gflops_mean)
+        labels.place(variant, end.gflops_mean, end.miou, color=STYLES.get(variant, OTHER_STYLE)[0], fontsize=TEXT,
+                     fontweight='bold')  # fmt: skip
+    for row in rows:
+        labels.place(f'{row.point.value}', row.gflops_mean, row.miou, fontsize=SMALL,
+                     color=STYLES.get(row.point.variant, OTHER_STYLE)[0])  # fmt: skip
+
+
+def _draw_default(panel: Any, row: SweepRow, labels: LabelPlacer) -> None:
+    panel.plot(row.gflops_mean, row.miou, 'o', markersize=13, markerfacecolor='none', markeredgecolor='black',
+               markeredgewidth=1.5, zorder=5)  # fmt: skip
+    labels.avoid_box(row.gflops_mean, row.miou, RING_PX)
+    labels.place(f'default: {100 * row.of_dense:.0f} % of dense', row.gflops_mean, row.miou, marker_px=2 * RING_PX,
+                 fontsize=TEXT, fontweight='bold')  # fmt: skip
+
+
+def _limit_gflops(panel: Any, rows: Sequence[SweepRow]) -> None:
+    low, high = min(row.gflops_mean for row in rows), max(row.gflops_mean for row in rows)
+    span = max(high - low, 0.1 * high)
+    panel.set_xlim(low - 0.15 * span, high + 0.06 * span)
+
+
+def _limit_miou(panel: Any, rows: Sequence[SweepRow]) -> None:
+    """Leave room for the texts, and keep differences that mean nothing from filling the panel."""
+    low, high = min(row.miou for row in rows), max(row.miou for row in rows)
+    low = min(low, high - 1.2 * TOLERATED)
+    panel.locator_params('y', nbins=7, steps=(1, 2, 5, 10))
+    panel.set_ylim(low - 0.12 * (high - low), high + 0.18 * (high - low))
+
+
+def _style(axis: Any) -> None:
+    axis.tick_params(labelsize=TEXT - 1, color=GREY, labelcolor=GREY)
+    for side in ('top', 'right'):
+        axis.spines[side].set_visible(False)
+    for side in ('left', 'bottom'):
+        axis.spines[side].set_color(GREY)
+
+
+def _new_figure() -> Any:
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(SIZE_PX[0] / DPI, SIZE_PX[1] / DPI), dpi=DPI, facecolor='white')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    partial = path.with_name(path.name + '.partial')
+    try:
+        figure.savefig(partial, format='png', dpi=DPI)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

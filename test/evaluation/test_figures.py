@@ -1,0 +1,83 @@
+"""Figures are PNG files of the stated size that show what they are given, and nothing is left half written."""
+
+import builtins
+
+import cv2
+import numpy as np
+import pytest
+
+from hybrid_seg_ros.evaluation.calibration import summarize
+from hybrid_seg_ros.evaluation.figures import SIZE_PX, STYLES, draw_reliability, draw_sweep, require_matplotlib
+from hybrid_seg_ros.evaluation.sweep_report import OperatingPoint, Sweep, SweepRow, SweepSubject
+
+SUBJECT = SweepSubject('tiny', 'a' * 64, 'camvid', 'val', 2, 'b' * 64, 'whole', 0.4, 5, 'pytorch', 'cpu', 'float32')
+DEFAULT = OperatingPoint('hybrid@8', 'threshold', 0.9)
+
+
+def sweep_of(*points, default=DEFAULT):
+    sweep = Sweep(SUBJECT, default)
+    for index, (variant, *rule) in enumerate(points):
+        sweep = sweep.with_row(
+            SweepRow(OperatingPoint(variant, *rule), 60 + 0.2 * index, 90.0, {}, {}, 4 + 0.3 * index, 0.7))
+    return sweep
+
+
+def pixels_of(picture, color):
+    rgb = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+    return int((picture[:, :, ::-1] == rgb).all(2).sum())
+
+
+PRUNED = [(variant, rule, value) for variant in ('dtop@8', 'hybrid@8') for rule, value in
+          (('keep', 0.4), ('keep', 0.8), ('threshold', 0.8), ('threshold', 0.9))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    'points, shown',
+    [
+        ([('dense',), ('cts',), *PRUNED], ('dtop@8', 'hybrid@8')),
+        (PRUNED[:2], ('dtop@8',)),
+        ([('dense',)], ()),
+        ([('dense',), ('hybrid@4', 'keep', 30)], ()),
+    ],
+    ids=['both rules', 'one rule', 'no pruning', 'another layer'],
+)
+def test_sweep(tmp_path, points, shown):
+    draw_sweep(sweep_of(*points), tmp_path / 'sweep.png')
+    assert [path.name for path in tmp_path.iterdir()] == ['sweep.png']
+    picture = cv2.imread(str(tmp_path / 'sweep.png'))
+    assert picture.shape == (SIZE_PX[1], SIZE_PX[0], 3)
+    for variant, (color, _) in STYLES.items():
+        assert (pixels_of(picture, color) > 200) == (variant in shown), variant
+
+
+def test_the_default_is_marked(tmp_path):
+    pictures = []
+    for default in (DEFAULT, None):
+        draw_sweep(sweep_of(('dense',), *PRUNED, default=default), tmp_path / 'sweep.png')
+        pictures.append(cv2.imread(str(tmp_path / 'sweep.png')).astype(int))
+    black = [(picture.max(2) < 30).sum() for picture in pictures]
+    assert black[0] > black[1] + 200
+
+
+def test_reliability(tmp_path):
+    rng = np.random.default_rng(0)
+    confidence = rng.random(500)
+    stages = [summarize(layer, confidence, rng.random(500) < confidence) for layer in (6, 8, 12)]
+    draw_reliability(stages, 0.9, 'a title', tmp_path / 'reliability.png')
+    picture = cv2.imread(str(tmp_path / 'reliability.png'))
+    assert picture.shape == (SIZE_PX[1], SIZE_PX[0], 3)
+    thirds = np.array_split(picture, 3, axis=1)
+    assert all(pixels_of(third, STYLES['dtop@6+8'][0]) > 2000 for third in thirds)
+
+
+def test_without_matplotlib(monkeypatch):
+    real = builtins.__import__
+
+    def absent(name, *args):
+        if name.partition('.')[0] == 'matplotlib':
+            raise ModuleNotFoundError(f'No module named {name!r}')
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, '__import__', absent)
+    with pytest.raises(ModuleNotFoundError, match='pip install matplotlib'):
+        require_matplotlib()
