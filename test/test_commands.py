@@ -42,12 +42,13 @@ def test_evaluate_writes_the_promised_keys(root, model, tmp_path, capsys):
     assert main([*command, '--variant', 'hybrid@8', '--keep', '0.5']) == 0
     result = json.loads(out.read_text())
     assert set(result) == {
-        'miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames', 'median_ms'
+        'miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames', 'median_ms',
+        'wrongly_merged',
     }  # fmt: skip
     times = result['median_ms']
     assert list(times) == ['preprocess', 'inference', 'postprocess', 'total']
     assert 0 < times['preprocess'] and 0 < times['postprocess'] and times['inference'] < times['total']
-    assert result['frames'] == 2
+    assert result['frames'] == 2 and 0 <= result['wrongly_merged'] <= 100
     assert list(result['iou_per_class']) == list(CAMVID_CLASSES.names)
     assert result['tokens_mean'] == {'total': 48.0, 'merged': 33.0, 'kept@8': 16.0}
     assert main([*command, '--variant', 'dense']) == 0

@@ -19,6 +19,7 @@ from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.flops import count_flops
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.evaluation.policy_accuracy import count_wrong_merges
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
 from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
@@ -36,6 +37,8 @@ class EvaluationResult:
     `gflops_mean` counts everything that ran, policy network and auxiliary heads included. A class that occurs in
     neither labels nor predictions has IoU None and is left out of `miou`. `median_ms` is the median per image of the
     pipeline's steps, `preprocess`, `inference` and `postprocess`, and of their `total`, reading files aside.
+    `wrongly_merged` is the share of windows with several classes among those that were merged, None where none was or
+    with a sliding window.
     """
 
     miou: float
@@ -45,6 +48,7 @@ class EvaluationResult:
     gflops_mean: float
     frames: int
     median_ms: dict[str, float]
+    wrongly_merged: Optional[float] = None
 
 
 def evaluate(
@@ -56,7 +60,8 @@ def evaluate(
     tokens: dict[str, list[int]] = {}
     gflops: list[float] = []
     timings: list[StageTimings] = []
-    for index in tqdm(range(frames), desc=f'evaluate {pipeline.variant}', unit='image', leave=False):
+    wrong = merged = 0
+    for index in tqdm(range(frames), desc=f'evaluate {pipeline.variant}', unit='image', leave=False, disable=None):
         sample = dataset[index]
         result = pipeline(sample.image)
         matrix.update(result.labels, sample.labels)
@@ -64,6 +69,9 @@ def evaluate(
             tokens.setdefault(stage, []).append(count)
         gflops.append(frame_gflops(pipeline, result.tokens))
         timings.append(result.timings)
+        if pipeline.spec.inference == 'whole':
+            counts = count_wrong_merges(result.tokens, sample.labels, pipeline.spec)
+            wrong, merged = wrong + counts[0], merged + counts[1]
     ious = matrix.iou_per_class()
     return EvaluationResult(
         miou=matrix.miou(),
@@ -73,6 +81,7 @@ def evaluate(
         gflops_mean=float(np.mean(gflops)),
         frames=frames,
         median_ms={step: statistics.median(getattr(laps, f'{step}_ms') for laps in timings) for step in STEPS},
+        wrongly_merged=100.0 * wrong / merged if merged else None,
     )
 
 
@@ -130,6 +139,8 @@ def run(args: argparse.Namespace) -> int:
     for name, iou in result.iou_per_class.items():
         print(f'  {name:<16}' + ('absent' if iou is None else f'{iou:6.2f}'))
     print('tokens ' + ', '.join(f'{stage} {count:.1f}' for stage, count in result.tokens_mean.items()))
+    if result.wrongly_merged is not None:
+        print(f'merged windows that hold several classes {result.wrongly_merged:.2f} %')
     print(f'GFLOPs {result.gflops_mean:.3f} (policy network and auxiliary heads counted)')
     print('median ms per image ' + ', '.join(f'{step} {ms:.1f}' for step, ms in result.median_ms.items())
           + f' ({pipeline.device_name}, {pipeline.precision})')  # fmt: skip

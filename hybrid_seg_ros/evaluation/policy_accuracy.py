@@ -15,6 +15,7 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, pad_to_multiple
 from hybrid_seg_ros.network.token_merging import count_merged_windows
+from hybrid_seg_ros.segmentation import TokenReport
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,22 @@ def policy_accuracy(model: HybridSegmenter, spec: ModelSpec, dataset: Segmentati
         wrong += int((targets.ravel()[chosen] == DO_NOT_SHARE).sum())
         merged += count
     return PolicyAccuracy(100.0 * right / max(1, judged), 100.0 * wrong / max(1, merged))
+
+
+def count_wrong_merges(tokens: TokenReport, labels: np.ndarray, spec: ModelSpec) -> tuple[int, int]:
+    """Return how many windows share a token although they hold several classes, and how many share one at all.
+
+    `tokens` are those of a whole frame, `labels` (H, W) uint8 at its own size. A window of one class beside unlabelled
+    pixels is no error on the border.
+    """
+    patch = spec.backbone.patch_size
+    padded_hw = (tokens.grid_hw[0] * patch, tokens.grid_hw[1] * patch)
+    laid = fit_labels(labels, fit_geometry(labels.shape, spec).content_hw, padded_hw)
+    wrong = merged = 0
+    for window in np.unique(tokens.window_size[tokens.window_size > 1]).tolist():
+        targets = policy_labels(laid, window * patch)
+        rows, columns = targets.shape
+        shares = tokens.window_size[: rows * window : window, : columns * window : window] == window
+        wrong += int((targets[shares] == DO_NOT_SHARE).sum())
+        merged += int(shares.sum())
+    return wrong, merged
