@@ -65,6 +65,27 @@ def pixel_cross_entropy(scores: Tensor, labels: Tensor, class_weights: Optional[
     return F.cross_entropy(logits, labels, class_weights, ignore_index=UNLABELLED, reduction='sum') / count
 
 
+def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
+    """Lovasz extension of 1 - IoU, averaged over the classes that the batch shows: a smooth loss for mIoU itself.
+
+    `scores` (B, C, h, w) are logits, upsampled to labels (B, H, W), 255 = ignored. 0 without any label. Source: Berman
+    et al., "The Lovasz-Softmax loss" (CVPR 2018), equations 8 and 11.
+    """
+    logits = F.interpolate(scores.float(), size=labels.shape[1:], mode='bilinear', align_corners=False)
+    known = labels != UNLABELLED
+    probability = logits.softmax(1).permute(0, 2, 3, 1)[known]  # (P, C)
+    targets = labels[known]
+    losses = []
+    for index in targets.unique().tolist():
+        inside = (targets == index).float()
+        errors, order = (inside - probability[:, index]).abs().sort(descending=True)
+        inside = inside[order]
+        # 1 - IoU if the pixels up to each one, worst first, are wrong
+        loss = 1 - (inside.sum() - inside.cumsum(0)) / (inside.sum() + (1 - inside).cumsum(0))
+        losses.append((errors * loss.diff(prepend=loss.new_zeros(1))).sum())
+    return torch.stack(losses).mean() if losses else scores.float().sum() * 0.0
+
+
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Cross-entropy of the student's class distribution with the teacher's, per cell.
 

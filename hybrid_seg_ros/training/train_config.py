@@ -44,11 +44,11 @@ class TrainConfig:
 
     `variants` are trained in turn, step by step, so that one set of weights serves them all. `loss_stride`: mask losses
     are computed on every n-th pixel of the labels. `class_balance` b weighs class c of the per-pixel cross-entropy by
-    (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). With `paste_probability` a view gets
-    some of the `paste_classes` (names) of another view pasted in. With `distillation_weight` auxiliary heads learn from
-    the last head as well, and `train-policy` from the policy network of `policy_teacher`, the YAML of a model.
-    `best_metric` is the number of the evaluation that chooses best.yaml, with a minus in front if lower is better
-    (None: the command's own choice).
+    (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `lovasz_weight` is that of the
+    Lovasz-Softmax loss of the final masks. With `paste_probability` a view gets some of the `paste_classes` (names) of
+    another view pasted in. With `distillation_weight` auxiliary heads learn from the last head as well, and
+    `train-policy` from the policy network of `policy_teacher`, the YAML of a model. `best_metric` is the number of the
+    evaluation that chooses best.yaml, with a minus in front if lower is better (None: the command's own choice).
     """
 
     model: dict[str, Any]
@@ -81,6 +81,7 @@ class TrainConfig:
     distillation_weight: float = 0.0
     pixel_weight: float = 0.0
     class_balance: float = 0.0
+    lovasz_weight: float = 0.0
     policy_weight: float = 0.0
     policy_teacher: Optional[str] = None
     loss_stride: int = 1

@@ -22,7 +22,7 @@ from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput, S
 from hybrid_seg_ros.training.batch_statistics import keep_statistics
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.device import autocast
-from hybrid_seg_ros.training.losses import atm_loss, distillation_loss, pixel_cross_entropy, policy_loss
+from hybrid_seg_ros.training.losses import atm_loss, distillation_loss, lovasz_softmax, pixel_cross_entropy, policy_loss
 from hybrid_seg_ros.training.run_command import add_run_arguments, run_command
 from hybrid_seg_ros.training.run_loop import RunOptions, run_training
 from hybrid_seg_ros.training.stage import EvaluationReport, Stage
@@ -87,8 +87,12 @@ def segmentation_losses(
             student = class_scores(stage.class_logits, masks[stage.layer])
             loss = loss + config.distillation_weight * distillation_loss(student, teacher)
         losses[f'layer{stage.layer}'] = weight * loss
+    final = masks[last.layer]
     if output.refined_logits is not None:
-        losses['refined'] = mask_loss(last.class_logits, output.refined_logits, labels, config, class_weights)
+        final = output.refined_logits
+        losses['refined'] = mask_loss(last.class_logits, final, labels, config, class_weights)
+    if config.lovasz_weight:
+        losses['lovasz'] = config.lovasz_weight * lovasz_softmax(class_scores(last.class_logits, final), labels)
     return losses
 
 

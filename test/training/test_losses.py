@@ -10,6 +10,7 @@ from hybrid_seg_ros.training.losses import (
     atm_loss,
     classes_present,
     distillation_loss,
+    lovasz_softmax,
     pixel_cross_entropy,
     policy_loss,
 )
@@ -110,3 +111,26 @@ def test_distillation():
     assert distillation_loss(teacher + 7.0, teacher).item() == pytest.approx(entropy.item(), rel=1e-5)
     divergence = (p * (p.log() - student.log_softmax(1))).sum(1).mean()
     assert distillation_loss(student, teacher).item() == pytest.approx((entropy + divergence).item(), rel=1e-5)
+
+
+def test_lovasz_of_hard_predictions_is_one_minus_iou():
+    """Over the classes that occur; void pixels do not count."""
+    labels = torch.tensor([[[0, 0, 1, 1], [2, 2, 255, 1]]])
+    predicted = torch.tensor([[[0, 1, 1, 1], [2, 0, 3, 1]]])
+    scores = F.one_hot(predicted, CLASSES).permute(0, 3, 1, 2) * 100.0
+    expected = 1 - (1 / 3 + 3 / 4 + 1 / 2) / 3
+    assert lovasz_softmax(scores, labels).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_lovasz_trains_and_is_finite():
+    labels = case(2)[2]
+    scores = torch.zeros(2, CLASSES, 3, 5, requires_grad=True)
+    losses = []
+    for _ in range(60):
+        loss = lovasz_softmax(scores, labels)
+        (gradient,) = torch.autograd.grad(loss, scores)
+        scores = (scores - 20.0 * gradient).detach().requires_grad_()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.02
+    nothing = lovasz_softmax(scores, torch.full_like(labels, 255))
+    assert nothing.item() == 0 and torch.autograd.grad(nothing, scores)[0].eq(0).all()
