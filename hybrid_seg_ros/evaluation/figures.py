@@ -79,6 +79,7 @@ def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title
     rows = figure.subplots(
         2, len(stages), sharex=True, sharey='row', squeeze=False, gridspec_kw={'height_ratios': (4, 1)}
     )
+    figure.subplots_adjust(left=0.065, right=0.98, bottom=0.11, top=0.75, wspace=0.12, hspace=0.1)
     for stage, panel, shares in zip(stages, *rows):
         color = STYLES['dtop@6+8'][0]
         width = stage.bins[0].high - stage.bins[0].low
@@ -86,15 +87,16 @@ def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title
         for axis in (panel, shares):
             _style(axis)
             axis.axvline(threshold, color='black', linewidth=1, linestyle=(0, (4, 3)))
-        panel.set_title(f'after layer {stage.layer}', fontsize=TEXT, fontweight='bold', loc='left')
-        panel.plot((0, 1), (0, 100), color=GREY, linewidth=1)
+        panel.plot((0, 1), (0, 100), color='black', linewidth=1)
         panel.bar([each.low for each in filled], [each.accuracy for each in filled], width, align='edge', color=color,
                   edgecolor='white')  # fmt: skip
         chosen = stage.at(threshold)
-        panel.text(0.03, 97, f'calibration error {stage.expected_calibration_error:.1f} %\n'
-                   f'confidence > {threshold:g}: {chosen.share:.0f} % of cells,\n'
-                   + ('' if chosen.accuracy is None else f'{chosen.accuracy:.1f} % of them right'),
-                   fontsize=TEXT - 1, va='top')  # fmt: skip
+        right = '' if chosen.accuracy is None else f', {chosen.accuracy:.1f} % of them right'
+        panel.annotate(f'after layer {stage.layer}', (0, 1), xycoords='axes fraction', xytext=(0, 44),
+                       textcoords='offset points', fontsize=TEXT, fontweight='bold')  # fmt: skip
+        panel.set_title(f'expected calibration error {stage.expected_calibration_error:.1f} %\n'
+                        f'above {threshold:g}: {chosen.share:.0f} % of cells{right}',
+                        fontsize=TEXT - 1, loc='left', pad=8)  # fmt: skip
         shares.bar([each.low for each in filled], [100 * each.count / stage.cells for each in filled], width,
                    align='edge', color=GREY, edgecolor='white')  # fmt: skip
         shares.set_xlabel('confidence', fontsize=TEXT)

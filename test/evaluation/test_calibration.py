@@ -73,6 +73,7 @@ def test_cells_have_the_confidence_of_their_token(merges):
 
 
 def test_command(camvid_root, tiny_model, tmp_path, capsys):
+    pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
     out, png = tmp_path / 'calibration.json', tmp_path / 'calibration.png'
     command = ['calibration', '--model', str(tiny_model), '--root', str(camvid_root)]
     assert main([*command, '--json', str(out), '--png', str(png)]) == 0

@@ -10,6 +10,8 @@ from hybrid_seg_ros.evaluation.calibration import summarize
 from hybrid_seg_ros.evaluation.figures import SIZE_PX, STYLES, draw_reliability, draw_sweep, require_matplotlib
 from hybrid_seg_ros.evaluation.sweep_report import OperatingPoint, Sweep, SweepRow, SweepSubject
 
+pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
+
 SUBJECT = SweepSubject('tiny', 'a' * 64, 'camvid', 'val', 2, 'b' * 64, 'whole', 0.4, 5, 'pytorch', 'cpu', 'float32')
 DEFAULT = OperatingPoint('hybrid@8', 'threshold', 0.9)
 

@@ -16,6 +16,8 @@ from hybrid_seg_ros.evaluation.sweep_report import OperatingPoint, Sweep
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 
+pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
+
 KEEP_POINT = OperatingPoint('hybrid@8', 'keep', 0.5)
 
 
