@@ -79,7 +79,7 @@ def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title
     rows = figure.subplots(
         2, len(stages), sharex=True, sharey='row', squeeze=False, gridspec_kw={'height_ratios': (4, 1)}
     )
-    figure.subplots_adjust(left=0.065, right=0.98, bottom=0.11, top=0.75, wspace=0.12, hspace=0.1)
+    figure.subplots_adjust(left=0.065, right=0.98, bottom=0.11, top=0.78, wspace=0.12, hspace=0.1)
     for stage, panel, shares in zip(stages, *rows):
         color = STYLES['dtop@6+8'][0]
         width = stage.bins[0].high - stage.bins[0].low
@@ -92,7 +92,7 @@ def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title
                   edgecolor='white')  # fmt: skip
         chosen = stage.at(threshold)
         right = '' if chosen.accuracy is None else f', {chosen.accuracy:.1f} % of them right'
-        panel.annotate(f'after layer {stage.layer}', (0, 1), xycoords='axes fraction', xytext=(0, 44),
+        panel.annotate(f'after layer {stage.layer}', (0, 1), xycoords='axes fraction', xytext=(0, 38),
                        textcoords='offset points', fontsize=TEXT, fontweight='bold')  # fmt: skip
         panel.set_title(f'expected calibration error {stage.expected_calibration_error:.1f} %\n'
                         f'above {threshold:g}: {chosen.share:.0f} % of cells{right}',
