@@ -31,7 +31,10 @@ class PolicyAccuracy:
 
 @torch.no_grad()
 def policy_accuracy(model: HybridSegmenter, spec: ModelSpec, dataset: SegmentationDataset) -> PolicyAccuracy:
-    """Judge the policy network of a model on the windows of a dataset, laid out as the pipeline does."""
+    """Judge the policy network of a model on the windows of a dataset, whole frames at the spec's input size.
+
+    So it is for a model with a sliding window, too: its crops are not cut here.
+    """
     right = judged = wrong = merged = 0
     patch = spec.backbone.patch_size
     for index in range(len(dataset)):

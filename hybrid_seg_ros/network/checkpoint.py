@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Union
@@ -39,6 +40,8 @@ def save_model(model: HybridSegmenter, path: Union[str, Path], dtype: torch.dtyp
         # not save_file, which makes files that only their owner can read
         # one entry of metadata: several are written in no fixed order, and equal weights shall be equal files
         partial.write_bytes(save(state, metadata={'format': 'pt'}))
+        with open(partial, 'rb') as stream:
+            os.fsync(stream.fileno())  # a run that says it has evaluated the model must have it after a power cut
         spec = dataclasses.replace(model.spec, weights=weights.name, sha256=sha256_of(partial), folder=path.parent)
         partial.replace(weights)
     finally:

@@ -111,7 +111,8 @@ class HybridSegmenter(nn.Module):
     ) -> SegmenterOutput:  # fmt: skip
         """Segment normalised images (B, 3, H, W), any size: sides are padded to whole patches, right and bottom.
 
-        `supervise` runs every auxiliary head, also those that do not prune, so that each can be trained.
+        `supervise` runs every auxiliary head, also those that do not prune, so that each can be trained, and the policy
+        network unless it is frozen.
         `policy_logits` (B, 2, h, w) replaces the policy network's own.
         """
         self.spec.check_variant(variant)
@@ -119,7 +120,8 @@ class HybridSegmenter(nn.Module):
         # int: sizes are constants, also while the network is traced
         grid_hw = tuple(int(side) // self.spec.backbone.patch_size for side in image.shape[2:])
 
-        needs_policy = policy_logits is None and self.policy is not None and (variant.merges or supervise)
+        trained = supervise and self.policy is not None and any(p.requires_grad for p in self.policy.parameters())
+        needs_policy = policy_logits is None and self.policy is not None and (variant.merges or trained)
         trunk = self.trunk.pyramid(image) if self.spec.runs_trunk(needs_policy) else None
         patches = self.encoder.patch_embed.embed(image)  # (B, C, gh, gw)
         layout = TokenLayout.identity(image.shape[0], grid_hw, image.device)

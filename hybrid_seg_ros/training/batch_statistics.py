@@ -1,4 +1,4 @@
-"""Which batch norms keep their mean and variance in training."""
+"""Which parts of a model stay in evaluation mode while the rest is trained."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from hybrid_seg_ros.training.imagenet_trunk import trunks_of
 
 
 def keep_statistics(model: nn.Module) -> None:
-    """Put batch norms in evaluation mode: those of EfficientNet-Lite0, which are ImageNet's, and those that are frozen.
+    """Put in evaluation mode what shall not change or be noisy; to be called after `model.train()`.
 
-    Batches are too small for better ones, and a frozen part must not change. To be called after `model.train()`.
+    That is EfficientNet-Lite0, whose batch norms keep ImageNet's mean and variance, as batches are too small for better
+    ones; and each part whose parameters are all frozen: its batch norms, dropout and stochastic depth.
     """
     for trunk in trunks_of(model):
         trunk.eval()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()

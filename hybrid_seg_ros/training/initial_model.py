@@ -12,7 +12,7 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_model, load_strictly, resize_position_embedding
 from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk, trunks_of
+from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk, trunks_of, trunks_without_weights
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError, is_under
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,12 @@ def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
     given: dict[str, Tensor] = {}
     if config.initial_model is not None:
         given = _weights_of(config.initial_model, model, config.reinitialize)
-    load_imagenet_trunk(model)  # before what is given, which may replace it
+    if spec.trunk_convention != 'tensorflow' and trunks_without_weights(model, given):
+        raise TrainConfigError(
+            f'model.trunk_convention: expected tensorflow, which the ImageNet weights are made for, got '
+            f'{spec.trunk_convention}; or an initial_model that has the weights of all EfficientNet-Lite0s'
+        )
+    load_imagenet_trunk(model, given)
     if config.initial_model is not None:
         load_strictly(model, {**model.state_dict(), **given}, config.initial_model)
     if config.initial_encoder is not None:

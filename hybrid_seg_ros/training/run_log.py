@@ -31,10 +31,10 @@ class RunLog:
         if any(name not in self._columns for name in row):
             self._columns = _widen_csv(self._csv, self._columns, list(row))
         with open(self._csv, 'a', newline='', encoding='utf-8') as stream:
-            csv.DictWriter(stream, self._columns, restval='').writerow(row)
+            csv.DictWriter(stream, self._columns, restval='', lineterminator='\n').writerow(row)
         if self._board is not None:
             for name, value in values.items():
-                self._board.add_scalar(f'train/{name}', value, step)
+                self._board.add_scalar(f'train/{name}', value, step + 1)  # steps done, as evaluations are
 
     def evaluation(self, done: int, report: EvaluationReport) -> None:
         """Write the evaluation after `done` steps."""
@@ -132,4 +132,4 @@ def _open_tensorboard(folder: Path, done: int) -> Any:
     except ImportError:
         log.info('TensorBoard is not installed (pip install tensorboard): log.csv and evaluations.jsonl are written')
         return None
-    return SummaryWriter(str(folder), purge_step=done)
+    return SummaryWriter(str(folder), purge_step=done + 1)

@@ -33,6 +33,9 @@ from hybrid_seg_ros.training.weight_update import WeightUpdate
 
 log = logging.getLogger(__name__)
 
+POLICY_PATCH = 16
+"""Patch size that the policy networks and their labels are made for."""
+
 STATE = 'state.pt'
 TORCHRUN_SIGNAL_S = 2.0
 """torchrun passes on a Ctrl-C that its processes have had already; within this time both are one request."""
@@ -141,6 +144,13 @@ def check_config(config: TrainConfig, spec: ModelSpec, stage: Stage) -> None:
     """Raise TrainConfigError or ModelSpecError for what only model and stage together can tell."""
     for variant in (*config.variants, config.evaluate_variant):
         spec.check_variant(Variant.parse(variant))
+    patch = spec.backbone.patch_size
+    for name, side in (('patch_size', patch), ('loss_stride', config.loss_stride)):
+        if any(length % side for length in config.crop_hw):  # masks would be stretched against their labels
+            raise TrainConfigError(f'crop_hw: expected multiples of {name}, {side}, got {list(config.crop_hw)}')
+    if spec.policy != 'none' and patch != POLICY_PATCH:
+        raise TrainConfigError(f'model.policy: windows of 2x2 patches are 32 pixels wide: expected patch_size '
+                               f'{POLICY_PATCH} or policy none, got patch_size {patch}')  # fmt: skip
     metric = config.best_metric or stage.best_metric
     if metric.removeprefix('-') not in stage.metrics:
         raise TrainConfigError(

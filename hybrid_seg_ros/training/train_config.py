@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,17 @@ DATASET_CLASSES = 'dataset'
 """As `model.classes`: the classes of the dataset at hand."""
 
 _LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides', 'paste_classes')
+_NUMBERS = {
+    **dict.fromkeys(('learning_rate', 'clip_norm', 'trunk_factor', 'head_factor', 'weight_decay', 'poly_power'),
+                    (0.0, math.inf)),
+    **dict.fromkeys(('auxiliary_weight', 'distillation_weight', 'pixel_weight', 'class_balance', 'lovasz_weight',
+                     'policy_weight'), (0.0, math.inf)),
+    **dict.fromkeys(('ema_decay', 'drop_path'), (0.0, 0.999999)),
+    'paste_probability': (0.0, 1.0),
+}  # fmt: skip
+"""The least and the largest value of each number."""
+
+_FROM_ZERO = ('warmup_steps', 'frozen_trunk_stages', 'seed')
 _COUNTS = ('batch_size', 'accumulate', 'steps', 'loss_stride', 'evaluate_every', 'save_every')
 
 
@@ -105,6 +118,19 @@ class TrainConfig:
         for name in _COUNTS:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise TrainConfigError(f'{name}: expected an integer >= 1, got {getattr(self, name)!r}')
+        for name in _FROM_ZERO:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise TrainConfigError(f'{name}: expected an integer >= 0, got {value!r}')
+        for name, (low, high) in _NUMBERS.items():
+            value = getattr(self, name)
+            if isinstance(value, str):  # YAML reads 1e-3, without a point, as text
+                with contextlib.suppress(ValueError):
+                    value = float(value)
+                    object.__setattr__(self, name, value)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                between = f'of at least {low}' if high == math.inf else f'from {low} to {high}'
+                raise TrainConfigError(f'{name}: expected a number {between}, got {value!r}')
         for name, legal in (('precision', PRECISIONS), ('augmentation', AUGMENTATIONS)):
             if getattr(self, name) not in legal:
                 raise TrainConfigError(f'{name}: unknown {getattr(self, name)!r}; legal are {", ".join(legal)}')

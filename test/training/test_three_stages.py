@@ -4,13 +4,16 @@ import json
 
 import pytest
 import torch
+from tiny_model import tiny_spec
 from tiny_training import OWN_DATASETS, log_rows, run_arguments, tiny_config, write_dataset
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.data.registry import open_dataset
-from hybrid_seg_ros.model_spec import POLICIES, ModelSpec
+from hybrid_seg_ros.model_spec import POLICIES, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.training.batch_statistics import keep_statistics
 
 
 @pytest.mark.parametrize('dataset', OWN_DATASETS)
@@ -98,3 +101,17 @@ def test_a_frozen_part_stays_as_it_is(tmp_path):
     after = torch.load(tmp_path / 'run' / 'state.pt', weights_only=True)['model']
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith('auxiliary_heads.') for name in moved)
+
+
+def test_what_is_frozen_is_not_noisy():
+    """Heads that are trained on a frozen network see what they will see later: no dropout, no stochastic depth."""
+    model = HybridSegmenter(tiny_spec(auxiliary_head='light'), drop_path=0.5)
+    model.requires_grad_(False)
+    model.auxiliary_heads.requires_grad_(True)
+    model.train()
+    keep_statistics(model)
+    training = {name.split('.')[0] for name, module in model.named_modules() if name and module.training}
+    assert training == {'auxiliary_heads'}
+    images = torch.randn(2, 3, 64, 96)
+    outputs = [model(images, Variant.parse('cts'), model.spec.budget, supervise=True).scores for _ in range(2)]
+    assert torch.equal(*outputs)

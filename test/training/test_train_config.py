@@ -173,7 +173,7 @@ def test_changes_that_are_none(tmp_path, change, message):
     [
         ({'paste_probability': 0.5}, 'together with paste_classes'),
         ({'paste_classes': ('car',)}, 'paste_probability: expected a number above 0'),
-        ({'paste_probability': 1.5, 'paste_classes': ('car',)}, 'up to 1'),
+        ({'paste_probability': 1.5, 'paste_classes': ('car',)}, 'from 0.0 to 1.0, got 1.5'),
         ({'policy_teacher': 'x.yaml'}, 'expected a distillation_weight above 0'),
     ],
 )
@@ -207,3 +207,28 @@ def test_a_base_that_builds_on_itself(tmp_path):
     (tmp_path / 'c.yaml').write_text('base: d.yaml')
     with pytest.raises(FileNotFoundError, match='d.yaml: no such file'):
         TrainConfig.load(tmp_path / 'c.yaml')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'weight_decay': 'much'}, "weight_decay: expected a number of at least 0.0, got 'much'"),
+        ({'weight_decay': -0.1}, 'weight_decay: expected a number of at least 0'),
+        ({'ema_decay': 1.5}, 'ema_decay: expected a number from 0.0 to 0.99'),
+        ({'drop_path': 1.0}, 'drop_path: expected a number from'),
+        ({'learning_rate': True}, 'learning_rate: expected a number'),
+        ({'warmup_steps': -3}, 'warmup_steps: expected an integer >= 0, got -3'),
+        ({'seed': 1.5}, 'seed: expected an integer >= 0, got 1.5'),
+        ({'seed': -1}, 'seed: expected an integer'),
+    ],
+)
+def test_numbers_out_of_range(changes, message):
+    with pytest.raises(TrainConfigError, match=message):
+        tiny_config(**changes)
+
+
+def test_numbers_that_yaml_reads_as_text(tmp_path):
+    path = tmp_path / 'run.yaml'
+    path.write_text(yaml.safe_dump({'model': {'name': 'x'}}))
+    config = TrainConfig.load(path, ['learning_rate=1e-3', 'weight_decay=5e-2'])
+    assert (config.learning_rate, config.weight_decay) == (0.001, 0.05)

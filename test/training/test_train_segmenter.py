@@ -115,3 +115,21 @@ def test_other_classes_are_refused(root, tmp_path):
     model = {**tiny_config().model, 'classes': [{'name': 'thing'}]}
     with pytest.raises(TrainConfigError, match='or those of camvid'):
         train_segmenter.train(tiny_config(model=model), root, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'crop_hw': (64, 72)}, r'crop_hw: expected multiples of patch_size, 16, got \[64, 72\]'),
+        ({'loss_stride': 3}, r'crop_hw: expected multiples of loss_stride, 3, got \[64, 64\]'),
+        ({'model': {'head': 'linear', 'variant': 'dense'}, 'variants': ('dense',)}, "atm can be trained, got 'linear'"),
+        ({'model': {'backbone': {'embed_dim': 24, 'depth': 12, 'num_heads': 3, 'patch_size': 8}}},
+         'expected patch_size 16 or policy none, got patch_size 8'),
+        ({'model': {'trunk_convention': 'timm'}}, 'trunk_convention: expected tensorflow'),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_said_before_the_first_step(root, tmp_path, changes, message):
+    changes = {**changes, 'model': {**tiny_config().model, **changes.get('model', {})}}
+    with pytest.raises(TrainConfigError, match=message):
+        train_segmenter.train(tiny_config(**changes), root, tmp_path)
+    assert not (tmp_path / 'log.csv').exists()
