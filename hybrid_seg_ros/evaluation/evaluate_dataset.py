@@ -20,6 +20,7 @@ from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.flops import count_flops
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
 from hybrid_seg_ros.evaluation.policy_accuracy import count_wrong_merges
+from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
 from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
@@ -145,5 +146,5 @@ def run(args: argparse.Namespace) -> int:
     print('median ms per image ' + ', '.join(f'{step} {ms:.1f}' for step, ms in result.median_ms.items())
           + f' ({pipeline.device_name}, {pipeline.precision})')  # fmt: skip
     if args.json:
-        args.json.write_text(json.dumps(dataclasses.asdict(result), indent=2) + '\n', encoding='utf-8')
+        replace_text(args.json, json.dumps(dataclasses.asdict(result), indent=2) + '\n')
     return 0

@@ -19,6 +19,7 @@ from typing import Optional
 import torch
 from torch import nn
 
+from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import (
     AUXILIARY_HEADS,
@@ -267,5 +268,5 @@ def run(args: argparse.Namespace) -> int:
             row = table[name]
             print(f'{name:<11}{row["tokens"]:>7}' + ''.join(f'{row[column]:>16.3f}' for column in columns))
     if args.json:
-        args.json.write_text(json.dumps(table, indent=2) + '\n', encoding='utf-8')
+        replace_text(args.json, json.dumps(table, indent=2) + '\n')
     return 0

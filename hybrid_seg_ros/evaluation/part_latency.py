@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
 from hybrid_seg_ros.network.merge_policy import WINDOW
@@ -106,5 +107,5 @@ def run(args: argparse.Namespace) -> int:
         for part, milliseconds in row.items():
             print(f'  {part:<32}{milliseconds:9.2f}')
     if args.json:
-        args.json.write_text(json.dumps(table, indent=2) + '\n', encoding='utf-8')
+        replace_text(args.json, json.dumps(table, indent=2) + '\n')
     return 0

@@ -16,7 +16,8 @@ from hybrid_seg_ros.data.segmentation_dataset import FileDataset, SegmentationDa
 from hybrid_seg_ros.evaluation.evaluate_dataset import EvaluationResult, check_classes, count_frames, evaluate
 from hybrid_seg_ros.evaluation.figures import draw_sweep, require_matplotlib
 from hybrid_seg_ros.evaluation.flops import count_flops
-from hybrid_seg_ros.evaluation.sweep_report import OperatingPoint, Sweep, SweepRow, SweepSubject, replace_text
+from hybrid_seg_ros.evaluation.sweep_report import OperatingPoint, Sweep, SweepRow, SweepSubject
+from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.inference.operating_point import add_backend_arguments, keep_value
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, choose_budget, load_pipeline
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant, sha256_of

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Keep, ModelSpec, Variant
 
 RULES = ('keep', 'threshold')
@@ -165,16 +166,6 @@ class Sweep:
             lines.append(f'| {name} | {row.point.pruning} | {row.miou:.2f} | {row.pixel_accuracy:.2f} | {tokens} '
                          f'| {row.gflops_mean:.2f} | {100 * row.of_dense:.0f} % |')  # fmt: skip
         return '\n'.join(lines) + '\n'
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    partial = path.with_name(path.name + '.partial')
-    try:
-        partial.write_text(text, encoding='utf-8')
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _without_point(row: SweepRow) -> dict[str, Any]:

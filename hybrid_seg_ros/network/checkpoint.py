@@ -80,16 +80,21 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str) ->
     """
     expected = {k: v for k, v in model.state_dict().items() if not k.endswith('num_batches_tracked')}
     state = {k: v for k, v in state.items() if not k.endswith('num_batches_tracked')}
+    problems = list_misfits(state, expected)
+    if problems:
+        raise CheckpointError(f'{source}: does not fit the model:\n  ' + '\n  '.join(problems))
+    model.load_state_dict(dict(state), strict=False)
+
+
+def list_misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Say of each weight of `state` or `expected` that is missing, unexpected or of another shape what is wrong."""
     problems = [f'missing {key} {tuple(value.shape)}' for key, value in expected.items() if key not in state]
     problems += [f'unexpected {key} {tuple(value.shape)}' for key, value in state.items() if key not in expected]
-    problems += [
+    return problems + [
         f'{key}: expected shape {tuple(expected[key].shape)}, got {tuple(value.shape)}'
         for key, value in state.items()
         if key in expected and expected[key].shape != value.shape
     ]
-    if problems:
-        raise CheckpointError(f'{source}: does not fit the model:\n  ' + '\n  '.join(problems))
-    model.load_state_dict(dict(state), strict=False)
 
 
 def resize_position_embedding(

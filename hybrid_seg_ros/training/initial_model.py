@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.network.checkpoint import CheckpointError, load_model, load_strictly, resize_position_embedding
+from hybrid_seg_ros.network.checkpoint import (
+    CheckpointError,
+    list_misfits,
+    load_model,
+    load_strictly,
+    resize_position_embedding,
+)
 from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk, trunks_of, trunks_without_weights
@@ -58,20 +64,13 @@ def _weights_of(path: str, model: HybridSegmenter, reinitialize: tuple[str, ...]
         if not any(is_under(name, (prefix,)) for name in (*theirs, *own)):
             raise TrainConfigError(f'reinitialize: neither {path} nor the new model has weights under {prefix!r}')
     taken = {name: value for name, value in theirs.items() if not is_under(name, reinitialize)}
-    missing = [name for name in own if name not in taken and not is_under(name, reinitialize)]
     if _POSITIONS in taken and _POSITIONS in own and source.encoder.grid_hw != model.encoder.grid_hw:
         prefix_tokens = source.encoder.num_prefix_tokens
         taken[_POSITIONS] = resize_position_embedding(
             taken[_POSITIONS], prefix_tokens, source.encoder.grid_hw, model.encoder.grid_hw
         )
         log.info('%s: position embedding resized to a grid of %s', path, model.encoder.grid_hw)
-    problems = [f'missing {name} {tuple(own[name].shape)}' for name in missing]
-    problems += [f'unexpected {name} {tuple(value.shape)}' for name, value in taken.items() if name not in own]
-    problems += [
-        f'{name}: expected shape {tuple(own[name].shape)}, got {tuple(value.shape)}'
-        for name, value in taken.items()
-        if name in own and own[name].shape != value.shape
-    ]
+    problems = list_misfits(taken, {name: own[name] for name in own if not is_under(name, reinitialize)})
     if problems:
         raise CheckpointError(
             f'{path}: does not fit the model; name in reinitialize what shall start anew:\n  ' + '\n  '.join(problems)
