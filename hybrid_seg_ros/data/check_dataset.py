@@ -48,7 +48,8 @@ def check_dataset(
     problems = list(dataset.problems)
     threads = threads or len(os.sched_getaffinity(0))
     outcomes = _read_all(dataset, threads)
-    for outcome in tqdm(outcomes, description, len(dataset), leave=False, unit='image', disable=not progress):
+    hidden = None if progress else True  # None: where there is no terminal
+    for outcome in tqdm(outcomes, description, len(dataset), leave=False, unit='image', disable=hidden):
         if isinstance(outcome, str):
             problems.append(outcome)
         else:

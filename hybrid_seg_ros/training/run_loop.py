@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +135,7 @@ def open_datasets(config: TrainConfig, root: Path, check: bool) -> tuple[Segment
     """Open what to train on and what to validate on; with `check`, read all of it and raise for what is wrong."""
     train_set, val_set = (open_dataset(config.dataset, root, split) for split in ('train', 'val'))
     for split, dataset in (('train', train_set), ('val', val_set)) if check else ():
-        check_dataset(dataset, description=f'check {split}', progress=sys.stderr.isatty()).raise_for_problems(split)
+        check_dataset(dataset, description=f'check {split}').raise_for_problems(split)
     return train_set, val_set
 
 
