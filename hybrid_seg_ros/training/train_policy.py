@@ -18,9 +18,9 @@ from hybrid_seg_ros.evaluation.policy_accuracy import policy_accuracy
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.batch_statistics import keep_statistics
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.device import autocast
+from hybrid_seg_ros.training.evaluation_mode import keep_evaluation_mode
 from hybrid_seg_ros.training.losses import distillation_loss, policy_loss
 from hybrid_seg_ros.training.run_command import add_run_arguments, run_command
 from hybrid_seg_ros.training.run_loop import RunOptions, run_training
@@ -57,7 +57,7 @@ def policy_losses(
     """Return the loss of one batch: of its labels, and of what the `teacher`'s policy network says of its windows."""
     model.eval()
     model.policy.train()
-    keep_statistics(model)
+    keep_evaluation_mode(model)
     with autocast(batch.images.device, config.precision):
         logits = model.window_logits(model.normalize(batch.images))
     losses = {'policy': policy_loss(logits, batch.policy_labels)}

@@ -19,9 +19,9 @@ from hybrid_seg_ros.evaluation.prediction_pictures import prediction_pictures
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput, StageOutput, to_grid
-from hybrid_seg_ros.training.batch_statistics import keep_statistics
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.device import autocast
+from hybrid_seg_ros.training.evaluation_mode import keep_evaluation_mode
 from hybrid_seg_ros.training.losses import atm_loss, distillation_loss, lovasz_softmax, pixel_cross_entropy, policy_loss
 from hybrid_seg_ros.training.run_command import add_run_arguments, run_command
 from hybrid_seg_ros.training.run_loop import RunOptions, run_training
@@ -55,7 +55,7 @@ def train_losses(
     """Return the weighted losses of one batch; the variants take turns, step by step."""
     torch.manual_seed(config.seed * 1_000_003 + batch.number)  # dropout as if the run had never stopped
     model.train()
-    keep_statistics(model)
+    keep_evaluation_mode(model)
     variant = Variant.parse(config.variants[step % len(config.variants)])
     with autocast(batch.images.device, config.precision):
         output = model(model.normalize(batch.images), variant, model.spec.budget, supervise=True)

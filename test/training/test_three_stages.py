@@ -13,7 +13,7 @@ from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.model_spec import POLICIES, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.batch_statistics import keep_statistics
+from hybrid_seg_ros.training.evaluation_mode import keep_evaluation_mode
 
 
 @pytest.mark.parametrize('dataset', OWN_DATASETS)
@@ -70,17 +70,23 @@ def test_every_policy_is_trained_alone_and_by_a_teacher(policy, tmp_path):
     assert 'distillation' not in log_rows(tmp_path / 'first')[0]
 
 
+def weights_after_one_step_and_all(config, root, folder):
+    """Train in `folder` / run; return the state dicts after the first step and at the end."""
+    config.save(folder / 'train.yaml')
+    arguments = run_arguments(folder / 'train.yaml', root, folder / 'run')
+    weights = []
+    for until in (['--until', '1'], []):
+        assert main(['train', *arguments, *until]) == 0
+        weights.append(torch.load(folder / 'run' / 'state.pt', weights_only=True)['model'])
+    return weights
+
+
 def test_light_heads_and_refined_masks_are_trained(tmp_path):
     root = write_dataset(tmp_path / 'data', train=2, val=1)
     model = {**tiny_config().model, 'stem': 'deep_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light',
              'refinement': 'trunk'}  # fmt: skip
     config = tiny_config(model=model, steps=4, ema_decay=0.0, distillation_weight=1.0, variants=('hybrid@6+8',))
-    config.save(tmp_path / 'train.yaml')
-    arguments = run_arguments(tmp_path / 'train.yaml', root, tmp_path / 'run')
-    assert main(['train', *arguments, '--until', '1']) == 0
-    before = torch.load(tmp_path / 'run' / 'state.pt', weights_only=True)['model']
-    assert main(['train', *arguments]) == 0
-    after = torch.load(tmp_path / 'run' / 'state.pt', weights_only=True)['model']
+    before, after = weights_after_one_step_and_all(config, root, tmp_path)
     assert {'layer6', 'layer8', 'layer12', 'refined', 'policy'} <= set(log_rows(tmp_path / 'run')[0])
     unmoved = {name for name, value in before.items() if torch.equal(value, after[name])}
     kept = {name for name in before if name.startswith('trunk.') and ('running_' in name or 'num_batches' in name)}
@@ -93,12 +99,7 @@ def test_a_frozen_part_stays_as_it_is(tmp_path):
     model = {**tiny_config().model, 'refinement': 'trunk', 'policy': 'depthwise'}
     frozen = ('encoder', 'head', 'policy', 'refinement', 'stem', 'trunk')
     config = tiny_config(model=model, steps=3, ema_decay=0.0, variants=('cts',), freeze=frozen)
-    config.save(tmp_path / 'train.yaml')
-    arguments = run_arguments(tmp_path / 'train.yaml', root, tmp_path / 'run')
-    assert main(['train', *arguments, '--until', '1']) == 0
-    before = torch.load(tmp_path / 'run' / 'state.pt', weights_only=True)['model']
-    assert main(['train', *arguments]) == 0
-    after = torch.load(tmp_path / 'run' / 'state.pt', weights_only=True)['model']
+    before, after = weights_after_one_step_and_all(config, root, tmp_path)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith('auxiliary_heads.') for name in moved)
 
@@ -109,7 +110,7 @@ def test_what_is_frozen_is_not_noisy():
     model.requires_grad_(False)
     model.auxiliary_heads.requires_grad_(True)
     model.train()
-    keep_statistics(model)
+    keep_evaluation_mode(model)
     training = {name.split('.')[0] for name, module in model.named_modules() if name and module.training}
     assert training == {'auxiliary_heads'}
     images = torch.randn(2, 3, 64, 96)

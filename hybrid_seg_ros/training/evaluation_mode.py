@@ -7,7 +7,7 @@ from torch import nn
 from hybrid_seg_ros.training.imagenet_trunk import trunks_of
 
 
-def keep_statistics(model: nn.Module) -> None:
+def keep_evaluation_mode(model: nn.Module) -> None:
     """Put in evaluation mode what shall not change or be noisy; to be called after `model.train()`.
 
     That is EfficientNet-Lite0, whose batch norms keep ImageNet's mean and variance, as batches are too small for better
