@@ -79,7 +79,7 @@ class SeparableBlock(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, H, W) -> (B, C', H', W')."""
-        return self.bn2(self.conv_pw(F.relu6(self.bn1(self.conv_dw(image)))))
+        return self.bn2(self.conv_pw(F.relu6(self.bn1(self.conv_dw(image)), inplace=True)))
 
 
 class InvertedResidual(nn.Module):
@@ -98,8 +98,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, H, W) -> (B, C', H', W')."""
-        features = F.relu6(self.bn1(self.conv_pw(image)))
-        features = F.relu6(self.bn2(self.conv_dw(features)))
+        features = F.relu6(self.bn1(self.conv_pw(image)), inplace=True)
+        features = F.relu6(self.bn2(self.conv_dw(features)), inplace=True)
         features = self.bn3(self.conv_pwl(features))
         return image + features if self.has_residual else features
 
@@ -141,14 +141,14 @@ class EfficientNetLite0(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Run all stages that there are: on the image (B, 3, H, W), or on the features of the stage before."""
         if self.conv_stem is not None:
-            features = F.relu6(self.bn1(self.conv_stem(features)))
+            features = F.relu6(self.bn1(self.conv_stem(features)), inplace=True)
         for block in self.blocks.values():
             features = block(features)
         return features
 
     def pyramid(self, image: Tensor) -> TrunkFeatures:
         """Run all stages that there are on the image (B, 3, H, W) and return the features of each stride."""
-        features, found = F.relu6(self.bn1(self.conv_stem(image))), {}
+        features, found = F.relu6(self.bn1(self.conv_stem(image)), inplace=True), {}
         for stage, block in self.blocks.items():
             features = block(features)
             found[int(stage) + 1] = features

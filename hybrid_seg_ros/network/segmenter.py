@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput, SegVitHead
-from hybrid_seg_ros.network.efficientnet_lite import NUM_STAGES, STRIDE_16_STAGE, EfficientNetLite0
+from hybrid_seg_ros.network.efficientnet_lite import NUM_STAGES, STRIDE_16_STAGE, EfficientNetLite0, TrunkFeatures
 from hybrid_seg_ros.network.light_head import LightHead
 from hybrid_seg_ros.network.mask_refinement import STRIDE as REFINED_STRIDE
 from hybrid_seg_ros.network.mask_refinement import MaskRefinement
@@ -23,9 +23,9 @@ from hybrid_seg_ros.network.token_pruning import (
     AliveTokens,
     class_confidence,
     drop_finished,
-    finished_by_count,
     finished_by_threshold,
-    kept_count,
+    keep_only,
+    stay_by_count,
     write_back,
 )
 from hybrid_seg_ros.network.trunk_stem import TrunkStem
@@ -65,6 +65,19 @@ class SegmenterOutput:
     policy_logits: Optional[Tensor] = None
     class_mix: Optional[Tensor] = None
     refined_logits: Optional[Tensor] = None
+
+
+@dataclass(frozen=True)
+class EnteringTokens:
+    """What goes into the encoder: `tokens` (B, prefix + N, C), which cells each covers, and what was made before.
+
+    `policy_logits` (B, 2, h, w) and the trunk's features are None where they did not run.
+    """
+
+    tokens: Tensor
+    layout: TokenLayout
+    trunk: Optional[TrunkFeatures]
+    policy_logits: Optional[Tensor]
 
 
 class HybridSegmenter(nn.Module):
@@ -115,6 +128,49 @@ class HybridSegmenter(nn.Module):
         network unless it is frozen.
         `policy_logits` (B, 2, h, w) replaces the policy network's own.
         """
+        entering = self.enter(image, variant, budget, supervise, policy_logits)
+        tokens, layout, policy_logits = entering.tokens, entering.layout, entering.policy_logits
+        if self.spec.head != 'atm':
+            return self._without_pruning(tokens, layout, policy_logits)
+
+        batch, num_tokens = int(image.shape[0]), layout.num_tokens
+        alive = AliveTokens.all(batch, num_tokens, image.device)
+        canvas = tokens.new_zeros(batch, len(self.spec.classes), num_tokens + 1)
+        pruned_after = torch.zeros(batch, num_tokens + 1, dtype=torch.int64, device=image.device)
+        stages: list[StageOutput] = []
+        layer = 0
+        for head_layer, head in self._heads(variant, supervise):
+            tokens, prediction = self.advance(tokens, layer, head_layer, head, alive.valid)
+            layer = head_layer
+            canvas = write_back(canvas, prediction.mask_logits, alive)
+            if layer in variant.prune_layers:
+                stage = variant.prune_layers.index(layer)
+                tokens, alive, pruned_after = self._prune(tokens, alive, pruned_after, prediction, layer, stage, budget)
+            stages.append(StageOutput(layer, prediction.class_logits, canvas[:, :, :num_tokens], alive))
+
+        cell_masks = layout.unmerge(stages[-1].mask_logits.transpose(1, 2))
+        scores, refined = self.class_scores(cell_masks, stages[-1].class_logits, layout.grid_hw, entering.trunk)
+        return SegmenterOutput(
+            scores=scores,
+            kind='probability',
+            cell_px=self.cell_px,
+            layout=layout,
+            stages=tuple(stages),
+            pruned_after_layer=pruned_after[:, :num_tokens],
+            policy_logits=policy_logits,
+            refined_logits=refined,
+        )
+
+    @property
+    def cell_px(self) -> int:
+        """Pixels per cell of the scores."""
+        return self.spec.backbone.patch_size if self.refinement is None else REFINED_STRIDE
+
+    def enter(
+        self, image: Tensor, variant: Variant, budget: TokenBudget, supervise: bool = False,
+        policy_logits: Optional[Tensor] = None,
+    ) -> EnteringTokens:  # fmt: skip
+        """Score the windows, merge and embed: everything before the encoder. Arguments as of `forward`."""
         self.spec.check_variant(variant)
         image = pad_to_multiple(image, self.spec.backbone.patch_size)
         # int: sizes are constants, also while the network is traced
@@ -133,43 +189,30 @@ class HybridSegmenter(nn.Module):
 
         stem = None if self.stem is None else self.stem(trunk)
         tokens = self.encoder.embed(image, layout, stem, patches)
-        if self.spec.head != 'atm':
-            return self._without_pruning(tokens, layout, policy_logits)
+        return EnteringTokens(tokens, layout, trunk, policy_logits)
 
-        num_tokens = layout.num_tokens
-        alive = AliveTokens.all(image.shape[0], num_tokens, image.device)
-        canvas = tokens.new_zeros(image.shape[0], len(self.spec.classes), num_tokens + 1)
-        pruned_after = torch.zeros(image.shape[0], num_tokens + 1, dtype=torch.int64, device=image.device)
-        stages: list[StageOutput] = []
-        layer = 0
-        for head_layer, head in self._heads(variant, supervise):
-            tokens = self.encoder.run(tokens, layer + 1, head_layer, alive.valid)
-            layer = head_layer
-            seen = self._patch_tokens(tokens, layer)
-            prediction: AtmOutput = head(seen, alive.valid)
-            canvas = write_back(canvas, prediction.mask_logits, alive)
-            if layer in variant.prune_layers:
-                stage = variant.prune_layers.index(layer)
-                tokens, alive, pruned_after = self._prune(tokens, alive, pruned_after, prediction, layer, stage, budget)
-            stages.append(StageOutput(layer, prediction.class_logits, canvas[:, :, :num_tokens], alive))
+    def advance(
+        self, tokens: Tensor, layer: int, next_layer: int, head: nn.Module, valid: Optional[Tensor] = None
+    ) -> tuple[Tensor, AtmOutput]:
+        """Run the layers behind `layer` up to `next_layer` on (B, prefix + N, C), and the head after that one."""
+        tokens = self.encoder.run(tokens, layer + 1, next_layer, valid)
+        return tokens, head(self._patch_tokens(tokens, next_layer), valid)
 
-        present = AtmHead.class_probability(stages[-1].class_logits)  # (B, classes), of the last head for all tokens
-        masks = stages[-1].mask_logits.float().transpose(1, 2)  # (B, N, classes)
-        scores = to_grid(layout.unmerge(present[:, None] * masks.sigmoid()), grid_hw)
-        refined = None
-        if self.refinement is not None:
-            refined = self.refinement(to_grid(layout.unmerge(masks), grid_hw), scores, trunk)
-            scores = present[:, :, None, None] * refined.sigmoid()
-        return SegmenterOutput(
-            scores=scores,
-            kind='probability',
-            cell_px=self.spec.backbone.patch_size if refined is None else REFINED_STRIDE,
-            layout=layout,
-            stages=tuple(stages),
-            pruned_after_layer=pruned_after[:, :num_tokens],
-            policy_logits=policy_logits,
-            refined_logits=refined,
-        )
+    def class_scores(
+        self, cell_masks: Tensor, class_logits: Tensor, grid_hw: tuple[int, int], trunk: Optional[TrunkFeatures]
+    ) -> tuple[Tensor, Optional[Tensor]]:
+        """Turn the mask logits of all cells (B, cells, classes) into class scores (B, classes, h, w) in [0, 1].
+
+        `class_logits` (B, classes, 2) are those of the last head: they hold for all tokens. Returns the refined mask
+        logits as well, None where the model does not refine.
+        """
+        present = AtmHead.class_probability(class_logits)[:, :, None, None]  # (B, classes, 1, 1)
+        masks = to_grid(cell_masks.float(), grid_hw)
+        scores = present * masks.sigmoid()
+        if self.refinement is None:
+            return scores, None
+        refined = self.refinement(masks, scores, trunk)
+        return present * refined.sigmoid(), refined
 
     def window_logits(self, image: Tensor) -> Tensor:
         """Return the policy network's logits (B, 2, h, w) for a normalised image (B, 3, H, W), and run nothing else."""
@@ -190,18 +233,20 @@ class HybridSegmenter(nn.Module):
         with torch.no_grad():
             present = AtmHead.class_probability(prediction.class_logits)
             confidence, classes = class_confidence(present, prediction.mask_logits.float())
-            keep, count = budget.keep_at(stage), None
+            keep = budget.keep_at(stage)
             if keep is None:
                 finished = finished_by_threshold(
                     confidence, classes, budget.threshold, budget.keep_per_class, alive.valid
                 )
-            elif alive.valid is not None:
-                raise ValueError('a fixed keep cannot follow threshold pruning in one batch')
             else:
-                finished, count = finished_by_count(confidence, keep), kept_count(int(confidence.shape[1]), keep)
+                stay = stay_by_count(confidence, keep)
+                finished = torch.ones_like(alive.index).scatter(1, stay, torch.zeros_like(stay)) > 0
             marks = torch.where(finished, layer, pruned_after.gather(1, alive.index))
             pruned_after = pruned_after.scatter(1, alive.index, marks)
-        tokens, alive = drop_finished(tokens, alive, finished, pruned_after.shape[1] - 1, count)
+        if keep is None:
+            tokens, alive = drop_finished(tokens, alive, finished, pruned_after.shape[1] - 1)
+        else:
+            tokens, alive = keep_only(tokens, alive, stay)
         return tokens, alive, pruned_after
 
     def _patch_tokens(self, tokens: Tensor, layer: int) -> Tensor:
@@ -225,8 +270,7 @@ class HybridSegmenter(nn.Module):
             token_scores = self.head(seen[-1])
         untouched = torch.zeros(batch, layout.num_tokens, dtype=torch.int64, device=tokens.device)
         scores = to_grid(layout.unmerge(token_scores.float()), layout.grid_hw)
-        cell_px = self.spec.backbone.patch_size
-        return SegmenterOutput(scores, kind, cell_px, layout, (), untouched, policy_logits, mix)
+        return SegmenterOutput(scores, kind, self.cell_px, layout, (), untouched, policy_logits, mix)
 
 
 def pad_to_multiple(image: Tensor, side: int) -> Tensor:

@@ -77,8 +77,8 @@ class TokenLayout:
         return table
 
     def window_sizes(self) -> Tensor:
-        """Return (B, tokens) uint8: the side of each token's window."""
-        return torch.cat([torch.full_like(g.origins, g.window, dtype=torch.uint8) for g in self.groups], 1)
+        """Return (B, tokens) int64: the side of each token's window."""
+        return torch.cat([torch.full_like(group.origins, group.window) for group in self.groups], 1)
 
     def gather_pooled(self, pooled: dict[int, Tensor]) -> Tensor:
         """Pick each token's vector from maps pooled to its window size.
@@ -118,4 +118,14 @@ class TokenLayout:
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """Pick tokens (B, N, C) by index (B, M) int64 -> (B, M, C)."""
-    return tokens.gather(1, index[:, :, None].expand(-1, -1, tokens.shape[2]))
+    # Whole rows at a time: a gather with an index per element takes eight times as long.
+    batch = int(tokens.shape[0])
+    if batch == 1:
+        return tokens[0].index_select(0, index[0])[None]
+    rows = index + torch.arange(batch, device=index.device)[:, None] * tokens.shape[1]
+    return tokens.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, (batch, index.shape[1]))
+
+
+def ascending(index: Tensor) -> Tensor:
+    """Sort indices (B, M) int64 below 2**24 along the last axis, by way of float32: TensorRT sorts no integers."""
+    return index.float().sort(1).values.to(index.dtype)

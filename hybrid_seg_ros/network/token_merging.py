@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hybrid_seg_ros.model_spec import Keep
-from hybrid_seg_ros.network.token_layout import TokenGroup, TokenLayout
+from hybrid_seg_ros.network.token_layout import TokenGroup, TokenLayout, ascending
 
 
 def count_merged_windows(grid_hw: tuple[int, int], merged_windows: Keep, window: int = 2) -> int:
@@ -34,7 +34,7 @@ def choose_windows(scores: Tensor, count: int, grid_hw: tuple[int, int], window:
     batch, device = scores.shape[0], scores.device
     if count == 0:
         return TokenLayout.identity(batch, grid_hw, device)
-    chosen = scores.flatten(1).topk(count, dim=1, sorted=False).indices.sort(1).values  # (B, count), raster order
+    chosen = ascending(scores.flatten(1).topk(count, dim=1, sorted=False).indices)  # (B, count), raster order
     rows = torch.div(chosen, windows_hw[1], rounding_mode='floor')
     origins = rows * window * grid_hw[1] + (chosen - rows * windows_hw[1]) * window
     merged = TokenGroup(window, origins)
@@ -44,5 +44,5 @@ def choose_windows(scores: Tensor, count: int, grid_hw: tuple[int, int], window:
     # without a data-dependent shape.
     order = torch.arange(num_cells, device=device).expand(batch, -1)
     order = order.scatter(1, covered, covered + num_cells)
-    singles = order.sort(1).values[:, : num_cells - covered.shape[1]]
+    singles = ascending(order)[:, : num_cells - covered.shape[1]]
     return TokenLayout(grid_hw, (TokenGroup(1, singles), merged) if singles.shape[1] else (merged,))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hybrid_seg_ros.model_spec import Keep
-from hybrid_seg_ros.network.token_layout import gather_tokens
+from hybrid_seg_ros.network.token_layout import ascending, gather_tokens
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,10 @@ def finished_by_threshold(
     return finished.scatter(1, least, finished.gather(1, least) & ~emptied)
 
 
-def finished_by_count(confidence: Tensor, keep: Keep) -> Tensor:
-    """Return (B, N) bool: all but the `keep` (count, or fraction of N) least confident tokens."""
+def stay_by_count(confidence: Tensor, keep: Keep) -> Tensor:
+    """Return (B, k) int64, ascending: the `keep` (count, or fraction of N) least confident of the tokens (B, N)."""
     count = kept_count(int(confidence.shape[1]), keep)
-    stay = confidence.topk(count, dim=1, largest=False, sorted=False).indices
-    # a tensor as source, as tracing knows no scatter of a bool
-    return torch.ones_like(confidence, dtype=torch.bool).scatter(1, stay, torch.zeros_like(stay, dtype=torch.bool))
+    return ascending(confidence.topk(count, dim=1, largest=False, sorted=False).indices)
 
 
 def kept_count(num_tokens: int, keep: Keep) -> int:
@@ -81,25 +79,29 @@ def kept_count(num_tokens: int, keep: Keep) -> int:
     return max(1, min(num_tokens, count))
 
 
-def drop_finished(
-    tokens: Tensor, alive: AliveTokens, finished: Tensor, num_entering: int, count: Optional[int] = None
-) -> tuple[Tensor, AliveTokens]:
-    """Remove finished tokens; the others keep their order.
+def keep_only(tokens: Tensor, alive: AliveTokens, stay: Tensor) -> tuple[Tensor, AliveTokens]:
+    """Keep the tokens `stay` (B, k) of (B, M, C), as many in each image: all shapes are known beforehand."""
+    if alive.valid is not None:
+        raise ValueError('a fixed keep cannot follow threshold pruning in one batch')
+    return gather_tokens(tokens, stay), AliveTokens(alive.index.gather(1, stay), None)
 
-    `tokens` (B, M, C), `finished` (B, M) bool. `count` states how many stay in every image where that is fixed, so
-    that shapes are static; otherwise images are padded to the longest.
+
+def drop_finished(
+    tokens: Tensor, alive: AliveTokens, finished: Tensor, num_entering: int
+) -> tuple[Tensor, AliveTokens]:  # fmt: skip
+    """Remove finished tokens; the others keep their order, and images are padded to the longest.
+
+    `tokens` (B, M, C), `finished` (B, M) bool.
     """
     stays = ~finished if alive.valid is None else ~finished & alive.valid
-    counts = None
-    if count is None:
-        counts = stays.sum(1)
-        count = int(counts.max())
-        if bool(stays.all()):
-            return tokens, AliveTokens(alive.index, None)
+    if bool(stays.all()):
+        return tokens, AliveTokens(alive.index, None)
+    counts = stays.sum(1)
+    count = int(counts.max())
     # A stable sort of "leaves" brings those who stay to the front, in order, without a loop over images.
     order = stays.logical_not().to(torch.uint8).sort(dim=1, stable=True).indices[:, :count]
     tokens, index = gather_tokens(tokens, order), alive.index.gather(1, order)
-    if counts is None or bool((counts == count).all()):
+    if bool((counts == count).all()):
         return tokens, AliveTokens(index, None)
     valid = torch.arange(count, device=index.device) < counts[:, None]
     return tokens, AliveTokens(index.masked_fill(~valid, num_entering), valid)

@@ -7,9 +7,10 @@ from hybrid_seg_ros.network.token_pruning import (
     AliveTokens,
     class_confidence,
     drop_finished,
-    finished_by_count,
     finished_by_threshold,
+    keep_only,
     kept_count,
+    stay_by_count,
     write_back,
 )
 
@@ -93,15 +94,16 @@ def test_kept_count(count, keep, expected):
 @pytest.mark.parametrize('keep', [1.0, 0.6, 0.001, 1, 7, 1000])
 def test_a_fixed_count_keeps_the_least_confident(keep):
     confidence, _, _ = random_case(0)
-    finished = finished_by_count(confidence, keep)
+    stay = stay_by_count(confidence, keep)
     for image in range(3):
-        stay = confidence[image].sort().values[: kept_count(60, keep)]
-        assert sorted(confidence[image][~finished[image]].tolist()) == stay.tolist()
+        least = confidence[image].sort().values[: kept_count(60, keep)]
+        assert sorted(confidence[image][stay[image]].tolist()) == least.tolist()
+        assert stay[image].tolist() == sorted(set(stay[image].tolist()))
 
 
 def test_a_fixed_count_with_ties():
-    finished = finished_by_count(torch.zeros(2, 9), 4)
-    assert (~finished).sum(1).tolist() == [4, 4]
+    stay = stay_by_count(torch.zeros(2, 9), 4)
+    assert [len(set(image)) for image in stay.tolist()] == [4, 4]
 
 
 def test_class_confidence_against_a_loop():
@@ -160,13 +162,19 @@ def test_drop_finished(stages):
     run_drops(stages)
 
 
-def test_drop_finished_with_a_fixed_count():
+def test_keep_only():
     tokens = torch.arange(6.0)[None, :, None].expand(2, -1, 3)
-    finished = torch.tensor([[1, 0, 0, 1, 0, 1], [0, 0, 1, 1, 1, 0]]).bool()
-    tokens, alive = drop_finished(tokens, AliveTokens.all(2, 6, CPU), finished, 6, count=3)
+    tokens, alive = keep_only(tokens, AliveTokens.all(2, 6, CPU), torch.tensor([[1, 2, 4], [0, 1, 5]]))
+    tokens, alive = keep_only(tokens, alive, torch.tensor([[0, 2], [1, 2]]))
     assert alive.valid is None
-    assert alive.index.tolist() == [[1, 2, 4], [0, 1, 5]]
+    assert alive.index.tolist() == [[1, 4], [1, 5]]
     assert torch.equal(tokens[..., 0].long(), alive.index)
+
+
+def test_a_fixed_count_needs_as_many_tokens_in_each_image():
+    padded = AliveTokens(torch.tensor([[0, 1], [0, 2]]), torch.tensor([[True, True], [True, False]]))
+    with pytest.raises(ValueError, match='cannot follow threshold pruning'):
+        keep_only(torch.zeros(2, 2, 3), padded, torch.tensor([[0], [0]]))
 
 
 def test_write_back_touches_only_alive_columns():

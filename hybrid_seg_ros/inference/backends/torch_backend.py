@@ -53,7 +53,7 @@ class TorchBackend:
 def predictions(output: SegmenterOutput, variant: Variant) -> list[GridPrediction]:
     """Split a batch's output into one GridPrediction per image, as NumPy arrays."""
     layout, grid_hw = output.layout, output.layout.grid_hw
-    by_cell = torch.stack([layout.window_sizes().to(torch.int64), output.pruned_after_layer], 2)
+    by_cell = torch.stack([layout.window_sizes(), output.pruned_after_layer], 2)
     by_cell = layout.unmerge(by_cell).unflatten(1, grid_hw).to(torch.uint8).cpu().numpy()  # (B, gh, gw, 2)
     scores = output.scores.float().cpu().numpy()
     mixes = None if output.class_mix is None else output.class_mix.float().transpose(1, 2).cpu().numpy()
