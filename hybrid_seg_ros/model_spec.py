@@ -24,6 +24,9 @@ RESIZE_MODES = ('letterbox', 'stretch')
 INFERENCE_MODES = ('whole', 'sliding')
 PAPER_VARIANTS = ('dense', 'cts', 'dtop@6+8', 'dtop@8', 'hybrid@6+8', 'hybrid@8')
 
+REFINED_STRIDE = 4
+"""Pixels per cell of refined masks."""
+
 Keep = Union[int, float]
 
 
@@ -245,6 +248,17 @@ class ModelSpec:
     def decoder_dim(self) -> int:
         """Channels of the ATM decoders."""
         return self.decoder.dim or self.backbone.embed_dim // 2
+
+    @property
+    def scores_kind(self) -> str:
+        """What the network's class scores are: 'probability', 'logits' or 'mask_logits' (see SegmenterOutput)."""
+        kinds = {'atm': 'probability', 'segvit_atm': 'mask_logits', 'segvit_atm_v2': 'mask_logits'}
+        return kinds.get(self.head, 'logits')
+
+    @property
+    def cell_px(self) -> int:
+        """Pixels per cell of the class scores: those of a patch, or 4 where the masks are refined."""
+        return self.backbone.patch_size if self.refinement == 'none' else REFINED_STRIDE
 
     @property
     def weights_path(self) -> Optional[Path]:

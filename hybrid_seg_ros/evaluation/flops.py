@@ -26,6 +26,7 @@ from hybrid_seg_ros.model_spec import (
     BACKBONES,
     PAPER_VARIANTS,
     POLICIES,
+    REFINED_STRIDE,
     REFINEMENTS,
     STEMS,
     Backbone,
@@ -36,7 +37,6 @@ from hybrid_seg_ros.model_spec import (
     Variant,
 )
 from hybrid_seg_ros.network.mask_refinement import CHANNELS as REFINEMENT_CHANNELS
-from hybrid_seg_ros.network.mask_refinement import STRIDE as REFINED_STRIDE
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_merging import count_merged_windows
 from hybrid_seg_ros.network.token_pruning import kept_count

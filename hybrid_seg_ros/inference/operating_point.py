@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from hybrid_seg_ros.inference.backends import BACKENDS, PRECISIONS
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, load_pipeline
@@ -22,9 +23,11 @@ def add_operating_point_arguments(parser: argparse.ArgumentParser) -> None:
 def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that choose what the network runs on, and how it sees a frame."""
     parser.add_argument('--backend', choices=BACKENDS, default='pytorch')
-    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N; onnxruntime also takes tensorrt')
     parser.add_argument('--precision', choices=PRECISIONS, default='float32')
     parser.add_argument('--inference', choices=INFERENCE_MODES, help="default: the model's")
+    parser.add_argument('--graph', type=Path, help='run this file of `hybrid_seg export`, not one made on demand')
+    parser.add_argument('--cache-dir', type=Path, help='where graphs and engines are kept (default: in ~/.cache)')
 
 
 def keep_value(text: str) -> Keep:
@@ -36,5 +39,5 @@ def open_pipeline(args: argparse.Namespace) -> SegmentationPipeline:
     """Load the pipeline that the options describe."""
     return load_pipeline(
         args.model, args.backend, args.device, args.precision, args.variant, args.keep, args.threshold,
-        inference=args.inference,
+        inference=args.inference, graph=args.graph, cache_dir=args.cache_dir,
     )  # fmt: skip

@@ -122,13 +122,16 @@ class SegmentationPipeline:
 def load_pipeline(
     model: Union[str, Path], backend: str = 'pytorch', device: str = 'cpu', precision: str = 'float32',
     variant: Optional[str] = None, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None,
-    output_size: str = 'image', inference: Optional[str] = None,
+    output_size: str = 'image', inference: Optional[str] = None, graph: Union[str, Path, None] = None,
+    cache_dir: Union[str, Path, None] = None,
 ) -> SegmentationPipeline:  # fmt: skip
     """Load a model (YAML of models/) into a pipeline; whatever is not given is the spec's own.
 
     `variant` is a name such as 'hybrid@8'. `keep` (count or fraction per pruning layer) and `threshold` choose how
     pruning decides; give one of them. `inference` is 'whole' (the frame at the
-    spec's input size) or 'sliding'. Raises FileNotFoundError, or ValueError that says what was expected.
+    spec's input size) or 'sliding'. `graph` is a file that `hybrid_seg export` wrote, which sets variant and budget
+    where they are not given; without it, backends other than PyTorch export what they need into `cache_dir` (default:
+    the user's cache folder). Raises FileNotFoundError, or ValueError that says what was expected.
     """
     spec = ModelSpec.load(model)
     if inference is not None:
@@ -136,9 +139,8 @@ def load_pipeline(
     budget = choose_budget(spec.budget, keep, threshold)
     chosen = Variant.parse(variant) if variant is not None else spec.variant
     spec.check_variant(chosen)
-    return SegmentationPipeline(
-        spec, create_backend(backend, spec, device, precision), backend, precision, chosen, budget, output_size
-    )
+    runs = create_backend(backend, spec, device, precision, graph, cache_dir)
+    return SegmentationPipeline(spec, runs, backend, precision, chosen, budget, output_size)
 
 
 class _Clock:

@@ -1,8 +1,8 @@
 """The segmenter as modules of plain tensors, to be traced: whole, or cut where tokens leave.
 
-With a fixed keep every shape is known beforehand, and `WholeNetwork` is one graph. With a threshold the number of tokens
-depends on the image: `HeadNetwork` runs up to the first pruning layer, the caller picks the tokens that stay, and
-`TailNetwork` goes on with these, as many as there are; `MiddleNetwork` stands between two pruning layers.
+With a fixed keep every shape is known beforehand, and `WholeNetwork` is one graph. With a threshold the number of
+tokens depends on the image: `HeadNetwork` runs up to the first pruning layer, the caller picks the tokens that stay,
+and `TailNetwork` goes on with these, as many as there are; `MiddleNetwork` stands between two pruning layers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput
 from hybrid_seg_ros.network.efficientnet_lite import TrunkFeatures
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
-from hybrid_seg_ros.network.token_layout import gather_tokens
 from hybrid_seg_ros.network.token_pruning import class_confidence
 
 
@@ -55,7 +54,7 @@ class WholeNetwork(nn.Module):
 class HeadNetwork(nn.Module):
     """An RGB image (1, H, W, 3) uint8 up to the first pruning layer.
 
-    Returns `tokens` (1, N, C), `masks` (1, N, classes), `confidence` (1, N) float32, `token_class` (1, N) int32,
+    Returns `next_tokens` (1, N, C), `masks` (1, N, classes), `confidence` (1, N) float32, `token_class` (1, N) int32,
     `token_of_cell` (1, cells) int32, `window_size` (1, gh, gw) uint8, and where the model refines its masks `stride_4`
     and `stride_8`.
     """
@@ -65,7 +64,7 @@ class HeadNetwork(nn.Module):
         self.model, self.variant, self.budget = model, variant, budget
         self.layer = variant.prune_layers[0]
         self.output_names: tuple[str, ...] = (
-            'tokens', 'masks', 'confidence', 'token_class', 'token_of_cell', 'window_size', *refinement_inputs(model),
+            *MiddleNetwork.output_names, 'token_of_cell', 'window_size', *refinement_inputs(model),
         )  # fmt: skip
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -85,10 +84,10 @@ class HeadNetwork(nn.Module):
 class MiddleNetwork(nn.Module):
     """From one pruning layer to the next: `tokens` (1, N, C) and `stay` (k,) int32, the ones that go on.
 
-    Returns `tokens` (1, k, C), `masks` (1, k, classes), `confidence` (1, k) float32, `token_class` (1, k) int32.
+    Returns `next_tokens` (1, k, C), `masks` (1, k, classes), `confidence` (1, k) float32, `token_class` (1, k) int32.
     """
 
-    output_names = ('tokens', 'masks', 'confidence', 'token_class')
+    output_names = ('next_tokens', 'masks', 'confidence', 'token_class')
 
     def __init__(self, model: HybridSegmenter, layer: int, next_layer: int) -> None:
         super().__init__()

@@ -7,9 +7,6 @@ from torch import Tensor, nn
 
 from hybrid_seg_ros.network.efficientnet_lite import STRIDE_4_CHANNELS, STRIDE_8_CHANNELS, TrunkFeatures
 
-STRIDE = 4
-"""Pixels per cell of the refined masks."""
-
 CHANNELS = 48
 
 

@@ -13,7 +13,6 @@ from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput, SegVitHead
 from hybrid_seg_ros.network.efficientnet_lite import NUM_STAGES, STRIDE_16_STAGE, EfficientNetLite0, TrunkFeatures
 from hybrid_seg_ros.network.light_head import LightHead
-from hybrid_seg_ros.network.mask_refinement import STRIDE as REFINED_STRIDE
 from hybrid_seg_ros.network.mask_refinement import MaskRefinement
 from hybrid_seg_ros.network.merge_policy import WINDOW, create_policy, window_scores
 from hybrid_seg_ros.network.segmenter_heads import LinearHead, MaskTransformerHead
@@ -153,18 +152,13 @@ class HybridSegmenter(nn.Module):
         return SegmenterOutput(
             scores=scores,
             kind='probability',
-            cell_px=self.cell_px,
+            cell_px=self.spec.cell_px,
             layout=layout,
             stages=tuple(stages),
             pruned_after_layer=pruned_after[:, :num_tokens],
             policy_logits=policy_logits,
             refined_logits=refined,
         )
-
-    @property
-    def cell_px(self) -> int:
-        """Pixels per cell of the scores."""
-        return self.spec.backbone.patch_size if self.refinement is None else REFINED_STRIDE
 
     def enter(
         self, image: Tensor, variant: Variant, budget: TokenBudget, supervise: bool = False,
@@ -270,7 +264,7 @@ class HybridSegmenter(nn.Module):
             token_scores = self.head(seen[-1])
         untouched = torch.zeros(batch, layout.num_tokens, dtype=torch.int64, device=tokens.device)
         scores = to_grid(layout.unmerge(token_scores.float()), layout.grid_hw)
-        return SegmenterOutput(scores, kind, self.cell_px, layout, (), untouched, policy_logits, mix)
+        return SegmenterOutput(scores, kind, self.spec.cell_px, layout, (), untouched, policy_logits, mix)
 
 
 def pad_to_multiple(image: Tensor, side: int) -> Tensor:

@@ -67,7 +67,7 @@ def test_agrees_with_what_the_policy_network_chooses():
 
     with torch.no_grad():
         output = model(model.normalize(torch.from_numpy(image)[None]), Variant.parse('cts'), spec.budget)
-    size = output.layout.unmerge(output.layout.window_sizes()[:, :, None])[0].view(6, 8).numpy()
+    size = output.layout.unmerge(output.layout.window_sizes()[:, :, None])[0].view(6, 8).numpy().astype(np.uint8)
     tokens = TokenReport((6, 8), size, np.zeros((6, 8), np.uint8), output.layout.num_tokens)
     wrong, merged = count_wrong_merges(tokens, labels(1), spec)
     assert merged == 5 and policy_accuracy(model, spec, OneSample()).wrongly_merged == pytest.approx(100 * wrong / 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Optional, Protocol
 
@@ -35,7 +36,7 @@ class GridPrediction:
 
 
 class Backend(Protocol):
-    """Runs a network. `infer` may be called from one thread at a time."""
+    """Runs a network. Its methods may be called from any thread."""
 
     device_name: str
 
@@ -46,4 +47,22 @@ class Backend(Protocol):
         """Segment RGB images (B, H, W, 3) uint8 at the network's size; one prediction per image."""
 
     def close(self) -> None:
-        """Free the device; `infer` must not be called any more."""
+        """Free the device; `infer` then raises RuntimeError."""
+
+
+def check_images(images: np.ndarray) -> None:
+    """Raise ValueError unless `images` are RGB (B, H, W, 3) uint8."""
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        got = f'{images.shape} {images.dtype}' if isinstance(images, np.ndarray) else type(images).__name__
+        raise ValueError(f'expected RGB images (B, H, W, 3) uint8, got {got}')
+    if 0 in images.shape:
+        raise ValueError(f'expected at least one image of at least one pixel, got {images.shape}')
+
+
+def split_device(name: str, kinds: Collection[str]) -> tuple[str, int]:
+    """Read `cpu`, `cuda` or `cuda:1` as kind and index. Raises ValueError that lists the legal kinds."""
+    kind, colon, index = str(name).partition(':')
+    if kind not in kinds or (colon and (kind == 'cpu' or not index.isdecimal())):
+        legal = ', '.join(kind if kind == 'cpu' else f'{kind}, {kind}:N' for kind in kinds)
+        raise ValueError(f'unknown device {name!r}; legal are {legal}')
+    return kind, int(index or 0)

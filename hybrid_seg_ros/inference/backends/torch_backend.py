@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hybrid_seg_ros.inference.backends.base import GridPrediction
+from hybrid_seg_ros.inference.backends.base import GridPrediction, check_images, split_device
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
 from hybrid_seg_ros.network.checkpoint import load_model
@@ -36,11 +36,13 @@ class TorchBackend:
     @torch.inference_mode()
     def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
         """Segment RGB images (B, H, W, 3) uint8."""
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise ValueError(f'expected RGB images (B, H, W, 3) uint8, got {images.shape} {images.dtype}')
+        check_images(images)
+        model = self._model
+        if model is None:
+            raise RuntimeError('the backend is closed')
         # torch warns of read-only memory, which images that come out of a ROS message are
         pixels = torch.from_numpy(np.require(images, requirements=('C', 'W'))).to(self._device)
-        output = self._model(self._model.normalize(pixels), variant, budget)
+        output = model(model.normalize(pixels), variant, budget)
         return predictions(output, variant)
 
     def close(self) -> None:
@@ -78,15 +80,11 @@ def predictions(output: SegmenterOutput, variant: Variant) -> list[GridPredictio
 
 def torch_device(name: str, precision: str = 'float32') -> torch.device:
     """Return the device `cpu`, `cuda` or `cuda:N`. Raises ValueError if it, or the precision on it, cannot be had."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f'unknown device {name!r}; legal are cpu, cuda, cuda:N') from error
-    if device.type not in ('cpu', 'cuda'):
-        raise ValueError(f'unknown device {name!r}; legal are cpu, cuda, cuda:N')
+    kind, index = split_device(name, ('cpu', 'cuda'))
+    device = torch.device('cpu') if kind == 'cpu' else torch.device(kind, index)
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f'device {name!r}: this PyTorch ({torch.__version__}) sees no CUDA device')
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == 'cuda' and index >= torch.cuda.device_count():
         raise ValueError(f'device {name!r}: expected an index below {torch.cuda.device_count()}')
     if device.type == 'cpu' and precision == 'float16':
         raise ValueError('precision float16 needs a CUDA device; legal on cpu are float32, bfloat16')

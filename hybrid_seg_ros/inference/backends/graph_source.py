@@ -1,0 +1,117 @@
+"""Where a backend's graphs come from: exported when they are first needed, or files that somebody exported."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Protocol
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+
+from hybrid_seg_ros import network
+from hybrid_seg_ros.inference.backends.file_cache import cache_key, cached_folder, default_cache_dir, source_digest
+from hybrid_seg_ros.inference.backends.graph_export import export_graphs
+from hybrid_seg_ros.inference.backends.graph_info import HEAD, METADATA_KEY, GraphError, GraphInfo
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.checkpoint import load_model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The graphs of one operating point: a file for each part."""
+
+    info: GraphInfo
+    files: dict[str, Path]
+
+
+class GraphSource(Protocol):
+    """Finds the graphs for an operating point."""
+
+    def find(self, variant: Variant, budget: TokenBudget, batch: int, size_hw: tuple[int, int]) -> Graphs:
+        """Return the graphs that segment at most `batch` images of `size_hw` at once; raise ValueError if none can."""
+
+
+class CachedGraphs:
+    """Exports a model's graphs on demand, and keeps them in the cache folder."""
+
+    def __init__(self, spec: ModelSpec, precision: str, cache_dir: Optional[Path] = None) -> None:
+        self._spec, self._precision = spec, precision
+        self._folder = (cache_dir or default_cache_dir()) / 'graphs'
+
+    def find(self, variant: Variant, budget: TokenBudget, batch: int, size_hw: tuple[int, int]) -> Graphs:
+        """Return the graphs, exporting them if the cache has none that are intact."""
+        spec = self._spec
+        info = GraphInfo.describe(spec, variant, budget, size_hw, 1, self._precision)
+        if not info.by_threshold:
+            info = dataclasses.replace(info, batch=batch)
+        shape = {key: value for key, value in spec.to_dict().items() if key not in ('classes', 'variant', 'budget')}
+        made_by = [torch.__version__, onnx.__version__,
+                   source_digest(Path(network.__file__).parent, Path(__file__).parent)]  # fmt: skip
+        key = cache_key([dataclasses.asdict(info), shape, made_by])
+
+        def make(folder: Path) -> None:
+            log.info('exporting %s, variant %s, %s, to ONNX; once, kept in %s',
+                     spec.name, variant, self._precision, self._folder)  # fmt: skip
+            export_graphs(load_model(spec), info, folder / 'graph.onnx')
+
+        folder = cached_folder(self._folder / f'{spec.name}-{variant}-{key}', make)
+        return Graphs(info, {part: info.part_path(folder / 'graph.onnx', part) for part in info.parts})
+
+
+class GraphFiles:
+    """Graphs that `hybrid_seg export` wrote: one operating point, one input size, one batch."""
+
+    def __init__(self, path: Path, spec: ModelSpec, precision: str) -> None:
+        self._path, self._spec, self._precision = Path(path), spec, precision
+        self.graphs = read_graphs(self._path)
+        if self.graphs.info.outputs != 'scores':
+            raise GraphError(f'{path}: gives a label map; expected class scores: export it with --outputs scores')
+
+    def find(self, variant: Variant, budget: TokenBudget, batch: int, size_hw: tuple[int, int]) -> Graphs:
+        """Return the graphs. Raises GraphError if they are of another model, operating point or size."""
+        info = self.graphs.info
+        asked = GraphInfo.describe(self._spec, variant, budget, size_hw, info.batch, self._precision)
+        other = [
+            f'{field.name} {getattr(info, field.name)}, expected {getattr(asked, field.name)}'
+            for field in dataclasses.fields(info)
+            if getattr(info, field.name) != getattr(asked, field.name)
+        ]
+        if other:
+            raise GraphError(f'{self._path}: was exported for {"; ".join(other)}')
+        return self.graphs
+
+
+def read_graphs(path: Path) -> Graphs:
+    """Read what the graphs of `path` are: F.onnx, or F.head.onnx and its siblings, named by F.onnx or by their head.
+
+    Raises FileNotFoundError or GraphError for a missing part, a damaged file, or one that is not ours.
+    """
+    path = Path(path)
+    head = path.with_name(f'{path.stem}.{HEAD}{path.suffix}')
+    first = path if path.is_file() or not head.is_file() else head
+    info = read_info(first)
+    if first.stem.endswith(f'.{HEAD}'):
+        path = first.with_name(first.stem[: -len(HEAD) - 1] + first.suffix)
+    files = {part: info.part_path(path, part) for part in info.parts}
+    missing = [str(file) for file in files.values() if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(f'{first}: expected its other parts beside it, missing {", ".join(missing)}')
+    return Graphs(info, files)
+
+
+def read_info(path: Path) -> GraphInfo:
+    """Read what an exported ONNX file says about itself. Raises FileNotFoundError, or GraphError if it is not ours."""
+    if not path.is_file():
+        raise FileNotFoundError(f'graph {path}: no such file')
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+        entries = {entry.key: entry.value for entry in proto.metadata_props}
+        return GraphInfo.from_json(entries[METADATA_KEY])
+    except (DecodeError, KeyError, ValueError, TypeError) as error:
+        raise GraphError(f'{path}: expected an ONNX file that hybrid_seg export wrote, whole ({error})') from error
