@@ -38,8 +38,7 @@ from hybrid_seg_ros.model_spec import (
 )
 from hybrid_seg_ros.network.mask_refinement import CHANNELS as REFINEMENT_CHANNELS
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.network.token_merging import count_merged_windows
-from hybrid_seg_ros.network.token_pruning import kept_count
+from hybrid_seg_ros.network.token_counts import count_merged_windows, kept_count
 
 LAYER_NORM, BATCH_NORM, BILINEAR = 5, 2, 4
 

@@ -17,9 +17,8 @@ from tqdm import tqdm
 from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
-from hybrid_seg_ros.network.merge_policy import WINDOW
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.network.token_merging import count_merged_windows
+from hybrid_seg_ros.network.token_counts import WINDOW, count_merged_windows
 
 Part = Callable[[], Any]
 

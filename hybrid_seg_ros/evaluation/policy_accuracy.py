@@ -14,7 +14,7 @@ from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, pad_to_multiple
-from hybrid_seg_ros.network.token_merging import count_merged_windows
+from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.segmentation import TokenReport
 
 

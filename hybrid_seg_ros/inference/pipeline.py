@@ -15,7 +15,7 @@ from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess, resize_image
 from hybrid_seg_ros.inference.sliding_window import average_crops, plan_crops
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.token_merging import count_merged_windows
+from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings
 
 OUTPUT_SIZES = ('image', 'network')

@@ -20,9 +20,7 @@ from hybrid_seg_ros.network.efficientnet_lite import (
     EfficientNetLite0,
     TrunkFeatures,
 )
-
-WINDOW = 2
-"""Side of a window, in patches."""
+from hybrid_seg_ros.network.token_counts import WINDOW
 
 HIDDEN = 64
 

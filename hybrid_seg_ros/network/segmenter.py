@@ -14,10 +14,11 @@ from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput, SegVitH
 from hybrid_seg_ros.network.efficientnet_lite import NUM_STAGES, STRIDE_16_STAGE, EfficientNetLite0, TrunkFeatures
 from hybrid_seg_ros.network.light_head import LightHead
 from hybrid_seg_ros.network.mask_refinement import MaskRefinement
-from hybrid_seg_ros.network.merge_policy import WINDOW, create_policy, window_scores
+from hybrid_seg_ros.network.merge_policy import create_policy, window_scores
 from hybrid_seg_ros.network.segmenter_heads import LinearHead, MaskTransformerHead
+from hybrid_seg_ros.network.token_counts import WINDOW, count_merged_windows
 from hybrid_seg_ros.network.token_layout import TokenLayout
-from hybrid_seg_ros.network.token_merging import choose_windows, count_merged_windows
+from hybrid_seg_ros.network.token_merging import choose_windows
 from hybrid_seg_ros.network.token_pruning import (
     AliveTokens,
     class_confidence,

@@ -1,4 +1,4 @@
-"""CTS token merging as pure functions: how many windows share a token, which ones, and the layout that follows.
+"""CTS token merging as pure functions: which windows share a token, and the layout that follows.
 
 Source: "Content-aware Token Sharing" (Lu et al., CVPR 2023), section 3, and section 1 of the paper this package is
 built on: of the 256 2x2 windows of a 32x32 grid, the 103 with the highest policy score share one token each.
@@ -9,17 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybrid_seg_ros.model_spec import Keep
 from hybrid_seg_ros.network.token_layout import TokenGroup, TokenLayout, ascending
-
-
-def count_merged_windows(grid_hw: tuple[int, int], merged_windows: Keep, window: int = 2) -> int:
-    """Return how many windows of the grid share a token; a float is a share of all windows, an int a count."""
-    available = (grid_hw[0] // window) * (grid_hw[1] // window)
-    count = merged_windows if isinstance(merged_windows, int) else round(merged_windows * available)
-    if count > available:
-        raise ValueError(f'merged_windows: expected at most {available} for a {grid_hw} grid, got {count}')
-    return count
 
 
 def choose_windows(scores: Tensor, count: int, grid_hw: tuple[int, int], window: int = 2) -> TokenLayout:

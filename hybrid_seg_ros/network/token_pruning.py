@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hybrid_seg_ros.model_spec import Keep
+from hybrid_seg_ros.network.token_counts import kept_count
 from hybrid_seg_ros.network.token_layout import ascending, gather_tokens
 
 
@@ -71,12 +72,6 @@ def stay_by_count(confidence: Tensor, keep: Keep) -> Tensor:
     """Return (B, k) int64, ascending: the `keep` (count, or fraction of N) least confident of the tokens (B, N)."""
     count = kept_count(int(confidence.shape[1]), keep)
     return ascending(confidence.topk(count, dim=1, largest=False, sorted=False).indices)
-
-
-def kept_count(num_tokens: int, keep: Keep) -> int:
-    """Turn a count or fraction into a count in 1 .. num_tokens."""
-    count = keep if isinstance(keep, int) else round(keep * num_tokens)
-    return max(1, min(num_tokens, count))
 
 
 def keep_only(tokens: Tensor, alive: AliveTokens, stay: Tensor) -> tuple[Tensor, AliveTokens]:

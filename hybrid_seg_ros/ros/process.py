@@ -1,27 +1,11 @@
-"""Settings of the node's process: memory, threads, signals."""
+"""Settings of the node's process: threads, signals."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import signal
 import sys
 import threading
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MIB = 1 << 20
-
-
-def keep_freed_memory() -> bool:
-    """Make malloc reuse the memory of image messages instead of mapping it anew for each; return whether it does.
-
-    Without it every frame costs the kernel thousands of page faults. Call it before rclpy.init. Only glibc has it.
-    """
-    if platform.libc_ver()[0] != 'glibc':
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)) and bool(mallopt(_M_TRIM_THRESHOLD, 256 * _MIB))
 
 
 def wait_passively() -> None:

@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from hybrid_seg_ros.inference import SegmentationPipeline, load_pipeline
+from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.ros.camera import Camera
 from hybrid_seg_ros.ros.diagnostics import Diagnostics, ModelState
 from hybrid_seg_ros.ros.frame_worker import FrameWorker
@@ -32,7 +33,7 @@ from hybrid_seg_ros.ros.parameters import (
     read_config,
     read_live_settings,
 )
-from hybrid_seg_ros.ros.process import keep_freed_memory, limit_threads, stop_event, wait_passively
+from hybrid_seg_ros.ros.process import limit_threads, stop_event, wait_passively
 from hybrid_seg_ros.ros.transitions import reported
 
 _SIGNAL_PERIOD_S = 0.2

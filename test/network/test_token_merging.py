@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hybrid_seg_ros.network.token_merging import choose_windows, count_merged_windows
+from hybrid_seg_ros.network.token_merging import choose_windows
 
 GRIDS = [(4, 6), (5, 7), (6, 4), (7, 8), (2, 2), (1, 5)]
 
@@ -64,25 +64,3 @@ def test_images_choose_for_themselves():
 def test_scores_of_another_shape(shape):
     with pytest.raises(ValueError, match=r'scores: expected \(B, 2, 3\), got'):
         choose_windows(torch.zeros(shape), 1, (4, 6))
-
-
-@pytest.mark.parametrize(
-    ('grid_hw', 'merged_windows', 'expected'),
-    [
-        ((32, 32), 103 / 256, 103),  # the paper's
-        ((24, 30), 103 / 256, 72),
-        ((5, 7), 1.0, 6),
-        ((5, 7), 0.0, 0),
-        ((5, 7), 0, 0),
-        ((5, 7), 1, 1),
-        ((5, 7), 6, 6),
-        ((1, 7), 0.5, 0),
-    ],
-)
-def test_count_merged_windows(grid_hw, merged_windows, expected):
-    assert count_merged_windows(grid_hw, merged_windows) == expected
-
-
-def test_more_windows_than_there_are():
-    with pytest.raises(ValueError, match=r'expected at most 6 for a \(5, 7\) grid, got 7'):
-        count_merged_windows((5, 7), 7)

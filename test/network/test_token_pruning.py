@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from hybrid_seg_ros.network.token_counts import kept_count
 from hybrid_seg_ros.network.token_pruning import (
     AliveTokens,
     class_confidence,
     drop_finished,
     finished_by_threshold,
     keep_only,
-    kept_count,
     stay_by_count,
     write_back,
 )
@@ -81,14 +81,6 @@ def test_every_class_keeps_its_most_confident():
     confidence = torch.tensor([[0.99, 0.98, 0.97, 0.91, 0.3]])
     classes = torch.tensor([[0, 0, 0, 1, 1]])
     assert finished_by_threshold(confidence, classes, 0.9, 2).tolist() == [[False, False, True, False, False]]
-
-
-@pytest.mark.parametrize(
-    ('count', 'keep', 'expected'),
-    [(10, 1.0, 10), (10, 0.5, 5), (10, 0.01, 1), (10, 3, 3), (10, 99, 10), (715, 0.6, 429), (1, 0.5, 1)],
-)
-def test_kept_count(count, keep, expected):
-    assert kept_count(count, keep) == expected
 
 
 @pytest.mark.parametrize('keep', [1.0, 0.6, 0.001, 1, 7, 1000])

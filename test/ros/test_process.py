@@ -2,7 +2,6 @@
 
 import logging
 import os
-import platform
 import signal
 import sys
 import types
@@ -10,16 +9,7 @@ import types
 import pytest
 
 from hybrid_seg_ros.ros.log_forwarder import LogForwarder
-from hybrid_seg_ros.ros.process import keep_freed_memory, limit_threads, stop_event, wait_passively
-
-
-def test_freed_memory_is_kept_where_glibc_can():
-    assert keep_freed_memory() == (platform.libc_ver()[0] == 'glibc')
-
-
-def test_other_c_libraries_are_left_alone(monkeypatch):
-    monkeypatch.setattr(platform, 'libc_ver', lambda: ('', ''))
-    assert not keep_freed_memory()
+from hybrid_seg_ros.ros.process import limit_threads, stop_event, wait_passively
 
 
 def test_threads_are_limited_before_and_after_torch_is_loaded(monkeypatch):

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from hybrid_seg_ros.inference.backends.base import GridPrediction, check_images
 from hybrid_seg_ros.inference.backends.graph_info import HEAD, TAIL, WHOLE, GraphInfo
 from hybrid_seg_ros.inference.backends.graph_source import Graphs, GraphSource
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
-from hybrid_seg_ros.network.token_pruning import finished_by_threshold
 from hybrid_seg_ros.segmentation import TokenReport
 
 MAX_OPEN = 4
@@ -141,9 +139,7 @@ class GraphNetwork:
         rows = info.tokens
         pruned_after = np.zeros(info.tokens, np.uint8)
         for layer, part, next_part in zip(info.prune_layers, info.parts, info.parts[1:]):
-            finished = finished_by_threshold(
-                *(torch.from_numpy(out[name]) for name in decision), budget.threshold, budget.keep_per_class
-            )[0].numpy()
+            finished = _finished(*(out[name] for name in decision), budget)
             pruned_after[alive[finished]] = layer
             stay = np.flatnonzero(~finished)
             alive = alive[stay]
@@ -157,3 +153,14 @@ class GraphNetwork:
         tokens = TokenReport(info.grid_hw, window_size, pruned_after[token_of_cell].reshape(info.grid_hw), info.tokens,
                              tuple(kept))  # fmt: skip
         return [GridPrediction(out['scores'][0], info.kind, tokens, info.cell_px)]
+
+
+def _finished(confidence: np.ndarray, token_class: np.ndarray, budget: TokenBudget) -> np.ndarray:
+    """Return (N,) bool: the tokens that leave, of confidence and class (1, N) each; PyTorch's own rule."""
+    import torch
+
+    from hybrid_seg_ros.network.token_pruning import finished_by_threshold
+
+    return finished_by_threshold(
+        torch.from_numpy(confidence), torch.from_numpy(token_class), budget.threshold, budget.keep_per_class
+    )[0].numpy()

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.merge_policy import WINDOW
-from hybrid_seg_ros.network.token_merging import count_merged_windows
-from hybrid_seg_ros.network.token_pruning import kept_count
+from hybrid_seg_ros.network.token_counts import WINDOW, count_merged_windows, kept_count
 
 METADATA_KEY = 'hybrid_seg_ros'
 WHOLE, HEAD, MIDDLE, TAIL = 'whole', 'head', 'middle', 'tail'

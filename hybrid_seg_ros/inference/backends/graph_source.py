@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Optional, Protocol
 
 import onnx
-import torch
 from google.protobuf.message import DecodeError
 
 from hybrid_seg_ros import network
 from hybrid_seg_ros.inference.backends.file_cache import cache_key, cached_folder, default_cache_dir, source_digest
-from hybrid_seg_ros.inference.backends.graph_export import export_graphs
 from hybrid_seg_ros.inference.backends.graph_info import HEAD, METADATA_KEY, GraphError, GraphInfo
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.checkpoint import load_model
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +49,15 @@ class CachedGraphs:
         if not info.by_threshold:
             info = dataclasses.replace(info, batch=batch)
         shape = {key: value for key, value in spec.to_dict().items() if key not in ('classes', 'variant', 'budget')}
-        made_by = [torch.__version__, onnx.__version__,
+        made_by = [version('torch'), onnx.__version__,
                    source_digest(Path(network.__file__).parent, Path(__file__).parent)]  # fmt: skip
         key = cache_key([dataclasses.asdict(info), shape, made_by])
 
         def make(folder: Path) -> None:
+            # PyTorch is loaded only where something must be exported
+            from hybrid_seg_ros.inference.backends.graph_export import export_graphs
+            from hybrid_seg_ros.network.checkpoint import load_model
+
             log.info('exporting %s, variant %s, %s, to ONNX; once, kept in %s',
                      spec.name, variant, self._precision, self._folder)  # fmt: skip
             export_graphs(load_model(spec), info, folder / 'graph.onnx')
