@@ -157,11 +157,14 @@ class _Clock:
 
 
 def choose_budget(
-    budget: TokenBudget, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None
-) -> TokenBudget:
-    """Return `budget` with pruning by fixed keep or by threshold instead of its own rule."""
+    budget: TokenBudget, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None,
+    merged_windows: Optional[Keep] = None,
+) -> TokenBudget:  # fmt: skip
+    """Return `budget` with pruning by fixed keep or by threshold, and a number of merged windows, where given."""
     if keep is not None and threshold is not None:
         raise ValueError(f'give keep (fixed number of tokens) or threshold, not both; got {keep!r} and {threshold!r}')
+    if merged_windows is not None:
+        budget = dataclasses.replace(budget, merged_windows=merged_windows)
     if keep is not None:
         return dataclasses.replace(budget, keep=keep)
     if threshold is not None:
