@@ -47,6 +47,8 @@ COMMANDS = {
     'train': Command('hybrid_seg_ros.training.train_segmenter', 'train a segmenter with its auxiliary heads'),
     'train-policy': Command('hybrid_seg_ros.training.train_policy', 'train the policy network that merges tokens'),
     'convert': Command('hybrid_seg_ros.export.convert_command', 'convert SegViT, DToP, CTS, timm or AugReg weights'),
+    'export': Command('hybrid_seg_ros.export.export_onnx', 'write a model as ONNX graphs'),
+    'check-parity': Command('hybrid_seg_ros.export.check_parity', 'hold backends against PyTorch on real images'),
     'replay': Command('hybrid_seg_ros.ros.replay', 'play a rosbag2 to a running node, over DDS'),
     'write-bag': Command('hybrid_seg_ros.ros.bag_writer', 'write a dataset as a rosbag2'),
     'demo': Command('hybrid_seg_ros.ros.demo', 'start the node, replay street video to it, show the result'),

@@ -58,12 +58,17 @@ class SegmentationPipeline:
     def set_operating_point(self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None) -> None:
         """Change variant or budget; takes effect at the next image. Raises ValueError, changing nothing."""
         variant, budget = variant or self.variant, budget or self.budget
+        self.check_operating_point(variant, budget)
+        self._operating_point = (variant, budget)  # one assignment, so that a running image sees both or neither
+
+    def check_operating_point(self, variant: Variant, budget: TokenBudget) -> None:
+        """Raise ValueError if the model, or the graphs that the backend was given, cannot run it."""
         self.spec.check_variant(variant)
         for stage in range(len(variant.prune_layers)):
             budget.keep_at(stage)
         if variant.merges:
             count_merged_windows(self.spec.backbone.grid_hw(self.spec.network_size_hw), budget.merged_windows)
-        self._operating_point = (variant, budget)  # one assignment, so that a running image sees both or neither
+        self._backend.check(self.spec.network_size_hw, variant, budget)
 
     def output_size_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size of the label map of an image of `image_hw`.
@@ -136,6 +141,10 @@ def load_pipeline(
     spec = ModelSpec.load(model)
     if inference is not None:
         spec = dataclasses.replace(spec, inference=inference)
+    if graph is not None and backend != 'pytorch':
+        from hybrid_seg_ros.inference.backends.graph_source import with_operating_point
+
+        spec = with_operating_point(spec, Path(graph))
     budget = choose_budget(spec.budget, keep, threshold)
     chosen = Variant.parse(variant) if variant is not None else spec.variant
     spec.check_variant(chosen)
@@ -157,11 +166,14 @@ class _Clock:
 
 
 def choose_budget(
-    budget: TokenBudget, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None
-) -> TokenBudget:
-    """Return `budget` with pruning by fixed keep or by threshold instead of its own rule."""
+    budget: TokenBudget, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None,
+    merged_windows: Optional[Keep] = None,
+) -> TokenBudget:  # fmt: skip
+    """Return `budget` with pruning by fixed keep or by threshold, and a number of merged windows, where given."""
     if keep is not None and threshold is not None:
         raise ValueError(f'give keep (fixed number of tokens) or threshold, not both; got {keep!r} and {threshold!r}')
+    if merged_windows is not None:
+        budget = dataclasses.replace(budget, merged_windows=merged_windows)
     if keep is not None:
         return dataclasses.replace(budget, keep=keep)
     if threshold is not None:

@@ -36,6 +36,9 @@ class TorchBackend:
         """Run once on a grey image."""
         self.infer(np.full((1, *size_hw, 3), 128, np.uint8), variant, budget)
 
+    def check(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
+        """Every operating point that the model has can be run."""
+
     @torch.inference_mode()
     def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
         """Segment RGB images (B, H, W, 3) uint8."""
