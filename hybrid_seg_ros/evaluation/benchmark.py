@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--settle', type=int, default=1,
                         help='frames that are run before each timed one (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of random weights, and of the order in each round')
-    parser.add_argument('--threads', type=int, help='CPU threads of PyTorch; taskset limits all backends alike')
+    parser.add_argument('--threads', type=int, help='CPU threads of each backend (default: one per core)')
     parser.add_argument('--random-weights', action='store_true', help='do not read the weights that models name')
     parser.add_argument('--cache-dir', type=Path, help='where graphs and engines are kept (default: in ~/.cache; those '
                         'of random weights are deleted in the end)')  # fmt: skip
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.picture:
         require_matplotlib()  # now rather than after minutes
     if args.threads:
+        os.environ['OMP_NUM_THREADS'] = str(args.threads)  # the other backends, and the processes for memory, read it
         torch.set_num_threads(args.threads)
     models = load_specs(args.model, args.inference)
     specs = {name: spec for name, (_, spec) in models.items()}
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         for row in rows:
             row.pipeline.close()
         if not args.no_memory:
-            measured = add_peak_memory(measured, rows, frames, Path(folder), args.threads, args.device)
+            measured = add_peak_memory(measured, rows, frames, Path(folder), args.device)
     benchmark = Benchmark(_describe_device(rows), tuple(summarize(measured, {n: plain_model(specs, n) for n in specs})))
     return _report(args, benchmark, find_violations(measured))
 
@@ -117,4 +119,4 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 def _describe_device(rows: Sequence[OpenRow]) -> str:
     others = dict.fromkeys(row.device for row in rows if row.device != 'cpu')
-    return '; '.join([*others, f'{describe_cpu()}, {torch.get_num_threads()} threads of PyTorch'])
+    return '; '.join([*others, f'{describe_cpu()}, {torch.get_num_threads()} threads'])

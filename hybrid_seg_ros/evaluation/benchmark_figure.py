@@ -35,7 +35,7 @@ def draw_benchmark(benchmark: Benchmark, path: Path) -> None:
     """Draw the median milliseconds of each row as a PNG, written whole or not at all.
 
     A bar is as long as the row's median; its pale ends are pre- and postprocessing. Behind it stands how many times as
-    long the dense variant of the same backend takes.
+    fast it is as the dense variant of the same backend.
     """
     models = list(dict.fromkeys(row.model for row in benchmark.rows))
     columns = min(COLUMNS, len(models))
@@ -62,7 +62,7 @@ def _draw_panel(panel: Any, model: str, rows: Sequence[BenchmarkRow], lines: int
     panel.set_title(model, fontsize=TEXT, fontweight='bold', loc='left')
     panel.set_xlim(0, 1.3 * max(row.median_ms for row in rows))  # on the right: the texts behind the bars
     panel.set_ylim(lines - 0.4, -0.6)
-    panel.set_xlabel('ms per frame; pale: pre- and postprocessing', fontsize=SMALL)
+    panel.set_xlabel('ms per frame (pale: pre- and postprocessing); x: times as fast as dense', fontsize=SMALL)
     panel.tick_params(axis='y', length=0)
     ticks, line = {}, 0
     for group in _groups(rows):

@@ -164,5 +164,5 @@ def _open_row(
         backend = create_backend(key.backend, spec, device, key.dtype, cache_dir=model.cache_dir)
     pipeline = SegmentationPipeline(spec, backend, key.backend, key.dtype, variant, budget)
     pipeline.warm_up()
-    on_cpu = key.dtype == 'float32' and device == 'cpu'
-    return OpenRow(key, model, variant, budget, pipeline, pipeline.device_name, network if on_cpu else None)
+    has_parts = key.dtype == 'float32' and device == 'cpu' and spec.inference == 'whole'
+    return OpenRow(key, model, variant, budget, pipeline, pipeline.device_name, network if has_parts else None)

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Optional, Union
+from typing import Union
 
 import numpy as np
 import torch
@@ -59,9 +59,8 @@ def run_rounds(
 
 
 def add_peak_memory(
-    measured: Sequence[RowLaps], rows: Sequence[OpenRow], frames: Frames, folder: Path, threads: Optional[int],
-    device: str,
-) -> list[RowLaps]:  # fmt: skip
+    measured: Sequence[RowLaps], rows: Sequence[OpenRow], frames: Frames, folder: Path, device: str
+) -> list[RowLaps]:
     """Return the rows with their peak memory, each from a process of its own, one after the other."""
     found = []
     for laps, row in zip(tqdm(measured, desc='memory', unit='row', leave=False, disable=None), rows):
@@ -70,7 +69,7 @@ def add_peak_memory(
         cache = row.model.cache_dir
         job = MemoryJob(
             str(row.model.path), row.key.backend, device, row.key.dtype, row.key.variant, row.budget.keep, str(image),
-            row.model.spec.inference, None if cache is None else str(cache), threads,
+            row.model.spec.inference, None if cache is None else str(cache),
         )  # fmt: skip
         found.append(dataclasses.replace(laps, **vars(measure_peak_memory(job))))
     return found

@@ -41,7 +41,6 @@ class MemoryJob:
     image: str
     inference: Optional[str] = None
     cache_dir: Optional[str] = None
-    threads: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,11 @@ def measure_peak_memory(job: MemoryJob) -> PeakMemory:
 def run_job(job: MemoryJob) -> PeakMemory:
     """Load and run in this process, and return the peak of all that it ever did."""
     image = np.load(job.image)
-    with_torch = job.backend.startswith('pytorch')
-    if with_torch and job.threads is not None:
-        import torch
-
-        torch.set_num_threads(job.threads)
     pipeline = _open(job)
     for _ in range(FRAMES):
         pipeline(image)
     device_mb = None
-    if with_torch and job.device.startswith('cuda'):
+    if job.backend.startswith('pytorch') and job.device.startswith('cuda'):
         import torch
 
         device_mb = torch.cuda.max_memory_reserved(job.device) / MIB
