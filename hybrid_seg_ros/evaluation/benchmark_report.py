@@ -67,7 +67,11 @@ class Benchmark:
     def remarks(self) -> list[str]:
         """Say what a reader must know to judge the numbers."""
         found = []
-        random = list(dict.fromkeys(row.model for row in self.rows if row.weights == 'random'))
+        trained = {row.model for row in self.rows if row.weights != 'random'}
+        random = dict.fromkeys(
+            f'{row.model} on {row.backend}' if row.model in trained else row.model
+            for row in self.rows if row.weights == 'random'
+        )  # fmt: skip
         if random:
             found.append(f'Random weights: {", ".join(random)}.')
         disturbed = [row for row in self.rows if _is_disturbed(row)]

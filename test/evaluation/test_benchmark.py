@@ -77,7 +77,7 @@ def test_rows_of_real_backends(trained, without_weights, tmp_path, capsys):
     parts = {name.removeprefix('network.') for name in by_key['tiny', 'pytorch', 'hybrid@8']['parts_ms']}
     assert {'embedding', 'trunk', 'policy', 'blocks', 'auxiliary_heads', 'head'} <= parts
     printed = capsys.readouterr().out
-    assert 'Random weights: tiny, fast.' in printed and 'median of 2 interleaved rounds' in printed
+    assert 'Random weights: tiny on pytorch-plain, fast.' in printed and 'median of 2 interleaved rounds' in printed
 
 
 def test_memory_markdown_and_picture(without_weights, tmp_path, capsys):

@@ -53,9 +53,10 @@ def test_markdown():
 
 @pytest.mark.parametrize('changes, expected', [
     ({}, []),
-    ({'weights': 'random'}, ['Random weights: tiny.']),
+    ({'weights': 'random'}, ['Random weights: tiny on onnxruntime.']),
+    ({'weights': 'random', 'model': 'other'}, ['Random weights: other.']),
     ({'ratio_to_dense_paired': 1.5}, ['1 of 2 rows were disturbed']),
-    ({'ratio_to_plain_paired': 4.0, 'weights': 'random'}, ['Random weights: tiny.', '1 of 2 rows were disturbed']),
+    ({'ratio_to_plain_paired': 4.0, 'weights': 'random', 'model': 'x'}, ['Random weights: x.', '1 of 2 rows']),
 ])  # fmt: skip
 def test_remarks(changes, expected):
     benchmark = Benchmark('cpu', (DENSE, dataclasses.replace(ROW, **changes)))
