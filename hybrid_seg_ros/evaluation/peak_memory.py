@@ -101,6 +101,7 @@ def _open(job: MemoryJob) -> Any:
     from hybrid_seg_ros.evaluation.plain_pipeline import PlainPipeline
 
     spec = ModelSpec.load(job.model)
+    spec = dataclasses.replace(spec, inference=job.inference or spec.inference)
     budget = dataclasses.replace(spec.budget, keep=job.keep)
     return PlainPipeline.load(spec, Variant.parse(job.variant), budget, job.device, job.dtype)
 
