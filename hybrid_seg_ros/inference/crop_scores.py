@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 
-import cv2
 import numpy as np
 
 from hybrid_seg_ros.inference.backends.base import GridPrediction
@@ -24,16 +22,8 @@ from hybrid_seg_ros.inference.mask_scores import argmax_in_bands, mixed_masks
 from hybrid_seg_ros.inference.postprocess import label_knots
 from hybrid_seg_ros.inference.sliding_window import CropPlan
 
-SCORES_AT_ONCE = 1 << 16  # that a step of averaging interpolates: they stay in the processor's caches
-
-
-@dataclass(frozen=True)
-class KnotScores:
-    """Class scores (S, h, w) float32 where pixels `rows_px` (h) and `columns_px` (w) of the resized image cross."""
-
-    scores: np.ndarray
-    rows_px: tuple[int, ...]
-    columns_px: tuple[int, ...]
+SCORES_OF_BAND = 1 << 21  # 8 MB of averaged scores, of which there are two copies at a time
+SCORES_OF_STEP = 1 << 16  # interpolated at a time while averaging: they stay in the processor's caches
 
 
 def postprocess_crops(
@@ -44,62 +34,62 @@ def postprocess_crops(
     The crops' upsampled scores are averaged at the resized image's size, resized to the output's, and the argmax is
     taken, as in the official test protocol. Confidence: see `label_knots`; of 'mask_logits' it is the winner's score.
     """
-    if predictions[0].class_mix is None:
-        average = average_crops(predictions, plan)
-        rows, columns = (
-            interpolation_axis(knots, resized, output)
-            for knots, resized, output in zip((average.rows_px, average.columns_px), plan.resized_hw, output_hw)
-        )
-        return label_knots(average.scores, predictions[0].kind, rows, columns)
-    average_rows = _mask_averager(predictions, plan)
-    rows, columns = (
-        neighbours(range(resized), pixel_positions(output, resized))
-        for resized, output in zip(plan.resized_hw, output_hw)
-    )
-
-    def resized_scores(band: slice) -> np.ndarray:
-        low, high, weight = _part(rows, band)
-        scores = average_rows(low[0], high[-1] + 1)
-        return _interpolate(_interpolate(scores, Neighbours(low - low[0], high - low[0], weight), 0), columns, 1)
-
-    labels, highest = argmax_in_bands(resized_scores, output_hw, len(predictions[0].class_mix))
-    return labels, np.clip(highest, 0.0, 1.0)
+    if predictions[0].kind == 'mask_logits':
+        return _label_mask_crops(predictions, plan, output_hw)
+    row_knots, column_knots = crop_knots(plan, predictions[0])
+    columns = interpolation_axis(column_knots, plan.resized_hw[1], output_hw[1])
+    between = neighbours(row_knots, pixel_positions(output_hw[0], plan.resized_hw[0]))
+    labels, confidence = np.empty(output_hw, np.uint8), np.empty(output_hw, np.float32)
+    count = len(predictions[0].scores) * len(row_knots) * len(column_knots)
+    step = -(-output_hw[0] // -(-count // SCORES_OF_BAND))
+    for start in range(0, output_hw[0], step):
+        stop = min(start + step, output_hw[0])
+        needed = row_knots[between.low[start] : between.high[stop - 1] + 1]
+        rows = interpolation_axis(needed, plan.resized_hw[0], output_hw[0], start, stop)
+        scores = average_crops(predictions, plan, needed, column_knots)
+        labels[start:stop], confidence[start:stop] = label_knots(scores, predictions[0].kind, rows, columns)
+    return labels, confidence
 
 
-def average_crops(predictions: Sequence[GridPrediction], plan: CropPlan) -> KnotScores:
-    """Average the crops' upsampled scores, at such pixels of the resized image that they are bilinear in between.
+def average_crops(
+    predictions: Sequence[GridPrediction], plan: CropPlan, rows_px: Sequence[int], columns_px: Sequence[int]
+) -> np.ndarray:
+    """Average the crops' upsampled scores where rows and columns of the resized image cross.
 
-    Not for 'mask_logits', whose scores are not bilinear.
+    Takes ascending pixels, all of which lie in some crop; returns (S, rows, columns) float32. Not for 'mask_logits'.
     """
-    first, crop = predictions[0], plan.crop
-    grids = [cell_centres(cells, first.cell_px) for cells in first.scores.shape[1:]]
-    rows, columns = (
-        crop_knots(tuple(sorted(set(starts))), crop, grid, resized)
-        for starts, grid, resized in zip(zip(*plan.corners), grids, plan.resized_hw)
-    )
-    total = np.zeros((len(rows), len(columns), len(first.scores)), np.float32)  # classes last: they are copied together
+    grids = _cell_centres(predictions[0])
+    classes = len(predictions[0].scores)
+    total = np.zeros((len(rows_px), len(columns_px), classes), np.float32)  # classes last: they are copied together
     count = np.zeros((*total.shape[:2], 1), np.float32)
     for prediction, (top, left) in zip(predictions, plan.corners):
-        row_part, row_cells = _inside(rows, top, crop, grids[0])
-        column_part, column_cells = _inside(columns, left, crop, grids[1])
-        by_cell = cv2.transpose(prediction.scores.reshape(len(first.scores), -1))
-        by_cell = by_cell.reshape(*prediction.scores.shape[1:], -1)  # (h, w, S)
-        step = max(1, SCORES_AT_ONCE // total[0, column_part].size)
-        for start in range(row_part.start, row_part.stop, step):
-            stop = min(start + step, row_part.stop)
-            local = _part(row_cells, slice(start - row_part.start, stop - row_part.start))
-            total[start:stop, column_part] += _interpolate(_interpolate(by_cell, local, 0), column_cells, 1)
-        count[row_part, column_part] += 1
+        rows, row_cells = _inside(tuple(rows_px), top, plan.crop, grids[0])
+        columns, column_cells = _inside(tuple(columns_px), left, plan.crop, grids[1])
+        by_cell = np.ascontiguousarray(prediction.scores.transpose(1, 2, 0))
+        step = max(1, SCORES_OF_STEP // (classes * (columns.stop - columns.start)))
+        for start in range(rows.start, rows.stop, step):
+            stop = min(start + step, rows.stop)
+            local = _part(row_cells, slice(start - rows.start, stop - rows.start))
+            total[start:stop, columns] += _interpolate(_interpolate(by_cell, local, 0), column_cells, 1)
+        count[rows, columns] += 1
     total /= count
-    return KnotScores(total.transpose(2, 0, 1), rows, columns)
+    return total.transpose(2, 0, 1)
+
+
+def crop_knots(plan: CropPlan, prediction: GridPrediction) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return rows and columns of the resized image between which the averaged scores of the crops are bilinear."""
+    rows, columns = (
+        _axis_knots(tuple(sorted(set(starts))), plan.crop, grid, resized)
+        for starts, grid, resized in zip(zip(*plan.corners), _cell_centres(prediction), plan.resized_hw)
+    )
+    return rows, columns
 
 
 @lru_cache(maxsize=64)
-def crop_knots(starts: tuple[int, ...], crop: int, grid_px: tuple[float, ...], resized: int) -> tuple[int, ...]:
-    """Return the pixels along one axis of the resized image between which the averaged scores are linear.
+def _axis_knots(starts: tuple[int, ...], crop: int, grid_px: tuple[float, ...], resized: int) -> tuple[int, ...]:
+    """Return the first and the last pixel between any two places where the average bends or jumps.
 
-    They may bend at any crop's cell centres (`grid_px`, within the crop) and jump at its borders: the knots are the
-    first and the last pixel between two such places.
+    It may bend at each crop's cell centres (`grid_px`, within the crop) and jump at its borders.
     """
     bends = {start + offset for start in starts for offset in (-0.5, *grid_px, crop - 0.5) if offset < crop}
     inside = sorted({-0.5, resized - 0.5} | {bend for bend in bends if -0.5 < bend < resized - 0.5})
@@ -114,26 +104,36 @@ def _inside(knots: tuple[int, ...], start: int, crop: int, grid_px: tuple[float,
     return part, neighbours(grid_px, np.array(knots[part]) - start)
 
 
-def _mask_averager(predictions: Sequence[GridPrediction], plan: CropPlan) -> Callable[[int, int], np.ndarray]:
-    """Return a function of (first row, row after the last) of the resized image, to scores (rows, W, classes)."""
-    first, crop = predictions[0], plan.crop
+def _label_mask_crops(
+    predictions: Sequence[GridPrediction], plan: CropPlan, output_hw: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    crop, classes = plan.crop, len(predictions[0].class_mix)
+    row_matrix, column_matrix = (interpolation_matrix(grid, np.arange(crop)) for grid in _cell_centres(predictions[0]))
     rows, columns = (
-        interpolation_matrix(cell_centres(cells, first.cell_px), np.arange(crop)) for cells in first.scores.shape[1:]
+        neighbours(range(resized), pixel_positions(output, resized))
+        for resized, output in zip(plan.resized_hw, output_hw)
     )
 
-    def average_rows(start: int, stop: int) -> np.ndarray:
-        total = np.zeros((stop - start, plan.resized_hw[1], len(first.class_mix)), np.float32)
+    def scores_of_rows(band: slice) -> np.ndarray:
+        low, high, weight = _part(rows, band)
+        start, stop = low[0], high[-1] + 1
+        total = np.zeros((stop - start, plan.resized_hw[1], classes), np.float32)
         count = np.zeros((*total.shape[:2], 1), np.float32)
         for prediction, (top, left) in zip(predictions, plan.corners):
             begin, end = max(start, top), min(stop, top + crop)
             if begin < end:
                 part = slice(begin - start, end - start), slice(left, left + crop)
-                total[part] += mixed_masks(prediction, rows[begin - top : end - top], columns)
+                total[part] += mixed_masks(prediction, row_matrix[begin - top : end - top], column_matrix)
                 count[part] += 1
         total /= count
-        return total
+        return _interpolate(_interpolate(total, Neighbours(low - start, high - start, weight), 0), columns, 1)
 
-    return average_rows
+    labels, highest = argmax_in_bands(scores_of_rows, output_hw, classes)
+    return labels, np.clip(highest, 0.0, 1.0)
+
+
+def _cell_centres(prediction: GridPrediction) -> list[tuple[float, ...]]:
+    return [cell_centres(cells, prediction.cell_px) for cells in prediction.scores.shape[1:]]
 
 
 def _part(between: Neighbours, part: slice) -> Neighbours:

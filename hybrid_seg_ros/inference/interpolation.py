@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -67,15 +67,17 @@ def neighbours(knots_px: Sequence[float], positions_px: np.ndarray) -> Neighbour
     return Neighbours(low, high, weight.astype(np.float32))
 
 
-@lru_cache(maxsize=64)
-def interpolation_axis(knots_px: tuple[float, ...], content: int, output: int) -> InterpolationAxis:
+@lru_cache(maxsize=256)
+def interpolation_axis(
+    knots_px: tuple[float, ...], content: int, output: int, start: int = 0, stop: Optional[int] = None
+) -> InterpolationAxis:
     """Return where `output` pixels, resized from `content` pixels, lie between knots at `knots_px` of these.
 
-    Pixels outside all knots take the value of the nearest one.
+    Pixels outside all knots take the value of the nearest one. `start` and `stop` choose some of the output's pixels.
     """
-    low, high, weight = neighbours(knots_px, pixel_positions(output, content))
+    low, high, weight = neighbours(knots_px, pixel_positions(output, content)[start:stop])
     starts = np.flatnonzero(np.diff(low, prepend=-1) + np.diff(high, prepend=-1))
-    counts = np.diff(starts, append=output)
+    counts = np.diff(starts, append=len(low))
     limits = _group_limits(counts)
     groups = []
     for members in (np.flatnonzero(np.searchsorted(limits, counts) == group) for group in range(len(limits))):
@@ -88,10 +90,10 @@ def interpolation_axis(knots_px: tuple[float, ...], content: int, output: int) -
         ends = starts[members]
         groups.append(IntervalGroup(low[ends], high[ends], np.ascontiguousarray(weights.T), pixels))
     places = np.concatenate([group.pixels.reshape(-1) for group in groups])
-    order = np.empty(output, np.int64)
+    order = np.empty(len(low), np.int64)
     order[places[places >= 0]] = np.flatnonzero(places >= 0)
     contiguous = bool(np.all(np.diff(order) == 1))
-    return InterpolationAxis(tuple(groups), slice(int(order[0]), int(order[-1]) + 1) if contiguous else order, output)
+    return InterpolationAxis(tuple(groups), slice(int(order[0]), int(order[-1]) + 1) if contiguous else order, len(low))
 
 
 def interpolation_matrix(knots_px: Sequence[float], positions_px: np.ndarray) -> np.ndarray:
