@@ -33,7 +33,7 @@ def crop_predictions(plan, cell_px, kind, classes=7, seed=0, make=np.random.Gene
     rng = np.random.default_rng(seed)
     grid = -(-plan.crop // cell_px)
     tokens = TokenReport((grid, grid), np.ones((grid, grid), np.uint8), np.zeros((grid, grid), np.uint8), grid * grid)
-    mix = rng.random((classes, classes)).astype(np.float32) if kind == 'mask_logits' else None
+    mix = (rng.random((classes, classes)) / classes).astype(np.float32) if kind == 'mask_logits' else None
     scale = 1 if kind == 'probability' else 6
     return [
         GridPrediction(scale * make(rng, (classes, grid, grid)).astype(np.float32), kind, tokens, cell_px, mix)

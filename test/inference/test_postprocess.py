@@ -21,7 +21,7 @@ def prediction(kind, grid_hw, classes=7, patch=16, seed=0):
     scores = rng.normal(size=(classes, *grid_hw)).astype(np.float32) * 3
     if kind == 'probability':
         scores = 1 / (1 + np.exp(-scores))
-    mix = rng.random((classes, classes)).astype(np.float32) if kind == 'mask_logits' else None
+    mix = (rng.random((classes, classes)) / classes).astype(np.float32) if kind == 'mask_logits' else None
     cells = np.ones(grid_hw, np.uint8)
     return GridPrediction(scores, kind, TokenReport(grid_hw, cells, 0 * cells, cells.size), patch, mix)
 
