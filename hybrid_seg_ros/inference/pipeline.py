@@ -14,6 +14,7 @@ from hybrid_seg_ros.inference.backends import Backend, create_backend
 from hybrid_seg_ros.inference.crop_scores import postprocess_crops
 from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import check_image, fit_geometry, preprocess, resize_image
+from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.inference.sliding_window import plan_crops, stack_reports
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.token_counts import count_merged_windows
@@ -148,6 +149,7 @@ def load_pipeline(
     budget = choose_budget(spec.budget, keep, threshold)
     chosen = Variant.parse(variant) if variant is not None else spec.variant
     spec.check_variant(chosen)
+    keep_freed_memory()
     runs = create_backend(backend, spec, device, precision, graph, cache_dir)
     return SegmentationPipeline(spec, runs, backend, precision, chosen, budget, output_size)
 
