@@ -11,9 +11,11 @@ from typing import Optional, Union
 import numpy as np
 
 from hybrid_seg_ros.inference.backends import Backend, create_backend
+from hybrid_seg_ros.inference.crop_scores import postprocess_crops
 from hybrid_seg_ros.inference.postprocess import postprocess
-from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess, resize_image
-from hybrid_seg_ros.inference.sliding_window import average_crops, plan_crops
+from hybrid_seg_ros.inference.preprocess import check_image, fit_geometry, preprocess, resize_image
+from hybrid_seg_ros.inference.process_memory import keep_freed_memory
+from hybrid_seg_ros.inference.sliding_window import plan_crops, stack_reports
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings
@@ -109,11 +111,10 @@ class SegmentationPipeline:
         clock.lap()
         predictions = self._backend.infer(crops, variant, budget)
         clock.lap()
-        prediction = average_crops(predictions, plan, self.spec.backbone.patch_size)
-        geometry = FrameGeometry(plan.image_hw, plan.resized_hw, plan.resized_hw)
-        labels, confidence = postprocess(prediction, geometry, self.output_size_hw(image.shape[:2]))
+        labels, confidence = postprocess_crops(predictions, plan, self.output_size_hw(image.shape[:2]))
+        tokens = stack_reports(predictions, plan, self.spec.backbone.patch_size)
         clock.lap()
-        return Segmentation(labels, confidence, prediction.tokens, StageTimings(*clock.laps_ms))
+        return Segmentation(labels, confidence, tokens, StageTimings(*clock.laps_ms))
 
     def warm_up(self) -> None:
         """Run once, so that the first real image is not slow."""
@@ -148,6 +149,7 @@ def load_pipeline(
     budget = choose_budget(spec.budget, keep, threshold)
     chosen = Variant.parse(variant) if variant is not None else spec.variant
     spec.check_variant(chosen)
+    keep_freed_memory()
     runs = create_backend(backend, spec, device, precision, graph, cache_dir)
     return SegmentationPipeline(spec, runs, backend, precision, chosen, budget, output_size)
 

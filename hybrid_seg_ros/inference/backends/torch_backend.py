@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from hybrid_seg_ros.inference.backends.base import GridPrediction, check_images, split_device
-from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
 from hybrid_seg_ros.network.checkpoint import load_model
@@ -22,8 +21,6 @@ class TorchBackend:
     def __init__(self, model: HybridSegmenter, device: torch.device, precision: str = 'float32') -> None:
         self._dtype = _DTYPES[precision]
         self._device = device
-        if device.type == 'cpu':
-            keep_freed_memory()
         self._model = fold_batch_norms(model.eval()).to(device=device, dtype=self._dtype)
         self.device_name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
 
