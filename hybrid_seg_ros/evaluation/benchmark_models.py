@@ -20,6 +20,7 @@ from hybrid_seg_ros.evaluation.street_scene import street_scene
 from hybrid_seg_ros.inference.backends import Backend, create_backend
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend, torch_device
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
+from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant, sha256_of
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -136,6 +137,7 @@ def open_rows(keys: Sequence[RowKey], store: ModelStore, keep: Sequence[Keep], d
 
     The variants of a model share one PyTorch network.
     """
+    keep_freed_memory()  # as load_pipeline does
     networks: dict[tuple[Path, str], tuple[TorchBackend, HybridSegmenter]] = {}
     return [
         _open_row(key, store.find(key), keep, device, networks)

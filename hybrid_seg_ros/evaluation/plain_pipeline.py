@@ -36,8 +36,7 @@ class PlainPipeline:
             raise ValueError(f'{self.spec.name}: expected a model in the form of the paper, {PAPER_FORM}')
         if self.spec.inference != 'whole':
             raise ValueError(f'{self.spec.name}: expected inference whole, got {self.spec.inference}')
-        if device.type == 'cpu':
-            keep_freed_memory()  # as the PyTorch backend does: what came from memory would be no fair gain
+        keep_freed_memory()  # as load_pipeline does: what came from memory would be no fair gain
         self._device = device
         self.device_name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
         self._model = model.eval().to(device=device, dtype=dtype)

@@ -33,7 +33,9 @@ def test_labels_and_confidence_of_the_pipeline(tmp_path, head, size_hw, resize):
     assert result.labels.shape == size_hw and result.confidence.shape == size_hw
     same = np.mean(result.labels == expected.labels)
     if size_hw == (96, 128):
-        assert same > 0.999 and np.abs(result.confidence - expected.confidence).max() < 1e-4
+        # the pipeline interpolates a softmax, the plain way takes it at each pixel
+        tolerance = 0.02 if head == 'linear' else 1e-4
+        assert same > 0.999 and np.abs(result.confidence - expected.confidence).max() < tolerance
     else:  # the official code interpolates twice, to the network's size and then to the image's
         assert same > 0.9
 
