@@ -19,7 +19,7 @@ from hybrid_seg_ros.inference.backends.engine_file import (
 )
 from hybrid_seg_ros.inference.backends.file_cache import cache_key, cached_folder, default_cache_dir
 from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
-from hybrid_seg_ros.inference.backends.tensorrt_engine import BuildOptions, build_plan
+from hybrid_seg_ros.inference.backends.tensorrt_engine import DEFAULT_BUILD, BuildOptions, build_plan
 from hybrid_seg_ros.inference.backends.tensorrt_library import TensorRt
 from hybrid_seg_ros.model_spec import sha256_of
 
@@ -32,7 +32,7 @@ class EngineCache:
     """Builds engines for one GPU with one TensorRT, in `cache_dir`/engines."""
 
     def __init__(
-        self, library: TensorRt, gpu: GpuModel, cache_dir: Optional[Path] = None, options: BuildOptions = BuildOptions()
+        self, library: TensorRt, gpu: GpuModel, cache_dir: Optional[Path] = None, options: BuildOptions = DEFAULT_BUILD
     ) -> None:  # fmt: skip
         self._library, self._gpu, self._options = library, gpu, options
         self._folder = (cache_dir or default_cache_dir()) / 'engines'

@@ -33,6 +33,9 @@ class BuildOptions:
             raise ValueError(f'workspace: expected at least 1 MB, got {self.workspace_mb}')
 
 
+DEFAULT_BUILD = BuildOptions()
+
+
 @dataclass(frozen=True)
 class ParsedGraph:
     """A graph as TensorRT understands it; `builder` and `parser` own what `network` refers to."""
@@ -61,7 +64,7 @@ class Plan:
     log: tuple[LogLine, ...]
 
 
-def build_plan(library: TensorRt, path: Path, info: GraphInfo, options: BuildOptions = BuildOptions()) -> Plan:
+def build_plan(library: TensorRt, path: Path, info: GraphInfo, options: BuildOptions = DEFAULT_BUILD) -> Plan:
     """Build an engine of the ONNX file `path`, a part of the network that `info` describes.
 
     Raises GraphError with TensorRT's own words, and ValueError for a compute capability that it does not build for.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hybrid_seg_ros.inference.backends.base import GridPrediction, check_images, split_device
+from hybrid_seg_ros.inference.backends.base import Computed, GridPrediction, check_images, split_device
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
@@ -47,6 +47,10 @@ class TorchBackend:
         pixels = torch.from_numpy(np.require(images, requirements=('C', 'W'))).to(self._device)
         output = model(model.normalize(pixels), variant, budget)
         return predictions(output, variant)
+
+    def start(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> Computed:
+        """Segment images at once."""
+        return Computed(self.infer(images, variant, budget))
 
     def close(self) -> None:
         """Free the weights."""
