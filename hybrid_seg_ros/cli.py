@@ -46,6 +46,8 @@ COMMANDS = {
     'train': Command('hybrid_seg_ros.training.train_segmenter', 'train a segmenter with its auxiliary heads'),
     'train-policy': Command('hybrid_seg_ros.training.train_policy', 'train the policy network that merges tokens'),
     'convert': Command('hybrid_seg_ros.export.convert_command', 'convert SegViT, DToP, CTS, timm or AugReg weights'),
+    'export': Command('hybrid_seg_ros.export.export_onnx', 'write a model as ONNX graphs'),
+    'check-parity': Command('hybrid_seg_ros.export.check_parity', 'hold backends against PyTorch on real images'),
     'build-engine': Command('hybrid_seg_ros.export.build_engine', 'build TensorRT engines of an exported network'),
     'replay': Command('hybrid_seg_ros.ros.replay', 'play a rosbag2 to a running node, over DDS'),
     'write-bag': Command('hybrid_seg_ros.ros.bag_writer', 'write a dataset as a rosbag2'),

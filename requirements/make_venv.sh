@@ -52,7 +52,7 @@ check_machine() {
 
 install_requirements() {
     check_machine
-    local site=() files=(-r requirements/base.txt -r requirements/test.txt)
+    local site=() files=(-r requirements/base.txt -r requirements/backends.txt -r requirements/test.txt)
     if ros_is_sourced; then
         say "using the ROS 2 that is sourced (${ROS_DISTRO:-unknown distribution})"
         site=(--system-site-packages)

@@ -35,3 +35,22 @@ def write_tiny_model(folder: Path, **spec_overrides: Any) -> Path:
     path = Path(folder) / 'tiny.yaml'
     save_model(HybridSegmenter(tiny_spec(**spec_overrides)), path, dtype=torch.float32)
     return path
+
+
+def write_lively_model(folder: Path, **spec_overrides: Any) -> Path:
+    """Write a tiny model whose batch norms have seen an image.
+
+    In the other one the trunk's features fade to nothing, so that its windows are chosen by rounding errors.
+    """
+    torch.manual_seed(0)
+    spec = tiny_spec(**spec_overrides)
+    model = HybridSegmenter(spec)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean of all images
+    image = torch.randint(0, 256, (1, *spec.input_size_hw, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        model.train()(model.normalize(image), spec.variant, spec.budget)
+    path = Path(folder) / 'lively.yaml'
+    save_model(model, path, dtype=torch.float32)
+    return path

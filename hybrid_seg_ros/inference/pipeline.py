@@ -125,7 +125,8 @@ class SegmentationPipeline:
         clock.lap()
 
         def finish(predictions: list[GridPrediction]) -> tuple[np.ndarray, np.ndarray, TokenReport]:
-            prediction = average_crops(predictions, plan, self.spec.backbone.patch_size)
+            on_host = [prediction.on_host() for prediction in predictions]
+            prediction = average_crops(on_host, plan, self.spec.backbone.patch_size)
             geometry = FrameGeometry(plan.image_hw, plan.resized_hw, plan.resized_hw)
             labels, confidence = postprocess(prediction, geometry, self.output_size_hw(plan.image_hw))
             return labels, confidence, prediction.tokens
@@ -195,11 +196,14 @@ class _Clock:
 
 
 def choose_budget(
-    budget: TokenBudget, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None
-) -> TokenBudget:
-    """Return `budget` with pruning by fixed keep or by threshold instead of its own rule."""
+    budget: TokenBudget, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None,
+    merged_windows: Optional[Keep] = None,
+) -> TokenBudget:  # fmt: skip
+    """Return `budget` with pruning by fixed keep or by threshold, and a number of merged windows, where given."""
     if keep is not None and threshold is not None:
         raise ValueError(f'give keep (fixed number of tokens) or threshold, not both; got {keep!r} and {threshold!r}')
+    if merged_windows is not None:
+        budget = dataclasses.replace(budget, merged_windows=merged_windows)
     if keep is not None:
         return dataclasses.replace(budget, keep=keep)
     if threshold is not None:

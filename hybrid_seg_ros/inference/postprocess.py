@@ -19,10 +19,13 @@ def postprocess(
     network input have the same size this is the official "upsample, then argmax". Classes are visited one at a
     time, so that classes x height x width is never in memory at once.
     """
-    rows, columns = (
-        interpolation_matrix(output, grid, content / output / prediction.cell_px)
+    sizes = [
+        (output, grid, content / output / prediction.cell_px)
         for output, grid, content in zip(output_hw, prediction.scores.shape[1:], geometry.content_hw)
-    )
+    ]
+    if not isinstance(prediction.scores, np.ndarray):  # on a GPU, and so are the labels made of them
+        return prediction.scores.label_map(*(_neighbours(*size) for size in sizes))
+    rows, columns = (interpolation_matrix(*size) for size in sizes)
     if prediction.kind == 'mask_logits':
         scores = _mixed_masks(prediction, rows, columns)
         return scores.argmax(0).astype(np.uint8), np.clip(scores.max(0), 0.0, 1.0)
@@ -60,15 +63,21 @@ def interpolation_matrix(output: int, grid: int, cells_per_pixel: float) -> np.n
 
     Output pixel i lies at (i + 0.5) * cells_per_pixel - 0.5 cells.
     """
-    position = np.clip((np.arange(output) + 0.5) * cells_per_pixel - 0.5, 0, grid - 1)
-    low = np.minimum(position.astype(np.int64), max(grid - 2, 0))
-    weight = position - low
+    low, weight = _neighbours(output, grid, cells_per_pixel)
     matrix = np.zeros((output, grid))
     np.add.at(matrix, (np.arange(output), low), 1 - weight)
     np.add.at(matrix, (np.arange(output), np.minimum(low + 1, grid - 1)), weight)
     matrix = matrix.astype(np.float32)
     matrix.setflags(write=False)
     return matrix
+
+
+@lru_cache(maxsize=16)
+def _neighbours(output: int, grid: int, cells_per_pixel: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each output pixel the cell at or before it, and the weight of the next one."""
+    position = np.clip((np.arange(output) + 0.5) * cells_per_pixel - 0.5, 0, grid - 1)
+    low = np.minimum(position.astype(np.int64), max(grid - 2, 0))
+    return low, position - low
 
 
 def _mixed_masks(prediction: GridPrediction, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
+from hybrid_seg_ros.inference.rgb_file import read_rgb
 from hybrid_seg_ros.visualization import draw_overlay
 
 
@@ -28,10 +29,7 @@ def segment_images(pipeline: SegmentationPipeline, images: list[Path], output: P
     output.mkdir(parents=True, exist_ok=True)
     overlays = []
     for path in tqdm(images, desc='segment', unit='image', leave=False):
-        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise ValueError(f'not a readable image: {path}')
-        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        rgb = read_rgb(path)
         labels = pipeline(rgb).labels
         picture = draw_overlay(rgb, labels, pipeline.spec.classes, alpha)
         overlay = output / f'{path.stem}_overlay.png'

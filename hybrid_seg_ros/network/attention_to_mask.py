@@ -150,5 +150,6 @@ class SegVitHead(nn.Module):
         """Return how much each query's mask adds to each class: (B, Q, K) -> (B, Q, classes)."""
         probability = class_logits.float().softmax(-1)
         if self.queries_say_present:
-            return torch.diag_embed(probability[..., 0])
+            present = probability[..., 0]
+            return present[:, :, None] * torch.eye(present.shape[1], dtype=present.dtype, device=present.device)
         return probability[..., :-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Optional, Protocol, Union
 
 import numpy as np
@@ -39,6 +39,10 @@ class GridPrediction:
             raise ValueError(f'unknown kind {self.kind!r}; legal are probability, logits, mask_logits')
         if (self.kind == 'mask_logits') != (self.class_mix is not None):
             raise ValueError(f'class_mix goes with kind mask_logits, got kind {self.kind!r}')
+
+    def on_host(self) -> 'GridPrediction':
+        """Return it with its scores as a NumPy array."""
+        return self if isinstance(self.scores, np.ndarray) else replace(self, scores=np.asarray(self.scores))
 
 
 class PendingInference(Protocol):

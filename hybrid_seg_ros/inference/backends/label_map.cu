@@ -1,7 +1,7 @@
 /* Class scores on a grid to a label and its confidence for each pixel, without scores at full size ever in memory.
  *
  * Compiled at run time by NVRTC as CUDA, and by a test with the C compiler, for which the kernel is a loop. Without
- * fused multiply-adds (--fmad=false, -ffp-contract=off) both give what NumPy gives, bit for bit.
+ * fused multiply-adds (--fmad=false, -ffp-contract=off) both give what the NumPy path gives, bit for bit.
  */
 
 #ifdef __CUDACC__
@@ -21,19 +21,18 @@ PER_PIXEL void best_class(const float *scores, int classes, int grid_rows, int g
 {
     const int below = top + 1 < grid_rows ? top + 1 : top;
     const int right = left + 1 < grid_columns ? left + 1 : left;
-    const float weight_top = 1.0f - weight_below;
-    const float weight_left = 1.0f - weight_right;
     const float *cell = scores;
     float best = 0.0f;
     int winner = 0;
     int index;
 
     for (index = 0; index < classes; index++) {
-        const float at_left = cell[top * grid_columns + left] * weight_top
-                            + cell[below * grid_columns + left] * weight_below;
-        const float at_right = cell[top * grid_columns + right] * weight_top
-                             + cell[below * grid_columns + right] * weight_below;
-        const float score = at_left * weight_left + at_right * weight_right;
+        const float top_left = cell[top * grid_columns + left];
+        const float top_right = cell[top * grid_columns + right];
+        const float at_left = top_left + (cell[below * grid_columns + left] - top_left) * weight_below;
+        const float at_right = top_right + (cell[below * grid_columns + right] - top_right) * weight_below;
+        const float score = at_left + (at_right - at_left) * weight_right;
+
         if (index == 0 || score > best) {
             best = score;
             winner = index;
