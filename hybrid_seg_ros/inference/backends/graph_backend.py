@@ -107,7 +107,8 @@ class PendingGraphs:
     def finish(self) -> list[GridPrediction]:
         """Wait for them, and return one prediction per image."""
         with self._lock:
-            self.compute()
+            while not self._done:  # in order: the buffers of the oldest are the next to be used again
+                self._queue[0].compute()
         if self._error is not None:
             raise self._error
         return self._predictions

@@ -87,7 +87,8 @@ class TensorRtRunner:
         self._turn = (self._turn + 1) % IN_FLIGHT
         queues.gpu.wait_for(slot.done)
         shapes = self._feed(slot, feeds)
-        addresses = {name: value.address for name, value in feeds.items() if isinstance(value, DeviceTensor)}
+        # feeds may also name what earlier graphs gave under the names of this one's outputs
+        addresses = {name: feeds[name].address for name in self.input_names if isinstance(feeds[name], DeviceTensor)}
         self._compute(slot, addresses)
         outputs: dict[str, Any] = {}
         for name, shape in shapes.items():
