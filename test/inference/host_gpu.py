@@ -111,8 +111,8 @@ class HostContext:
 
         def memory(name: str) -> np.ndarray:
             dtype = np.dtype(DTYPES[NAMES[self.engine.tensors[name].type]])
-            num_bytes = int(np.prod(shapes[name])) * dtype.itemsize
-            return np.frombuffer((ctypes.c_uint8 * num_bytes).from_address(addresses[name]), dtype).reshape(shapes[name])
+            place = (ctypes.c_uint8 * (int(np.prod(shapes[name])) * dtype.itemsize)).from_address(addresses[name])
+            return np.frombuffer(place, dtype).reshape(shapes[name])
 
         def run(_: None) -> None:
             found = self.engine.session.run(self.engine.outputs, {name: memory(name) for name in self.engine.inputs})

@@ -52,7 +52,7 @@ class DeviceScores:
 
     def to_host(self) -> np.ndarray:
         """Fetch them."""
-        return self._keeper.fetch(self, self._lease, self._address)
+        return self._keeper.fetch(self._address, self.shape)
 
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
         if copy is False:
@@ -66,7 +66,7 @@ class DeviceScores:
         """
         if self.ndim != 3:
             raise ValueError(f'label_map: expected the scores of one image (S, h, w), got shape {self.shape}')
-        return self._keeper.label_map(self, self._lease, self._address, rows, columns)
+        return self._keeper.label_map(self._address, self.shape, rows, columns)
 
 
 class ScoreKeeper:
@@ -80,44 +80,43 @@ class ScoreKeeper:
         self._kernel = gpu.load_kernel(compile_kernel(KERNEL_FILE, gpu.model.compute_capability), 'label_map')
         self._stream = gpu.new_stream()
         self._lock = threading.Lock()
-        self._leases: list[_Buffer] = []
-        self._idle: dict[int, list[_Buffer]] = {}
+        self._buffers: list[int] = []
+        self._idle: dict[int, list[int]] = {}
         self._canvases: OrderedDict[tuple[int, int], LabelCanvas] = OrderedDict()
         self._staging: dict[tuple[int, ...], PinnedArray] = {}
         self._closed = False
 
     def keep(self, stream: Stream, address: int, shape: tuple[int, ...]) -> DeviceScores:
-        """Return a copy, which work on `stream` will make, of the scores at `address`."""
+        """Return a copy of the scores at `address`, there once the work that is on `stream` by now is done."""
         num_bytes = int(np.prod(shape, dtype=np.int64)) * _FLOAT32.itemsize
         idle = self._idle.setdefault(num_bytes, [])
         if idle:
             buffer = idle.pop()
         else:
-            buffer = _Buffer(self._gpu, num_bytes)
-            self._leases.append(buffer)
-        stream.copy(buffer.address, address, num_bytes)
-        stream.record(buffer.written)
-        return DeviceScores(self, _Lease(buffer, idle), buffer.address, shape)
+            buffer = self._gpu.allocate(num_bytes)
+            self._buffers.append(buffer)
+        stream.copy(buffer, address, num_bytes)
+        return DeviceScores(self, _Lease(buffer, idle), buffer, shape)
 
-    def fetch(self, scores: DeviceScores, lease: '_Lease', address: int) -> np.ndarray:
+    def fetch(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
         """Return scores as a NumPy array."""
         with self._lock:
-            self._begin(lease)
-            if scores.shape not in self._staging:
-                self._staging[scores.shape] = self._gpu.allocate_pinned(scores.shape, _FLOAT32)
-            pinned = self._staging[scores.shape]
-            self._stream.fetch(pinned.address, address, scores.num_bytes)
+            self._begin()
+            if shape not in self._staging:
+                self._staging[shape] = self._gpu.allocate_pinned(shape, _FLOAT32)
+            pinned = self._staging[shape]
+            self._stream.fetch(pinned.address, address, pinned.array.nbytes)
             self._stream.synchronize()
             return pinned.array.copy()
 
     def label_map(
-        self, scores: DeviceScores, lease: '_Lease', address: int, rows: AxisSampling, columns: AxisSampling
+        self, address: int, shape: tuple[int, ...], rows: AxisSampling, columns: AxisSampling
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Return labels and confidence, as DeviceScores.label_map."""
         with self._lock:
-            self._begin(lease)
+            self._begin()
             canvas = self._canvas((len(rows[0]), len(columns[0])))
-            return canvas.paint(self._kernel, self._stream, address, scores.shape, rows, columns)
+            return canvas.paint(self._kernel, self._stream, address, shape, rows, columns)
 
     def close(self) -> None:
         """Free all scores; those still held then raise RuntimeError."""
@@ -129,14 +128,13 @@ class ScoreKeeper:
                 self._canvases.popitem()[1].close()
             while self._staging:
                 self._gpu.free_pinned(self._staging.popitem()[1])
-            while self._leases:
-                self._leases.pop().close()
+            while self._buffers:
+                self._gpu.free(self._buffers.pop())
 
-    def _begin(self, lease: '_Lease') -> None:
+    def _begin(self) -> None:
         if self._closed:
             raise RuntimeError('the backend is closed, and with it its scores')
         self._gpu.use()
-        self._stream.wait(lease.buffer.written)
 
     def _canvas(self, size_hw: tuple[int, int]) -> LabelCanvas:
         if size_hw not in self._canvases:
@@ -147,24 +145,11 @@ class ScoreKeeper:
         return self._canvases[size_hw]
 
 
-class _Buffer:
-    """Memory for scores, and the moment when they are there."""
-
-    def __init__(self, gpu: Gpu, num_bytes: int) -> None:
-        self._gpu = gpu
-        self.address = gpu.allocate(num_bytes)
-        self.written = gpu.new_event()
-
-    def close(self) -> None:
-        self._gpu.free(self.address)
-        self._gpu.free_event(self.written)
-
-
 class _Lease:
     """A buffer in use; it becomes idle once nobody refers to it any more."""
 
-    def __init__(self, buffer: _Buffer, idle: list[_Buffer]) -> None:
-        self.buffer, self._idle = buffer, idle
+    def __init__(self, buffer: int, idle: list[int]) -> None:
+        self._buffer, self._idle = buffer, idle
 
     def __del__(self) -> None:
-        self._idle.append(self.buffer)
+        self._idle.append(self._buffer)

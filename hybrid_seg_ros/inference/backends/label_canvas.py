@@ -41,8 +41,8 @@ class LabelCanvas:
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Return the labels and confidence of the scores (S, h, w) at an address. Waits for the GPU."""
         classes, grid_rows, grid_columns = shape
-        _check_sampling('rows', rows, self._size_hw[0], grid_rows)
-        _check_sampling('columns', columns, self._size_hw[1], grid_columns)
+        check_sampling('rows', rows, self._size_hw[0], grid_rows)
+        check_sampling('columns', columns, self._size_hw[1], grid_columns)
         self._sample(stream, (*rows, *columns))
         top, below, left, right = (array.device for array in self._sampling)
         height, width = self._size_hw
@@ -69,7 +69,7 @@ class LabelCanvas:
             array.close()
 
 
-def _check_sampling(axis: str, sampling: AxisSampling, length: int, cells: int) -> None:
+def check_sampling(axis: str, sampling: AxisSampling, length: int, cells: int) -> None:
     """Raise ValueError for what would make the GPU read elsewhere."""
     low, weight = sampling
     if low.shape != (length,) or weight.shape != (length,):

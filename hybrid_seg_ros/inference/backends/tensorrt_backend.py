@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from hybrid_seg_ros.inference.backends.base import split_device
-from hybrid_seg_ros.inference.backends.cuda_device import Gpu
+from hybrid_seg_ros.inference.backends.cuda_device import CudaError, Gpu
 from hybrid_seg_ros.inference.backends.device_scores import ScoreKeeper
 from hybrid_seg_ros.inference.backends.engine_cache import EngineCache, open_engine_file
 from hybrid_seg_ros.inference.backends.engine_file import ENGINE_SUFFIX
@@ -55,7 +55,7 @@ def open_queues(gpu: Gpu) -> Queues:
     """Return the queues of a backend. Label maps are made on the GPU where their kernel can be compiled."""
     try:
         keeper = ScoreKeeper(gpu)
-    except KernelError as error:
+    except (KernelError, CudaError) as error:
         log.warning('label maps are made on the CPU: %s', error)
         keeper = None
     return Queues(gpu, gpu.new_stream(), gpu.new_stream(), keeper)

@@ -79,13 +79,12 @@ class TensorRtRunner:
     def start(self, feeds: Mapping[str, Any], fetch: Sequence[str]) -> Callable[[], dict[str, Any]]:
         """Begin to run the engine; calling what is returned waits for it and gives the outputs.
 
-        That must be called before the frame after the next is begun.
+        That must be called before the frame after the next is begun, whose buffers are the same.
         """
         queues = self._queues
         queues.gpu.use()
         slot = self._slots[self._turn]
         self._turn = (self._turn + 1) % IN_FLIGHT
-        queues.gpu.wait_for(slot.done)
         shapes = self._feed(slot, feeds)
         # feeds may also name what earlier graphs gave under the names of this one's outputs
         addresses = {name: feeds[name].address for name in self.input_names if isinstance(feeds[name], DeviceTensor)}
