@@ -11,7 +11,9 @@ from launch_ros.substitutions import FindPackageShare
 
 PACKAGE = 'hybrid_seg_ros'
 
-NODE_PARAMETERS = ('model_path', 'variant', 'backend', 'device', 'precision', 'image_transport', 'mask_size')
+NODE_PARAMETERS = (
+    'model_path', 'variant', 'backend', 'device', 'precision', 'engine_path', 'image_transport', 'mask_size',
+)
 """Launch arguments that stand for parameters of the same name; empty ones leave it to params_file."""
 
 # Fast DDS renamed its variable after Humble, and warns of the old one
@@ -49,7 +51,8 @@ def generate_launch_description():
             description='Which tokens merge before the encoder and which leave it early.',
         ),
         DeclareLaunchArgument(
-            'backend', default_value='', choices=['', 'pytorch'], description='What runs the network.',
+            'backend', default_value='', choices=['', 'pytorch', 'onnxruntime', 'openvino', 'tensorrt'],
+            description='What runs the network.',
         ),
         DeclareLaunchArgument(
             'device', default_value='', description='Where the network runs: cpu, cuda, cuda:1 ...',
@@ -57,6 +60,10 @@ def generate_launch_description():
         DeclareLaunchArgument(
             'precision', default_value='', choices=['', 'float32', 'bfloat16', 'float16'],
             description='Number format of the network.',
+        ),
+        DeclareLaunchArgument(
+            'engine_path', default_value='',
+            description='Graph or engine of hybrid_seg export or build-engine. Empty: one is made, once, and kept.',
         ),
         DeclareLaunchArgument(
             'mask_size', default_value='', choices=['', 'network', 'image'],

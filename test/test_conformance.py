@@ -16,9 +16,8 @@ from golden import Golden, assert_close, golden_dir, golden_files, weights_by_re
 
 from hybrid_seg_ros.data.policy_labels import policy_labels
 from hybrid_seg_ros.inference.backends.torch_backend import predictions
-from hybrid_seg_ros.inference.postprocess import postprocess
-from hybrid_seg_ros.inference.preprocess import FrameGeometry
-from hybrid_seg_ros.inference.sliding_window import CropPlan, average_crops, window_starts
+from hybrid_seg_ros.inference.crop_scores import average_crops, postprocess_crops
+from hybrid_seg_ros.inference.sliding_window import CropPlan, window_starts
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
@@ -101,9 +100,10 @@ def check_c(golden: Golden) -> None:
         starts = [window_starts(side, crop, stride) for side in size_hw]
         plan = CropPlan(tuple(meta['ori_shape']), size_hw, crop, tuple((y, x) for y in starts[0] for x in starts[1]))
         crops = torch.cat([image[:, :, top : top + crop, left : left + crop] for top, left in plan.corners])
-        averaged = average_crops(predictions(model(crops, variant, budget), variant), plan, 16)
-        assert_close(torch.from_numpy(averaged.scores)[None], golden.outputs['seg_logits'], 5e-4)  # stored as float16
-        labels, _ = postprocess(averaged, FrameGeometry(plan.image_hw, size_hw, size_hw), plan.image_hw)
+        predicted = predictions(model(crops, variant, budget), variant)
+        averaged = average_crops(predicted, plan, range(size_hw[0]), range(size_hw[1]))
+        assert_close(torch.from_numpy(averaged)[None], golden.outputs['seg_logits'], 5e-4)  # stored as float16
+        labels, _ = postprocess_crops(predicted, plan, plan.image_hw)
         assert np.array_equal(labels[None], golden.outputs['pred_sem_seg'].numpy())
         return
 

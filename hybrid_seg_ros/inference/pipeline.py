@@ -13,9 +13,11 @@ import numpy as np
 
 from hybrid_seg_ros.inference.backends import Backend, GridPrediction, create_backend
 from hybrid_seg_ros.inference.backends.base import PendingInference
+from hybrid_seg_ros.inference.crop_scores import postprocess_crops
 from hybrid_seg_ros.inference.postprocess import postprocess
-from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess, resize_image
-from hybrid_seg_ros.inference.sliding_window import average_crops, plan_crops
+from hybrid_seg_ros.inference.preprocess import check_image, fit_geometry, preprocess, resize_image
+from hybrid_seg_ros.inference.process_memory import keep_freed_memory
+from hybrid_seg_ros.inference.sliding_window import plan_crops, stack_reports
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
@@ -60,12 +62,17 @@ class SegmentationPipeline:
     def set_operating_point(self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None) -> None:
         """Change variant or budget; takes effect at the next image. Raises ValueError, changing nothing."""
         variant, budget = variant or self.variant, budget or self.budget
+        self.check_operating_point(variant, budget)
+        self._operating_point = (variant, budget)  # one assignment, so that a running image sees both or neither
+
+    def check_operating_point(self, variant: Variant, budget: TokenBudget) -> None:
+        """Raise ValueError if the model, or the graphs that the backend was given, cannot run it."""
         self.spec.check_variant(variant)
         for stage in range(len(variant.prune_layers)):
             budget.keep_at(stage)
         if variant.merges:
             count_merged_windows(self.spec.backbone.grid_hw(self.spec.network_size_hw), budget.merged_windows)
-        self._operating_point = (variant, budget)  # one assignment, so that a running image sees both or neither
+        self._backend.check(self.spec.network_size_hw, variant, budget)
 
     def output_size_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size of the label map of an image of `image_hw`.
@@ -87,8 +94,8 @@ class SegmentationPipeline:
     def stream(self, images: Iterable[np.ndarray]) -> Iterator[Segmentation]:
         """Segment RGB images one after the other, each as when it is called with it, in order.
 
-        While a GPU works on one image the next is taken from `images`, prepared and uploaded. So an image's result
-        comes when the next one is there; its inference time is from then on until it was waited for.
+        While a GPU works on one image the next is taken from `images`, prepared and uploaded: a result comes when the
+        next image is there, and its inference time is what passed until then.
         """
         before: Optional[_Started] = None
         for image in images:
@@ -126,10 +133,8 @@ class SegmentationPipeline:
 
         def finish(predictions: list[GridPrediction]) -> tuple[np.ndarray, np.ndarray, TokenReport]:
             on_host = [prediction.on_host() for prediction in predictions]
-            prediction = average_crops(on_host, plan, self.spec.backbone.patch_size)
-            geometry = FrameGeometry(plan.image_hw, plan.resized_hw, plan.resized_hw)
-            labels, confidence = postprocess(prediction, geometry, self.output_size_hw(plan.image_hw))
-            return labels, confidence, prediction.tokens
+            labels, confidence = postprocess_crops(on_host, plan, self.output_size_hw(plan.image_hw))
+            return labels, confidence, stack_reports(predictions, plan, self.spec.backbone.patch_size)
 
         return _Started(clock, self._backend.start(crops, variant, budget), finish)
 
@@ -159,9 +164,14 @@ def load_pipeline(
     spec = ModelSpec.load(model)
     if inference is not None:
         spec = dataclasses.replace(spec, inference=inference)
+    if graph is not None and backend != 'pytorch':
+        from hybrid_seg_ros.inference.backends.graph_source import with_operating_point
+
+        spec = with_operating_point(spec, Path(graph))
     budget = choose_budget(spec.budget, keep, threshold)
     chosen = Variant.parse(variant) if variant is not None else spec.variant
     spec.check_variant(chosen)
+    keep_freed_memory()
     runs = create_backend(backend, spec, device, precision, graph, cache_dir)
     return SegmentationPipeline(spec, runs, backend, precision, chosen, budget, output_size)
 

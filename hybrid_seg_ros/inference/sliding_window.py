@@ -1,4 +1,4 @@
-"""Sliding-window inference: overlapping crops whose scores are averaged (the paper's test protocol)."""
+"""Sliding-window inference (the paper's test protocol): where the overlapping crops lie, and one report of them all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from hybrid_seg_ros.inference.backends.base import GridPrediction
-from hybrid_seg_ros.inference.postprocess import upsample_scores
 from hybrid_seg_ros.model_spec import SlidingWindow
 from hybrid_seg_ros.segmentation import TokenReport
 
@@ -47,25 +46,8 @@ def plan_crops(image_hw: tuple[int, int], window: SlidingWindow) -> CropPlan:
     return CropPlan(image_hw, (resized[0], resized[1]), window.crop, corners)
 
 
-def average_crops(predictions: Sequence[GridPrediction], plan: CropPlan, patch_size: int) -> GridPrediction:
-    """Average the crops' upsampled scores into one prediction with a cell per pixel of the resized image.
-
-    The token report stacks the crops' grids from top to bottom; `areas` says where each lies on the image.
-    """
-    total = count = None
-    for prediction, (top, left) in zip(predictions, plan.corners):
-        scores = upsample_scores(prediction, (plan.crop, plan.crop))
-        if total is None or count is None:
-            total = np.zeros((len(scores), *plan.resized_hw), np.float32)
-            count = np.zeros(plan.resized_hw, np.float32)
-        total[:, top : top + plan.crop, left : left + plan.crop] += scores
-        count[top : top + plan.crop, left : left + plan.crop] += 1
-    first = predictions[0]
-    kind = 'probability' if first.kind == 'mask_logits' else first.kind
-    return GridPrediction(total / count, kind, _stack_reports(predictions, plan, patch_size), cell_px=1)
-
-
-def _stack_reports(predictions: Sequence[GridPrediction], plan: CropPlan, patch_size: int) -> TokenReport:
+def stack_reports(predictions: Sequence[GridPrediction], plan: CropPlan, patch_size: int) -> TokenReport:
+    """Stack the crops' grids from top to bottom; `areas` says where each lies on the image."""
     reports = [prediction.tokens for prediction in predictions]
     scale = (plan.image_hw[0] / plan.resized_hw[0], plan.image_hw[1] / plan.resized_hw[1])
     rows, columns = reports[0].grid_hw

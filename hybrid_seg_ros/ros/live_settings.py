@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from hybrid_seg_ros.inference.pipeline import choose_budget
+from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, choose_budget
 from hybrid_seg_ros.model_spec import ModelSpec, ModelSpecError, TokenBudget, Variant
 
 
@@ -48,12 +48,11 @@ def keep_problem(value: float) -> str:
     return f"keep: expected -1 (the model's own), 0 (by threshold), a fraction up to 1.0 or a whole count, got {value}"
 
 
-def model_problem(spec: ModelSpec, name: str, value: Any) -> str:
-    """Return what a loaded model has against a live parameter's value, '' for nothing."""
-    if name != 'variant' or not value:
-        return ''
+def model_problem(pipeline: SegmentationPipeline, settings: LiveSettings, name: str, value: Any) -> str:
+    """Return what a loaded model has against a new value of one of the live parameters, '' for nothing."""
     try:
-        spec.check_variant(Variant.parse(value))
-    except ModelSpecError as error:
+        changed = dataclasses.replace(settings, **{name: value})
+        pipeline.check_operating_point(*changed.operating_point(pipeline.spec))
+    except ValueError as error:
         return str(error)
     return ''

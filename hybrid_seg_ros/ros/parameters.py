@@ -30,6 +30,7 @@ class NodeConfig:
     backend: str
     device: str
     precision: str
+    engine_path: str
     num_threads: int
     image_transport: str
     mask_size: str
@@ -78,9 +79,13 @@ DECLARATIONS = (
         'Model: path of its YAML file, package://PACKAGE/models/NAME.yaml, or the name of a model that comes with this '
         'package. Empty: the default one.', CONFIGURE,
     ),
-    Declaration('backend', 'pytorch', 'What runs the network.', CONFIGURE, legal=BACKENDS),
+    Declaration('backend', 'pytorch', 'What runs the network.', CONFIGURE, legal=tuple(BACKENDS)),
     Declaration('device', 'cpu', 'Where the network runs: cpu, cuda, cuda:1 ...', CONFIGURE),
     Declaration('precision', 'float32', 'Number format of the network.', CONFIGURE, legal=PRECISIONS),
+    Declaration(
+        'engine_path', '', 'Graph or engine that `hybrid_seg export` or `build-engine` wrote, with its own variant and '
+        'token budget. Empty: backends other than pytorch make theirs, once, and keep them in ~/.cache.', CONFIGURE,
+    ),
     Declaration('num_threads', 0, 'CPU threads of the network. 0: one per core.', CONFIGURE, low_high=(0, 256)),
     Declaration(
         'image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: sensor_msgs/CompressedImage (JPEG, '

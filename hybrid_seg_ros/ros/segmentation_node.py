@@ -160,7 +160,9 @@ class SegmentationNode(LifecycleNode):
         worker = self._worker
 
         def live_problem(name: str, value: Any) -> str:
-            return model_problem(worker.pipeline.spec, name, value) if worker is not None else ''
+            if worker is None:
+                return ''
+            return model_problem(worker.pipeline, read_live_settings(self), name, value)
 
         return check_parameters(parameters, worker is not None, live_problem)
 
@@ -183,7 +185,7 @@ def _load_pipeline(config: NodeConfig) -> SegmentationPipeline:
     limit_threads(config.num_threads)
     pipeline = load_pipeline(
         resolve_model_path(config.model_path), backend=config.backend, device=config.device,
-        precision=config.precision, output_size=config.mask_size,
+        precision=config.precision, output_size=config.mask_size, graph=config.engine_path or None,
     )  # fmt: skip
     limit_threads(config.num_threads)
     return pipeline

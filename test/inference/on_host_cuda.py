@@ -89,8 +89,8 @@ def open_pipeline(open_backend):
 
 
 def assert_same(result, expected):
-    assert np.mean(result.labels == expected.labels) > 0.999
-    assert np.abs(result.confidence - expected.confidence).max() < 1e-5
+    assert np.array_equal(result.labels, expected.labels)
+    assert np.array_equal(result.confidence, expected.confidence)
     assert result.tokens.stages == expected.tokens.stages
     assert np.array_equal(result.tokens.window_size, expected.tokens.window_size)
     assert np.array_equal(result.tokens.pruned_after_layer, expected.tokens.pruned_after_layer)

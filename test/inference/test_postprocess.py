@@ -1,12 +1,15 @@
 """The grid's scores to labels: the same as upsampling everything and taking the argmax."""
 
+import dataclasses
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from hybrid_seg_ros.inference.backends.base import GridPrediction
-from hybrid_seg_ros.inference.postprocess import interpolation_matrix, postprocess, upsample_scores
+from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import FrameGeometry
 from hybrid_seg_ros.segmentation import TokenReport
 
@@ -18,7 +21,7 @@ def prediction(kind, grid_hw, classes=7, patch=16, seed=0):
     scores = rng.normal(size=(classes, *grid_hw)).astype(np.float32) * 3
     if kind == 'probability':
         scores = 1 / (1 + np.exp(-scores))
-    mix = rng.random((classes, classes)).astype(np.float32) if kind == 'mask_logits' else None
+    mix = (rng.random((classes, classes)) / classes).astype(np.float32) if kind == 'mask_logits' else None
     cells = np.ones(grid_hw, np.uint8)
     return GridPrediction(scores, kind, TokenReport(grid_hw, cells, 0 * cells, cells.size), patch, mix)
 
@@ -32,13 +35,21 @@ def full_size(predicted, size_hw):
     return scores
 
 
-def check(labels, confidence, scores, kind):
-    """Labels are those of the highest score, two nearly equal scores aside; confidence is that score."""
+def check(labels, confidence, predicted, upsample):
+    """Labels are those of the highest score, two nearly equal scores aside; confidence is that score.
+
+    Of logits it is the winner's softmax, which is taken in the grid and upsampled like the scores.
+    """
+    scores = upsample(predicted)
     best, second = scores.topk(2, dim=0).values
     clear = (best - second > 1e-5).numpy()
     assert clear.mean() > 0.999
     assert np.array_equal(labels[clear], scores.argmax(0).numpy()[clear])
-    expected = scores.softmax(0).amax(0) if kind == 'logits' else best.clamp(0, 1)
+    expected = best.clamp(0, 1)
+    if predicted.kind == 'logits':
+        softmax = torch.from_numpy(predicted.scores).softmax(0).numpy()
+        upsampled = upsample(dataclasses.replace(predicted, scores=softmax))
+        expected = upsampled.gather(0, torch.from_numpy(labels[None].astype(np.int64)))[0]
     np.testing.assert_allclose(confidence, expected.numpy(), atol=1e-5)
     assert labels.dtype == np.uint8 and confidence.dtype == np.float32
 
@@ -48,7 +59,7 @@ def check(labels, confidence, scores, kind):
 def test_same_size_is_upsample_then_argmax(kind, grid_hw):
     predicted, size_hw = prediction(kind, grid_hw), (grid_hw[0] * 16, grid_hw[1] * 16)
     labels, confidence = postprocess(predicted, FrameGeometry(size_hw, size_hw, size_hw), size_hw)
-    check(labels, confidence, full_size(predicted, size_hw), kind)
+    check(labels, confidence, predicted, lambda part: full_size(part, size_hw))
 
 
 @pytest.mark.parametrize('output_hw', [(50, 61), (61, 200), (333, 411)])
@@ -57,7 +68,7 @@ def test_stretched_images(kind, output_hw):
     """One sampling of the grid at the output's size, larger or smaller than the network's."""
     predicted = prediction(kind, (6, 8))
     labels, confidence = postprocess(predicted, FrameGeometry(output_hw, (96, 128), (96, 128)), output_hw)
-    check(labels, confidence, full_size(predicted, output_hw), kind)
+    check(labels, confidence, predicted, lambda part: full_size(part, output_hw))
 
 
 @pytest.mark.parametrize('content_hw', [(96, 77), (51, 128), (96, 128)])
@@ -65,22 +76,14 @@ def test_stretched_images(kind, output_hw):
 def test_letterbox_is_upsample_then_crop(kind, content_hw):
     predicted = prediction(kind, (6, 8))
     labels, confidence = postprocess(predicted, FrameGeometry(content_hw, content_hw, (96, 128)), content_hw)
-    check(labels, confidence, full_size(predicted, (96, 128))[:, : content_hw[0], : content_hw[1]], kind)
+    check(labels, confidence, predicted, lambda part: full_size(part, (96, 128))[:, : content_hw[0], : content_hw[1]])
 
 
 def test_network_sides_that_are_no_multiple_of_the_patch():
     """A 100x77 input has a 7x5 grid that reaches past it."""
     predicted = prediction('probability', (7, 5))
     labels, confidence = postprocess(predicted, FrameGeometry((100, 77), (100, 77), (100, 77)), (100, 77))
-    check(labels, confidence, full_size(predicted, (112, 80))[:, :100, :77], 'probability')
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_upsample_scores(kind):
-    predicted = prediction(kind, (3, 5))
-    np.testing.assert_allclose(upsample_scores(predicted, (48, 80)), full_size(predicted, (48, 80)).numpy(), atol=1e-5)
-    part = upsample_scores(predicted, (41, 70))
-    np.testing.assert_allclose(part, full_size(predicted, (48, 80)).numpy()[:, :41, :70], atol=1e-5)
+    check(labels, confidence, predicted, lambda part: full_size(part, (112, 80))[:, :100, :77])
 
 
 def test_ties_take_the_first_class():
@@ -98,19 +101,15 @@ def test_large_logits_do_not_overflow():
     assert len(np.unique(labels)) > 1
 
 
-@pytest.mark.parametrize(
-    ('output', 'grid', 'cells_per_pixel'),
-    [(64, 4, 1 / 16), (4, 4, 1.0), (7, 4, 4 / 7), (100, 1, 0.01), (3, 8, 8 / 3), (50, 8, 0.7 / 16), (1, 1, 1.0)],
-)
-def test_interpolation_matrix(output, grid, cells_per_pixel):
-    matrix = interpolation_matrix(output, grid, cells_per_pixel)
-    assert matrix.shape == (output, grid) and matrix.dtype == np.float32
-    np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-6)
-    assert matrix.min() >= 0 and (matrix > 0).sum(1).max() <= 2
-    where = matrix @ np.arange(grid)
-    expected = np.clip((np.arange(output) + 0.5) * cells_per_pixel - 0.5, 0, grid - 1)
-    np.testing.assert_allclose(where, expected, atol=1e-5)
-
-
-def test_a_cell_per_pixel_is_the_identity():
-    assert np.array_equal(interpolation_matrix(5, 5, 1.0), np.eye(5, dtype=np.float32))
+@pytest.mark.parametrize('kind', KINDS)
+def test_memory_is_far_below_that_of_all_classes(kind):
+    predicted, size_hw = prediction(kind, (32, 32), classes=64), (512, 512)
+    geometry = FrameGeometry(size_hw, size_hw, size_hw)
+    postprocess(predicted, geometry, size_hw)
+    tracemalloc.start()
+    try:
+        postprocess(predicted, geometry, size_hw)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 512 * 512 * 4 / 2

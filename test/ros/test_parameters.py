@@ -8,9 +8,11 @@ import pytest
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter
-from tiny_model import tiny_spec
+from tiny_model import tiny_spec, write_tiny_model
 
-from hybrid_seg_ros.model_spec import ModelSpecError, TokenBudget
+from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.export.export_onnx import export_model
+from hybrid_seg_ros.model_spec import ModelSpec, ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.ros.live_settings import LiveSettings, model_problem
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import (
@@ -58,7 +60,7 @@ def check(is_configured=True, **values):
 
 def test_the_defaults_are_a_legal_configuration(make_node):
     node = make_node()
-    assert read_config(node) == NodeConfig('', 'pytorch', 'cpu', 'float32', 0, 'raw', 'network', 1.0)
+    assert read_config(node) == NodeConfig('', 'pytorch', 'cpu', 'float32', '', 0, 'raw', 'network', 1.0)
     assert read_live_settings(node) == OWN
 
 
@@ -127,10 +129,22 @@ def test_one_bad_parameter_refuses_the_whole_request_and_foreign_ones_pass():
     assert check(use_sim_time=True).successful
 
 
-def test_the_loaded_model_has_its_say():
-    spec = tiny_spec(auxiliary_layers=(8,), variant=OWN.operating_point(tiny_spec())[0].parse('hybrid@8'))
-    assert model_problem(spec, 'variant', 'hybrid@8') == model_problem(spec, 'variant', '') == ''
-    assert 'legal for tiny are dense, cts, dtop@8, hybrid@8' in model_problem(spec, 'variant', 'dtop@6+8')
+def test_the_loaded_model_has_its_say(tmp_path):
+    pipeline = load_pipeline(write_tiny_model(tmp_path, auxiliary_layers=(8,), variant=Variant.parse('hybrid@8')))
+    assert model_problem(pipeline, OWN, 'variant', 'hybrid@8') == model_problem(pipeline, OWN, 'variant', '') == ''
+    assert 'legal for tiny are dense, cts, dtop@8, hybrid@8' in model_problem(pipeline, OWN, 'variant', 'dtop@6+8')
+
+
+def test_an_exported_graph_has_its_say(tmp_path):
+    model = write_tiny_model(tmp_path)
+    graph = tmp_path / 'graph.onnx'
+    spec = ModelSpec.load(model)
+    export_model(spec, Variant.parse('hybrid@8'), TokenBudget(keep=0.5), graph, outputs='scores')
+    pipeline = load_pipeline(model, 'onnxruntime', graph=graph)
+    assert model_problem(pipeline, OWN, 'keep', -1.0) == model_problem(pipeline, OWN, 'variant', 'hybrid@8') == ''
+    assert 'graph.onnx: was exported for variant hybrid@8, expected dense' in model_problem(
+        pipeline, OWN, 'variant', 'dense')
+    assert 'was exported for kept' in model_problem(pipeline, OWN, 'keep', 0.3)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Optional, Protocol, Union
@@ -60,6 +61,9 @@ class Backend(Protocol):
     def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
         """Run once on an empty image, so that the first real one is not slow."""
 
+    def check(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
+        """Raise ValueError if it cannot run this operating point, because it has graphs of another one."""
+
     def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
         """Segment RGB images (B, H, W, 3) uint8 at the network's size; one prediction per image."""
 
@@ -91,6 +95,12 @@ def check_images(images: np.ndarray) -> None:
         raise ValueError(f'expected RGB images (B, H, W, 3) uint8, got {got}')
     if 0 in images.shape:
         raise ValueError(f'expected at least one image of at least one pixel, got {images.shape}')
+
+
+def thread_limit() -> int:
+    """Return how many CPU threads OMP_NUM_THREADS allows; 0 where it says nothing. OpenMP heeds it by itself."""
+    text = os.environ.get('OMP_NUM_THREADS', '')
+    return int(text) if text.isdecimal() else 0
 
 
 def split_device(name: str, kinds: Collection[str]) -> tuple[str, int]:

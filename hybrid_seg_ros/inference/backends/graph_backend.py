@@ -44,6 +44,10 @@ class GraphBackend:
         for _ in range(MAX_IN_FLIGHT):
             self.infer(np.full((1, *size_hw, 3), 128, np.uint8), variant, budget)
 
+    def check(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
+        """Raise GraphError if the graphs were exported for another operating point."""
+        self._source.check(variant, budget, size_hw)
+
     def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
         """Segment RGB images (B, H, W, 3) uint8."""
         return self.start(images, variant, budget).finish()

@@ -35,6 +35,9 @@ class GraphSource(Protocol):
     def find(self, variant: Variant, budget: TokenBudget, batch: int, size_hw: tuple[int, int]) -> Graphs:
         """Return the graphs that segment at most `batch` images of `size_hw` at once; raise ValueError if none can."""
 
+    def check(self, variant: Variant, budget: TokenBudget, size_hw: tuple[int, int]) -> None:
+        """Raise ValueError if there can be no such graphs; makes none."""
+
 
 class CachedGraphs:
     """Exports a model's graphs on demand, and keeps them in the cache folder."""
@@ -42,6 +45,10 @@ class CachedGraphs:
     def __init__(self, spec: ModelSpec, precision: str, cache_dir: Optional[Path] = None) -> None:
         self._spec, self._precision = spec, precision
         self._folder = (cache_dir or default_cache_dir()) / 'graphs'
+
+    def check(self, variant: Variant, budget: TokenBudget, size_hw: tuple[int, int]) -> None:
+        """Any operating point of the model can be exported."""
+        GraphInfo.describe(self._spec, variant, budget, size_hw, 1, self._precision)
 
     def find(self, variant: Variant, budget: TokenBudget, batch: int, size_hw: tuple[int, int]) -> Graphs:
         """Return the graphs, exporting them if the cache has none that are intact."""
@@ -77,7 +84,12 @@ class GraphFiles:
             raise GraphError(f'{path}: gives a label map; expected class scores: export it with --outputs scores')
 
     def find(self, variant: Variant, budget: TokenBudget, batch: int, size_hw: tuple[int, int]) -> Graphs:
-        """Return the graphs. Raises GraphError if they are of another model, operating point or size."""
+        """Return the graphs, whose batch is what it is. Raises GraphError if they are for something else."""
+        self.check(variant, budget, size_hw)
+        return self.graphs
+
+    def check(self, variant: Variant, budget: TokenBudget, size_hw: tuple[int, int]) -> None:
+        """Raise GraphError if the graphs are of another model, operating point, precision or size."""
         info = self.graphs.info
         asked = GraphInfo.describe(self._spec, variant, budget, size_hw, info.batch, self._precision)
         other = [
@@ -87,7 +99,15 @@ class GraphFiles:
         ]
         if other:
             raise GraphError(f'{self._path}: was exported for {"; ".join(other)}')
-        return self.graphs
+
+
+def with_operating_point(spec: ModelSpec, path: Path) -> ModelSpec:
+    """Return `spec` with variant and token budget of exported graphs as its own."""
+    info = read_graphs(path).info
+    budget = dataclasses.replace(spec.budget, keep=info.budget.keep)
+    if Variant.parse(info.variant).merges:
+        budget = dataclasses.replace(budget, merged_windows=info.merged_windows)
+    return dataclasses.replace(spec, variant=Variant.parse(info.variant), budget=budget)
 
 
 def read_graphs(path: Path) -> Graphs:

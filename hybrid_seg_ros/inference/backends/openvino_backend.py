@@ -8,7 +8,7 @@ from typing import Any
 
 import openvino
 
-from hybrid_seg_ros.inference.backends.base import split_device
+from hybrid_seg_ros.inference.backends.base import split_device, thread_limit
 from hybrid_seg_ros.inference.backends.graph_backend import GraphBackend
 from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
 from hybrid_seg_ros.inference.backends.graph_source import GraphSource
@@ -24,6 +24,8 @@ def create_openvino_backend(source: GraphSource, device: str, precision: str) ->
     if wanted == 'bf16' and 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
         raise ValueError('precision bfloat16: this processor does not compute with it; expected float32')
     settings = {'INFERENCE_PRECISION_HINT': wanted, 'PERFORMANCE_HINT': 'LATENCY'}
+    if thread_limit():
+        settings['INFERENCE_NUM_THREADS'] = str(thread_limit())
 
     def open_graph(path: Path, info: GraphInfo, part: str) -> OpenVinoRunner:
         return OpenVinoRunner(core, path, settings)

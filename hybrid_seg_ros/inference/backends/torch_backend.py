@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from hybrid_seg_ros.inference.backends.base import Computed, GridPrediction, check_images, split_device
-from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
 from hybrid_seg_ros.network.checkpoint import load_model
@@ -22,8 +21,6 @@ class TorchBackend:
     def __init__(self, model: HybridSegmenter, device: torch.device, precision: str = 'float32') -> None:
         self._dtype = _DTYPES[precision]
         self._device = device
-        if device.type == 'cpu':
-            keep_freed_memory()
         self._model = fold_batch_norms(model.eval()).to(device=device, dtype=self._dtype)
         self.device_name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
 
@@ -35,6 +32,9 @@ class TorchBackend:
     def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
         """Run once on a grey image."""
         self.infer(np.full((1, *size_hw, 3), 128, np.uint8), variant, budget)
+
+    def check(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
+        """Every operating point that the model has can be run."""
 
     @torch.inference_mode()
     def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:

@@ -1,0 +1,178 @@
+"""Graphs: what they say about themselves, when they are made anew, and which are refused."""
+
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+
+import onnx
+import pytest
+from tiny_model import write_lively_model
+
+from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.export.export_onnx import export_model
+from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
+from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs, GraphFiles, read_graphs, with_operating_point
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, TokenBudget, Variant
+
+SIZE = (96, 128)
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return write_lively_model(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture(scope='module')
+def spec(model):
+    return ModelSpec.load(model)
+
+
+@pytest.fixture(scope='module')
+def exported(spec, tmp_path_factory):
+    """A graph with a fixed keep, and the graphs of a threshold."""
+    folder = tmp_path_factory.mktemp('exported')
+    variant = Variant.parse('hybrid@6+8')
+    export_model(spec, variant, TokenBudget(keep=(0.5, 9)), folder / 'fixed.onnx', outputs='scores')
+    export_model(spec, variant, TokenBudget(threshold=0.3), folder / 'parts.onnx')
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('variant', 'budget', 'tokens', 'kept', 'parts'),
+    [
+        ('dense', {}, 48, (), ('whole',)),
+        ('cts', {'merged_windows': 4}, 36, (), ('whole',)),
+        ('dtop@8', {'keep': 0.5}, 48, ((8, 24),), ('whole',)),
+        ('hybrid@6+8', {'merged_windows': 0.5, 'keep': (0.5, 7)}, 30, ((6, 15), (8, 7)), ('whole',)),
+        ('hybrid@8', {'threshold': 0.5}, 33, (), ('head', 'tail')),
+        ('dtop@6+8', {'threshold': 0.5}, 48, (), ('head', 'middle@8', 'tail')),
+    ],
+)
+def test_numbers_are_fixed(spec, variant, budget, tokens, kept, parts):
+    info = GraphInfo.describe(spec, Variant.parse(variant), TokenBudget(**budget), SIZE)
+    assert (info.tokens, info.kept, info.parts) == (tokens, kept, parts)
+    assert info.by_threshold == (len(parts) > 1)
+    assert GraphInfo.from_json(info.to_json()) == info
+
+
+def test_the_threshold_is_no_part_of_a_graph(spec):
+    variant = Variant.parse('hybrid@8')
+    infos = [GraphInfo.describe(spec, variant, TokenBudget(threshold=value), SIZE) for value in (0.2, 0.9)]
+    assert infos[0] == infos[1]
+
+
+def test_a_graph_is_made_once(spec, tmp_path, caplog):
+    source = CachedGraphs(spec, 'float32', tmp_path)
+    points = [(Variant.parse('hybrid@8'), TokenBudget(threshold=0.3)), (Variant.parse('cts'), TokenBudget())]
+    with caplog.at_level(logging.INFO):
+        first = [source.find(*point, 1, SIZE) for point in points]
+        assert sum('exporting' in record.message for record in caplog.records) == 2
+        assert [CachedGraphs(spec, 'float32', tmp_path).find(*point, 1, SIZE) for point in points] == first
+        assert sum('exporting' in record.message for record in caplog.records) == 2
+    assert len({path.parent for graphs in first for path in graphs.files.values()}) == 2
+    source.find(Variant.parse('cts'), TokenBudget(merged_windows=3), 1, SIZE)
+    source.find(Variant.parse('cts'), TokenBudget(), 2, SIZE)
+    CachedGraphs(dataclasses.replace(spec, sha256='0' * 64), 'float32', tmp_path)
+    assert len(list((tmp_path / 'graphs').iterdir())) == 4
+
+
+@pytest.mark.parametrize('damage', [
+    lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    lambda path: path.unlink(),
+    lambda path: path.write_bytes(b''),
+    lambda path: (path.parent / 'manifest.json').write_text('{'),
+    lambda path: (path.parent / 'manifest.json').unlink(),
+], ids=['truncated', 'missing', 'empty', 'manifest damaged', 'manifest missing'])  # fmt: skip
+def test_a_damaged_graph_is_made_again(spec, tmp_path, damage):
+    source = CachedGraphs(spec, 'float32', tmp_path)
+    point = (Variant.parse('cts'), TokenBudget(), 1, SIZE)
+    path = source.find(*point).files['whole']
+    content = path.read_bytes()
+    damage(path)
+    assert source.find(*point).files['whole'].read_bytes() == content
+    assert [entry.name for entry in (tmp_path / 'graphs').iterdir()] == [path.parent.name]  # nothing left over
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(spec, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match=r'cannot write the cache folder .*/file/cache/graphs .*HYBRID_SEG_CACHE_DIR'):
+        CachedGraphs(spec, 'float32', tmp_path / 'file' / 'cache').find(Variant(), TokenBudget(), 1, SIZE)
+
+
+def test_an_export_that_fails_leaves_nothing(spec, tmp_path):
+    source = CachedGraphs(dataclasses.replace(spec, weights='missing.safetensors'), 'float32', tmp_path)
+    with pytest.raises(FileNotFoundError, match='missing.safetensors'):
+        source.find(Variant(), TokenBudget(), 1, SIZE)
+    assert list((tmp_path / 'graphs').iterdir()) == []
+
+
+@pytest.mark.parametrize('name', ['fixed.onnx', 'parts.onnx', 'parts.head.onnx'])
+def test_exported_files_run_at_their_own_operating_point(model, exported, name):
+    spec = ModelSpec.load(model)
+    own = with_operating_point(spec, exported / name)
+    pipeline = load_pipeline(model, 'onnxruntime', graph=exported / name)
+    assert str(pipeline.variant) == 'hybrid@6+8' and pipeline.spec == own
+    assert own.budget.keep == ((16, 9) if name == 'fixed.onnx' else None)
+    pipeline.warm_up()
+
+
+@pytest.mark.parametrize(('name', 'options', 'complaint'), [
+    ('fixed.onnx', {'variant': 'dense'}, 'was exported for variant hybrid@6[+]8, expected dense'),
+    ('fixed.onnx', {'keep': 0.3}, r'was exported for kept \(\(6, 16\), \(8, 9\)\), expected \(\(6, 10\), \(8, 3\)\)'),
+    ('fixed.onnx', {'threshold': 0.5}, r'was exported for kept .*expected \(\)'),
+    ('parts.onnx', {'keep': 0.5}, r'was exported for kept \(\), expected'),
+    ('fixed.onnx', {'precision': 'float16'}, 'was exported for precision float32, expected float16'),
+    ('fixed.onnx', {'inference': 'sliding'}, r'input_size_hw \(96, 128\), expected \(512, 512\)'),
+    ('fixed.onnx', {'backend': 'pytorch'}, 'pytorch runs no graph'),
+])  # fmt: skip
+def test_another_operating_point_is_refused_before_the_first_frame(model, exported, name, options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        load_pipeline(model, **{'backend': 'onnxruntime', **options}, graph=exported / name)
+
+
+def test_the_graph_of_other_weights_is_refused(exported, tmp_path):
+    other = write_lively_model(tmp_path, auxiliary_head='light')
+    with pytest.raises(GraphError, match='was exported for weights_sha256'):
+        load_pipeline(other, 'onnxruntime', graph=exported / 'fixed.onnx')
+
+
+def test_files_that_are_not_ours(exported, tmp_path, spec):
+    with pytest.raises(FileNotFoundError, match='nothing.onnx'):
+        read_graphs(tmp_path / 'nothing.onnx')
+    damaged, foreign, alone = (tmp_path / name for name in ('damaged.onnx', 'foreign.onnx', 'alone.head.onnx'))
+    damaged.write_bytes((exported / 'fixed.onnx').read_bytes()[:-1000])
+    proto = onnx.load(exported / 'fixed.onnx')
+    del proto.metadata_props[:]
+    onnx.save(proto, foreign)
+    for path in (damaged, foreign):
+        with pytest.raises(GraphError, match='expected an ONNX file that hybrid_seg export wrote, whole'):
+            read_graphs(path)
+    alone.write_bytes((exported / 'parts.head.onnx').read_bytes())
+    with pytest.raises(FileNotFoundError, match='missing .*alone.middle@8.onnx, .*alone.tail.onnx'):
+        read_graphs(alone)
+
+
+def test_a_label_map_cannot_be_finished(spec, tmp_path):
+    export_model(spec, Variant(), TokenBudget(), tmp_path / 'labels.onnx')
+    with pytest.raises(GraphError, match='export it with --outputs scores'):
+        GraphFiles(tmp_path / 'labels.onnx', spec, 'float32')
+
+
+def test_exported_files_run_without_pytorch(model, exported):
+    code = f"""
+import sys, numpy
+sys.modules['torch'] = None
+from hybrid_seg_ros import load_pipeline
+pipeline = load_pipeline({str(model)!r}, 'onnxruntime', graph={str(exported / 'fixed.onnx')!r})
+print(pipeline(numpy.zeros((50, 60, 3), numpy.uint8)).labels.shape)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == '(50, 60)', done.stderr
+
+
+def test_metadata_is_plain_json(exported):
+    entries = {entry.key: entry.value for entry in onnx.load(exported / 'fixed.onnx').metadata_props}
+    assert json.loads(entries['hybrid_seg_ros'])['kept'] == [[6, 16], [8, 9]]
+    assert set(json.loads(entries['hybrid_seg_ros'])['variant'].split()) <= set(PAPER_VARIANTS)
