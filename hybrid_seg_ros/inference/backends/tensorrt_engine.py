@@ -14,8 +14,6 @@ from hybrid_seg_ros.inference.backends.tensorrt_progress import BuildProgress
 USUAL_KEEP = 0.6
 """The share of the tokens that usually stays: what engines of dynamic length are optimised for."""
 
-OPTIONAL_FLAGS = ('REQUIRE_USER_ALLOCATION',)  # TensorRT for RTX: else a CUDA graph cannot be captured
-
 
 @dataclass(frozen=True)
 class BuildOptions:
@@ -99,17 +97,22 @@ def build_parsed(
     _set_compute_capabilities(library, config, options.compute_capabilities)
     if hasattr(module.BuilderFlag, 'TF32'):
         config.clear_flag(module.BuilderFlag.TF32)  # float32 is what was asked for
-    if info.precision == 'float16' and not library.strongly_typed:
-        config.set_flag(module.BuilderFlag.FP16)
-    for name in OPTIONAL_FLAGS:
-        if hasattr(module.BuilderFlag, name):
-            config.set_flag(getattr(module.BuilderFlag, name))
+    for name in builder_flags(library, info.precision):
+        config.set_flag(getattr(module.BuilderFlag, name))
     _add_profile(graph, config, info)
     with BuildProgress(library, config, graph.path.name):
         plan = graph.builder.build_serialized_network(graph.network, config)
     if plan is None:
         raise GraphError(f'{graph.path}: {library.name} cannot build an engine of it: {_errors(lines)}')
     return bytes(plan)
+
+
+def builder_flags(library: TensorRt, precision: str) -> list[str]:
+    """Name the flags to build with, of those that this TensorRT has."""
+    flags = ['REQUIRE_USER_ALLOCATION']  # TensorRT for RTX: without it no CUDA graph can be captured
+    if precision == 'float16' and not library.strongly_typed:
+        flags.append('FP16')
+    return [name for name in flags if hasattr(library.module.BuilderFlag, name)]
 
 
 def dynamic_shapes(graph: ParsedGraph, info: GraphInfo) -> dict[str, tuple[tuple[int, ...], ...]]:
