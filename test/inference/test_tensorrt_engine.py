@@ -6,11 +6,12 @@ No GPU is needed: TensorRT for RTX builds for GPUs that are not here. Numbers ar
 from __future__ import annotations
 
 import dataclasses
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import onnx
 import pytest
+from rtx_library import rtx_library
 
 from hybrid_seg_ros.inference.backends import tensorrt_engine
 from hybrid_seg_ros.inference.backends.graph_export import export_graphs
@@ -22,11 +23,8 @@ from hybrid_seg_ros.inference.backends.tensorrt_engine import (
     dynamic_shapes,
     parse_graph,
 )
-from hybrid_seg_ros.inference.backends.tensorrt_library import load_tensorrt
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
-
-pytest.importorskip('tensorrt_rtx_bindings', reason='TensorRT for RTX, which builds without a GPU, is not installed')
 
 SHIPPED = Path(__file__).parents[2] / 'models' / 'segvit_tiny_camvid.yaml'
 GPUS = BuildOptions((80, 86, 89, 120))
@@ -49,7 +47,7 @@ COMPLAINTS = ('size mismatch', 'error', 'fail', 'not supported', 'unsupported', 
 def exported(tmp_path_factory):
     """Exports a case once; returns what it is, and the file of each part."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def export(index: int) -> tuple[GraphInfo, dict[str, Path]]:
         variant, precision, budget, batch, outputs = CASES[index]
         spec = ModelSpec.load(SHIPPED)
@@ -104,7 +102,7 @@ def described(tensors) -> dict:
 @pytest.mark.timeout(120)
 def test_it_parses_and_builds_for_gpus_that_are_not_here(exported, case):
     info, files = exported(case)
-    library = load_tensorrt()
+    library = rtx_library()
     for part, path in files.items():
         with library.collected_log() as lines:
             graph = parse_graph(library, path, lines)
@@ -151,7 +149,7 @@ def test_it_keeps_to_what_tensorrt_8_6_takes(exported, case):
 def test_the_axes_that_depend_on_the_image(exported):
     info, files = exported(len(PAPER_VARIANTS) * 2)
     assert info.by_threshold and list(files) == [HEAD, 'middle@8', TAIL]
-    library = load_tensorrt()
+    library = rtx_library()
     n, usual = info.tokens, round(0.6 * info.tokens)
     with library.collected_log():
         found = {part: dynamic_shapes(parse_graph(library, path), info) for part, path in files.items()}
@@ -169,7 +167,7 @@ def test_without_a_profile_the_error_says_so(exported, monkeypatch):
     info, files = exported(len(PAPER_VARIANTS) * 2)
     monkeypatch.setattr(tensorrt_engine, 'dynamic_shapes', lambda graph, info: {})
     with pytest.raises(GraphError, match=r'graph\.tail\.onnx: tensorrt_rtx .* cannot build .*optimization profile'):
-        build_plan(load_tensorrt(), files[TAIL], info, GPUS)
+        build_plan(rtx_library(), files[TAIL], info, GPUS)
 
 
 @pytest.mark.parametrize(('operator', 'attributes', 'complaint'), [
@@ -185,14 +183,14 @@ def test_a_node_that_tensorrt_does_not_take_is_named(exported, tmp_path, operato
     opset = [onnx.helper.make_opsetid('', 17)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / 'graph.onnx')
     with pytest.raises(GraphError, match=complaint):
-        build_plan(load_tensorrt(), tmp_path / 'graph.onnx', info, GPUS)
+        build_plan(rtx_library(), tmp_path / 'graph.onnx', info, GPUS)
 
 
 def test_what_is_no_graph(exported, tmp_path):
     path = tmp_path / 'graph.onnx'
     path.write_bytes(b'no ONNX file')
     with pytest.raises(GraphError, match='graph.onnx: tensorrt_rtx .* cannot read it'):
-        build_plan(load_tensorrt(), path, exported(0)[0], GPUS)
+        build_plan(rtx_library(), path, exported(0)[0], GPUS)
 
 
 @pytest.mark.parametrize(('capabilities', 'complaint'), [
@@ -202,7 +200,7 @@ def test_what_is_no_graph(exported, tmp_path):
 def test_gpus_that_it_does_not_know(exported, capabilities, complaint):
     info, files = exported(0)
     with pytest.raises(ValueError, match=complaint):
-        build_plan(load_tensorrt(), files[WHOLE], info, BuildOptions(capabilities))
+        build_plan(rtx_library(), files[WHOLE], info, BuildOptions(capabilities))
 
 
 def test_a_workspace_of_nothing():

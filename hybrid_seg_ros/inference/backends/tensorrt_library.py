@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -79,7 +79,7 @@ class TensorRt:
                 self.logger.lines = None
 
 
-@lru_cache(maxsize=1)
+@cache
 def load_tensorrt() -> TensorRt:
     """Import the TensorRT that is installed. Raises ModuleNotFoundError that says what to install."""
     return find_tensorrt(MODULES)
@@ -106,8 +106,9 @@ def find_tensorrt(modules: Mapping[str, str]) -> TensorRt:
     )
 
 
+@cache
 def _make_logger(module: ModuleType) -> Any:
-    """Return the logger of this process; TensorRT takes the first that it gets, and no other."""
+    """Return the logger of this process: TensorRT takes the first that it gets, and no other."""
     levels = {'INFO': logging.DEBUG, 'WARNING': logging.WARNING, 'ERROR': logging.ERROR}
 
     class Logger(module.ILogger):
