@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import host_gpu
 import numpy as np
@@ -10,16 +11,18 @@ import pytest
 from tiny_model import write_lively_model
 
 from hybrid_seg_ros import load_pipeline
-from hybrid_seg_ros.inference.backends import device_scores
+from hybrid_seg_ros.inference.backends import device_scores, engine_cache, tensorrt_backend
 from hybrid_seg_ros.inference.backends.cuda_device import Gpu
 from hybrid_seg_ros.inference.backends.device_scores import DeviceScores
+from hybrid_seg_ros.inference.backends.engine_file import EngineInfo, write_engines
 from hybrid_seg_ros.inference.backends.graph_backend import GraphBackend
 from hybrid_seg_ros.inference.backends.graph_info import GraphError
 from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs
 from hybrid_seg_ros.inference.backends.tensorrt_backend import close_queues, open_queues
+from hybrid_seg_ros.inference.backends.tensorrt_engine import Plan
 from hybrid_seg_ros.inference.backends.tensorrt_runner import TensorRtRunner
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, choose_budget
-from hybrid_seg_ros.model_spec import ModelSpec, SlidingWindow, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import ModelSpec, SlidingWindow, TokenBudget, Variant, sha256_of
 
 POINTS = [
     ('dense', {}), ('cts', {}), ('hybrid@8', {'keep': 0.6}), ('hybrid@6+8', {'keep': [0.7, 11]}),
@@ -123,11 +126,15 @@ def test_half_precision(tiny, cache, open_pipeline):
             assert_same(pipeline(noise(seed)), reference(noise(seed)))
 
 
+@pytest.mark.parametrize('reason', ['driver', 'engine'])
 @pytest.mark.parametrize(('variant', 'options'), [POINTS[2], POINTS[-1]])
-def test_without_cuda_graphs(driver, tiny, open_pipeline, monkeypatch, caplog, variant, options):
+def test_without_cuda_graphs(driver, tiny, open_pipeline, monkeypatch, caplog, variant, options, reason):
     with_graphs = open_pipeline(tiny, variant, options)
     expected = [with_graphs(noise(seed)) for seed in range(4)]
-    monkeypatch.setenv('HOST_CUDA_NO_GRAPHS', '1')
+    if reason == 'driver':
+        monkeypatch.setenv('HOST_CUDA_NO_GRAPHS', '1')
+    else:  # as TensorRT for RTX says it
+        monkeypatch.setattr(host_gpu.HostContext, 'is_stream_capturable', lambda self, stream: False, raising=False)
     before = driver.host_cuda_graphs()
     without = open_pipeline(tiny, variant, options)
     for seed, wanted in enumerate(expected):
@@ -249,6 +256,75 @@ def test_what_a_runner_refuses(tiny, cache, driver):
     close_queues(queues)
     gpu.close()
     assert driver.host_cuda_live() == 0
+
+
+@pytest.fixture
+def engines(driver, tmp_path, monkeypatch):
+    """A TensorRT whose engines are the ONNX files; lists what it builds."""
+    built = []
+
+    class Runtime:
+        def __init__(self, logger):
+            assert logger == 'logger'
+
+        def deserialize_cuda_engine(self, data):
+            if len(data) < 5000:
+                return None
+            (tmp_path / f'{len(data)}.onnx').write_bytes(data)
+            return host_gpu.HostEngine(tmp_path / f'{len(data)}.onnx', driver, 48)
+
+    def build_plan(library, path, info, options):
+        built.append(path)
+        return Plan(path.read_bytes(), ())
+
+    library = SimpleNamespace(name='host 1', logger='logger', module=SimpleNamespace(Runtime=Runtime))
+    monkeypatch.setattr(tensorrt_backend, 'load_tensorrt', lambda: library)
+    monkeypatch.setattr(engine_cache, 'build_plan', build_plan)
+    return built
+
+
+@pytest.mark.parametrize(('variant', 'options'), [POINTS[2], POINTS[-1]])
+def test_engines_are_built_kept_and_run(driver, tiny, cache, tmp_path, engines, variant, options):
+    expected = load_pipeline(tiny, 'onnxruntime', variant=variant, cache_dir=cache, **options)(noise())
+
+    def run(**more):
+        pipeline = load_pipeline(tiny, 'tensorrt', 'cuda:0', variant=variant, cache_dir=tmp_path, **options, **more)
+        assert pipeline.device_name == 'Host (cuda:0)'
+        assert_same(pipeline(noise()), expected)
+        pipeline.close()
+        assert driver.host_cuda_live() == 0
+        return len(engines)
+
+    parts = run()
+    assert parts == (1 if 'keep' in options else 3)
+    assert run() == parts, 'kept'
+    files = sorted((tmp_path / 'engines').rglob('*.engine'))
+    files[0].write_bytes(files[0].read_bytes()[:6000])
+    assert run() == parts + 1, 'the truncated one is built again'
+    spec = ModelSpec.load(tiny)
+    graphs = CachedGraphs(spec, 'float32', tmp_path).find(
+        Variant.parse(variant), choose_budget(spec.budget, **options), 1, (96, 128))  # fmt: skip
+    write_engines({graphs.info.part_path(tmp_path / 'm.engine', part): (
+        path.read_bytes(), EngineInfo(graphs.info, part, sha256_of(path), 'host 1', (86, 89))
+    ) for part, path in graphs.files.items()})  # fmt: skip
+    assert run(graph=tmp_path / 'm.engine') == parts + 1, 'engine files are not built'
+
+
+def test_engines_of_others(tiny, tmp_path, engines):
+    spec = ModelSpec.load(tiny)
+    graphs = CachedGraphs(spec, 'float32', tmp_path).find(Variant.parse('cts'), spec.budget, 1, (96, 128))
+    data = graphs.files['whole'].read_bytes()
+    for content, tensorrt, capability, complaint in [
+        (data, 'host 0', 89, 'm.engine: was built with host 0, expected host 1'),
+        (data, 'host 1', 86, r'was built for compute capability 86, expected 89 \(Host\)'),
+        (data[:1000], 'host 1', 89, 'm.engine: host 1 does not load it; build it again'),
+    ]:
+        info = EngineInfo(graphs.info, 'whole', '', tensorrt, (capability,))
+        write_engines({tmp_path / 'm.engine': (content, info)})
+        pipeline = load_pipeline(tiny, 'tensorrt', 'cuda', variant='cts', graph=tmp_path / 'm.engine')
+        with pytest.raises(GraphError, match=complaint):
+            pipeline(noise())
+        pipeline.close()
 
 
 def test_a_gpu_that_is_not_there(driver):

@@ -108,11 +108,8 @@ def build_parsed(
 
 
 def builder_flags(library: TensorRt, precision: str) -> list[str]:
-    """Name the flags to build with, of those that this TensorRT has."""
-    flags = ['REQUIRE_USER_ALLOCATION']  # TensorRT for RTX: without it no CUDA graph can be captured
-    if precision == 'float16' and not library.strongly_typed:
-        flags.append('FP16')
-    return [name for name in flags if hasattr(library.module.BuilderFlag, name)]
+    """Name the flags to build with: none where types are those of the ONNX file."""
+    return ['FP16'] if precision == 'float16' and not library.strongly_typed else []
 
 
 def dynamic_shapes(graph: ParsedGraph, info: GraphInfo) -> dict[str, tuple[tuple[int, ...], ...]]:

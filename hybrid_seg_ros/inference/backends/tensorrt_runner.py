@@ -165,8 +165,15 @@ class TensorRtRunner:
             raise CudaError(f'{self._name}: TensorRT cannot run it')
         if self._static and not addresses and not slot.tried_to_capture:
             slot.tried_to_capture = True
-            slot.graph = stream.capture(lambda: bool(self._context.execute_async_v3(stream.handle)))
-            log.debug('%s: %s', self._name, 'launched one by one' if slot.graph is None else 'captured as a CUDA graph')
+            slot.graph = self._capture(stream)
+
+    def _capture(self, stream: Stream) -> Optional[Any]:
+        """Return a launch as a CUDA graph; None where it cannot be captured, as the log then says."""
+        allowed = getattr(self._context, 'is_stream_capturable', None)  # of TensorRT for RTX
+        if allowed is not None and not allowed(stream.handle):
+            log.warning('%s: no CUDA graph, as TensorRT allocates memory while it runs', self._name)
+            return None
+        return stream.capture(lambda: bool(self._context.execute_async_v3(stream.handle)))
 
 
 class _Slot:
