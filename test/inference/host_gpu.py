@@ -14,14 +14,26 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 
 from hybrid_seg_ros.inference.backends import device_scores
+from hybrid_seg_ros.inference.backends.kernel_compiler import KernelError, compile_kernel
 
 SOURCE = Path(__file__).with_name('host_cuda.c')
 LIBRARY = 'libcuda.so.1'
 C_COMPILER = 'cc'
 NAMES = {'tensor(float)': 'FLOAT', 'tensor(float16)': 'HALF', 'tensor(int32)': 'INT32', 'tensor(uint8)': 'UINT8'}
 DTYPES = {'FLOAT': np.float32, 'HALF': np.float16, 'INT32': np.int32, 'UINT8': np.uint8}
+
+
+def needs_nvrtc() -> None:
+    """Skip a test where CUDA's run-time compiler or cuda-bindings is not installed."""
+    try:
+        compile_kernel(device_scores.KERNEL_FILE, 89)
+    except KernelError as error:
+        if 'no NVRTC' not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 def compile_c(source: Path, output: Path, *options: str) -> ctypes.CDLL:

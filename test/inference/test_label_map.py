@@ -80,16 +80,19 @@ def test_scores_below_nought(label_map):
 
 @pytest.mark.parametrize('capability', [75, 80, 86, 87, 89, 90, 120])
 def test_it_compiles_for_gpus(capability):
+    host_gpu.needs_nvrtc()
     machine_code = compile_kernel(KERNEL_FILE, capability)
     assert machine_code.startswith(b'\x7fELF') and b'label_map' in machine_code
 
 
 def test_a_gpu_newer_than_the_compiler_gets_ptx():
+    host_gpu.needs_nvrtc()
     ptx = compile_kernel(KERNEL_FILE, 999)
     assert b'.entry label_map' in ptx and b'fma' not in ptx, 'rounds like NumPy'
 
 
 def test_what_does_not_compile(tmp_path):
+    host_gpu.needs_nvrtc()
     source = tmp_path / 'wrong.cu'
     source.write_text('__global__ void f() { nonsense; }')
     with pytest.raises(KernelError, match='wrong.cu: nvrtcCompileProgram: .*identifier "nonsense" is undefined'):
@@ -109,6 +112,7 @@ def test_cells_that_are_not_there_are_never_read(low, weight, complaint):
 
 
 def test_no_gpu_is_an_error():
+    pytest.importorskip('cuda.bindings', reason='cuda-bindings is not installed')
     try:
         gpu = Gpu(99)
     except ValueError as error:

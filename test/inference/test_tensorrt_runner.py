@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import host_gpu
 import pytest
-from host_gpu import C_COMPILER
 
 CASES = Path(__file__).with_name('on_host_cuda.py')
 
@@ -14,8 +14,8 @@ CASES = Path(__file__).with_name('on_host_cuda.py')
 @pytest.mark.timeout(600)
 def test_on_a_gpu_made_of_the_host():
     """In a process of its own, whose libcuda.so.1 is the one of host_cuda.c."""
-    pytest.importorskip('cuda.bindings', reason='cuda-bindings is not installed')
-    assert shutil.which(C_COMPILER), f'the C compiler {C_COMPILER} is needed'
+    host_gpu.needs_nvrtc()
+    assert shutil.which(host_gpu.C_COMPILER), f'the C compiler {host_gpu.C_COMPILER} is needed'
     done = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', '--override-ini=python_files=*.py',
          str(CASES)], cwd=Path(__file__).parents[2], capture_output=True, text=True)  # fmt: skip
