@@ -68,7 +68,7 @@ def evaluate(
         matrix.update(result.labels, sample.labels)
         for stage, count in result.tokens.stages.items():
             tokens.setdefault(stage, []).append(count)
-        gflops.append(frame_gflops(pipeline, result.tokens))
+        gflops.append(frame_gflops(pipeline.spec, pipeline.variant, result.tokens))
         timings.append(result.timings)
         if pipeline.spec.inference == 'whole':
             counts = count_wrong_merges(result.tokens, sample.labels, pipeline.spec)
@@ -102,12 +102,11 @@ def evaluate_model(
     return evaluate(SegmentationPipeline(spec, backend, 'pytorch', precision, variant), dataset)
 
 
-def frame_gflops(pipeline: SegmentationPipeline, tokens: TokenReport) -> float:
+def frame_gflops(spec: ModelSpec, variant: Variant, tokens: TokenReport) -> float:
     """Return what one image cost, from the tokens it kept; the crops of a sliding window share them evenly."""
-    spec = pipeline.spec
     crops = max(1, len(tokens.areas))
     kept = tuple((layer, count / crops) for layer, count in tokens.kept)
-    return crops * count_flops(spec, spec.network_size_hw, pipeline.variant, tokens.entering / crops, kept).total / 1e9
+    return crops * count_flops(spec, spec.network_size_hw, variant, tokens.entering / crops, kept).total / 1e9
 
 
 def check_classes(spec: ModelSpec, dataset: SegmentationDataset) -> None:

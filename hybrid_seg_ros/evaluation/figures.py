@@ -47,7 +47,7 @@ def draw_sweep(sweep: Sweep, path: Path) -> None:
     Each panel also shows the variants that do not prune; the model's own operating point has a ring. The panels differ
     in their range of mIoU: the shaded band is as high as TOLERATED in both.
     """
-    figure = _new_figure()
+    figure = new_figure()
     rules = [rule for rule in RULE_TITLES if any(row.point.rule == rule for row in sweep.rows)] or [None]
     panels = figure.subplots(1, len(rules), sharex=True, squeeze=False)[0]
     figure.subplots_adjust(left=0.065, right=0.99, bottom=0.11, top=0.88, wspace=0.12)
@@ -56,7 +56,7 @@ def draw_sweep(sweep: Sweep, path: Path) -> None:
     figure.suptitle(title, fontsize=TEXT + 1)
     _limit_gflops(panels[0], sweep.rows)
     for panel, rule in zip(panels, rules):
-        _style(panel)
+        style_axis(panel)
         panel.set_title(RULE_TITLES.get(rule, ''), fontsize=TEXT, fontweight='bold', loc='left')
         panel.set_xlabel('GFLOPs per frame, everything counted', fontsize=TEXT)
         pruned = [row for row in sweep.rows if row.point.rule == rule and rule is not None]
@@ -69,12 +69,12 @@ def draw_sweep(sweep: Sweep, path: Path) -> None:
                 _draw_default(panel, row, labels)
         _label_curves(pruned, labels)
     panels[0].set_ylabel('mIoU in %', fontsize=TEXT)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title: str, path: Path) -> None:
     """Draw a reliability diagram for each stage, and how many cells fall in each bin, as a PNG of SIZE_PX."""
-    figure = _new_figure()
+    figure = new_figure()
     figure.suptitle(title, fontsize=TEXT + 1)
     rows = figure.subplots(
         2, len(stages), sharex=True, sharey='row', squeeze=False, gridspec_kw={'height_ratios': (4, 1)}
@@ -85,7 +85,7 @@ def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title
         width = stage.bins[0].high - stage.bins[0].low
         filled = [each for each in stage.bins if each.count]
         for axis in (panel, shares):
-            _style(axis)
+            style_axis(axis)
             axis.axvline(threshold, color='black', linewidth=1, linestyle=(0, (4, 3)))
         panel.plot((0, 1), (0, 100), color='black', linewidth=1)
         panel.bar([each.low for each in filled], [each.accuracy for each in filled], width, align='edge', color=color,
@@ -104,7 +104,7 @@ def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title
         panel.set_ylim(0, 100)
     rows[0][0].set_ylabel('right, in %', fontsize=TEXT)
     rows[1][0].set_ylabel('cells, in %', fontsize=TEXT)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_references(panel: Any, sweep: Sweep, labels: LabelPlacer) -> None:
@@ -167,7 +167,8 @@ def _limit_miou(panel: Any, rows: Sequence[SweepRow]) -> None:
     panel.set_ylim(low - 0.06 * (high - low), high + 0.55 * (high - low))  # above: the names of the references
 
 
-def _style(axis: Any) -> None:
+def style_axis(axis: Any) -> None:
+    """Give an axis the look of this package's pictures."""
     axis.tick_params(labelsize=TEXT - 1, color=GREY, labelcolor=GREY)
     for side in ('top', 'right'):
         axis.spines[side].set_visible(False)
@@ -175,17 +176,19 @@ def _style(axis: Any) -> None:
         axis.spines[side].set_color(GREY)
 
 
-def _new_figure() -> Any:
+def new_figure(size_px: tuple[int, int] = SIZE_PX) -> Any:
+    """Return an empty figure of (width, height) pixels that needs no display."""
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(SIZE_PX[0] / DPI, SIZE_PX[1] / DPI), dpi=DPI, facecolor='white')
+    figure = Figure(figsize=(size_px[0] / DPI, size_px[1] / DPI), dpi=DPI, facecolor='white')
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     partial = path.with_name(path.name + '.partial')
     try:
         figure.savefig(partial, format='png', dpi=DPI)

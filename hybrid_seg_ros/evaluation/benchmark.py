@@ -1,0 +1,122 @@
+"""`hybrid_seg benchmark`: variants x backends of models, from image to label map, in one run of interleaved rounds."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from hybrid_seg_ros.evaluation.benchmark_figure import draw_benchmark
+from hybrid_seg_ros.evaluation.benchmark_models import (
+    ModelStore,
+    OpenRow,
+    check_backends,
+    load_frames,
+    load_specs,
+    open_rows,
+)
+from hybrid_seg_ros.evaluation.benchmark_plan import PLAIN, BackendChoice, plain_model, plan_rows, split_list
+from hybrid_seg_ros.evaluation.benchmark_report import Benchmark
+from hybrid_seg_ros.evaluation.benchmark_rounds import add_peak_memory, run_rounds
+from hybrid_seg_ros.evaluation.benchmark_rows import FEWEST_ROUNDS, Violation, find_violations, summarize
+from hybrid_seg_ros.evaluation.figures import require_matplotlib
+from hybrid_seg_ros.evaluation.machine import describe_cpu, foreign_load, usable_cores
+from hybrid_seg_ros.inference.operating_point import keep_value
+from hybrid_seg_ros.model_spec import INFERENCE_MODES, Variant
+
+log = logging.getLogger(__name__)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--model', type=Path, nargs='+', required=True, help='model specifications (YAML); one without '
+                        'weights gets random ones')  # fmt: skip
+    parser.add_argument('--variants', nargs='+', default=['dense', 'cts', 'hybrid@8'], metavar='VARIANT',
+                        help='as in dense,cts,hybrid@8 (the default)')
+    parser.add_argument('--backends', nargs='+', default=['pytorch'], metavar='BACKEND[:DTYPE]',
+                        help=f'as in pytorch,onnxruntime,openvino:bfloat16; {PLAIN} is the official way to do it '
+                        '(default: pytorch)')  # fmt: skip
+    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N, for all backends (default: %(default)s)')
+    parser.add_argument('--keep', type=keep_value, nargs='+', default=(0.6,),
+                        help='tokens kept at each pruning layer: a count, or a fraction (default: 0.6)')
+    parser.add_argument('--images', type=Path, help='folder of images to run on (default: a street that is made up)')
+    parser.add_argument('--inference', choices=INFERENCE_MODES, help="default: the model's")
+    parser.add_argument('--rounds', type=int, default=30, help='(default: %(default)s)')
+    parser.add_argument('--settle', type=int, default=1,
+                        help='frames that are run before each timed one (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of random weights, and of the order in each round')
+    parser.add_argument('--threads', type=int, help='CPU threads of each backend (default: one per core)')
+    parser.add_argument('--random-weights', action='store_true', help='do not read the weights that models name')
+    parser.add_argument('--cache-dir', type=Path, help='where graphs and engines are kept (default: in ~/.cache; those '
+                        'of random weights are deleted in the end)')  # fmt: skip
+    parser.add_argument('--skip-missing', action='store_true', help='leave out backends that cannot run here')
+    parser.add_argument('--no-memory', action='store_true', help='do not measure peak memory')
+    parser.add_argument('--no-parts', action='store_true', help='do not time the parts of the PyTorch networks')
+    parser.add_argument('--check', action='store_true',
+                        help='fail if a variant takes fewer GFLOPs than another and is slower')
+    parser.add_argument('--json', type=Path, help='write the rows here')
+    parser.add_argument('--picture', type=Path, help='draw them here, as PNG')
+    parser.add_argument('--markdown', action='store_true', help='print the table as Markdown')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    _check_numbers(args)
+    if args.picture:
+        require_matplotlib()  # now rather than after minutes
+    if args.threads:
+        os.environ['OMP_NUM_THREADS'] = str(args.threads)  # the other backends, and the processes for memory, read it
+        torch.set_num_threads(args.threads)
+    models = load_specs(args.model, args.inference)
+    specs = {name: spec for name, (_, spec) in models.items()}
+    variants = [Variant.parse(name) for name in split_list(args.variants)]
+    choices = [BackendChoice.parse(text) for text in split_list(args.backends)]
+    plan_rows(specs, variants, choices)  # what is wrong with it is said before backends are looked for
+    problems = check_backends(choices, next(iter(specs.values())), args.device)
+    for problem in problems.values():
+        if not args.skip_missing:
+            raise problem
+        log.warning('skipped %s', problem)
+    keys = plan_rows(specs, variants, [choice for choice in choices if choice not in problems])
+    frames = {name: load_frames(args.images, spec, args.rounds) for name, spec in specs.items()}
+    if foreign_load() > 0.25 * usable_cores():
+        log.warning('the machine is busy (load average %.1f on %d cores): medians of different runs will not compare',
+                    foreign_load(), usable_cores())  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix='hybrid_seg_benchmark_') as folder:
+        store = ModelStore(models, frames, Path(folder), args.seed, args.random_weights, args.cache_dir)
+        rows = open_rows(keys, store, args.keep, args.device)
+        measured = run_rounds(rows, frames, args.rounds, args.seed, args.settle, not args.no_parts)
+        for row in rows:
+            row.pipeline.close()
+        if not args.no_memory:
+            measured = add_peak_memory(measured, rows, frames, Path(folder), args.device)
+    benchmark = Benchmark(_describe_device(rows), tuple(summarize(measured, {n: plain_model(specs, n) for n in specs})))
+    return _report(args, benchmark, find_violations(measured))
+
+
+def _report(args: argparse.Namespace, benchmark: Benchmark, violations: Sequence[Violation]) -> int:
+    print(benchmark.markdown() if args.markdown else benchmark.text(), end='')
+    for violation in violations:
+        print(f'fewer GFLOPs but slower: {violation}')
+    if args.json:
+        benchmark.save_json(args.json)
+    if args.picture:
+        draw_benchmark(benchmark, args.picture)
+    checked = [each for each in violations if each.cheaper.backend != PLAIN]
+    return 1 if args.check and checked else 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name, least in (('rounds', FEWEST_ROUNDS if args.check else 1), ('settle', 0), ('threads', 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ValueError(f'--{name}: expected at least {least}, got {value}')
+
+
+def _describe_device(rows: Sequence[OpenRow]) -> str:
+    others = dict.fromkeys(row.device for row in rows if row.device != 'cpu')
+    return '; '.join([*others, f'{describe_cpu()}, threads: {torch.get_num_threads()}'])

@@ -1,0 +1,121 @@
+"""Picture of a benchmark: a panel per model, in it a bar per row, grouped by backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hybrid_seg_ros.evaluation.benchmark_plan import PLAIN
+from hybrid_seg_ros.evaluation.benchmark_report import Benchmark
+from hybrid_seg_ros.evaluation.benchmark_rows import DENSE, BenchmarkRow
+from hybrid_seg_ros.evaluation.figures import (
+    GREY,
+    OTHER_STYLE,
+    SIZE_PX,
+    SMALL,
+    STYLES,
+    TEXT,
+    new_figure,
+    save_figure,
+    style_axis,
+)
+
+COLUMNS = 2
+LINE_PX = 34
+"""Height of a bar with its distance to the next."""
+PANEL_PX, TOP_PX = 120, 60
+"""Height of what is above and below the bars of a panel, and of the picture's own heading."""
+BAR = 0.74
+CHARACTER_PX = 9.6
+"""Width of a character of the texts behind the bars, on average."""
+COLORS = {'dense': '#444444', 'cts': '#56B4E9', **{variant: color for variant, (color, _) in STYLES.items()}}
+STEPS = (('preprocess', 0.35), ('network', 1.0), ('postprocess', 0.35))
+"""From left to right, with the opacity of each."""
+
+
+def draw_benchmark(benchmark: Benchmark, path: Path) -> None:
+    """Draw the median milliseconds of each row as a PNG, written whole or not at all.
+
+    A bar is as long as the row's median; its pale ends are pre- and postprocessing. Behind it stands how many times as
+    fast it is as the dense variant of the same backend, and as the plain way.
+    """
+    models = list(dict.fromkeys(row.model for row in benchmark.rows))
+    columns = min(COLUMNS, len(models))
+    grid = [models[start : start + columns] for start in range(0, len(models), columns)]
+    lines = {model: _count_lines(_rows_of(benchmark, model)) for model in models}
+    heights = [PANEL_PX + LINE_PX * max(lines[model] for model in beside) for beside in grid]
+    size_px = (SIZE_PX[0], TOP_PX + sum(heights))
+    figure = new_figure(size_px)
+    figure.text(0.012, 1 - 14 / size_px[1], benchmark.heading(), fontsize=TEXT - 1, va='top', wrap=True)
+    width_px = SIZE_PX[0] / columns - 165
+    top_px = TOP_PX + 50
+    for beside, height in zip(grid, heights):
+        for column, model in enumerate(beside):
+            bars_px = LINE_PX * lines[model]
+            left = (column * SIZE_PX[0] / columns + 150) / size_px[0]
+            bottom = 1 - (top_px + bars_px) / size_px[1]
+            panel = figure.add_axes((left, bottom, width_px / size_px[0], bars_px / size_px[1]))
+            _draw_panel(panel, model, _rows_of(benchmark, model), lines[model], width_px)
+        top_px += height
+    save_figure(figure, path)
+
+
+def _draw_panel(panel: Any, model: str, rows: Sequence[BenchmarkRow], lines: int, width_px: float) -> None:
+    style_axis(panel)
+    panel.set_title(model, fontsize=TEXT, fontweight='bold', loc='left')
+    room = [max(0.2, 1 - (CHARACTER_PX * len(_text(row)) + 20) / width_px) for row in rows]  # beside the row's text
+    panel.set_xlim(0, max(row.median_ms / share for row, share in zip(rows, room)))
+    panel.set_ylim(lines - 0.4, -0.6)
+    panel.set_xlabel('ms per frame; pale: pre- and postprocessing', fontsize=SMALL)
+    panel.tick_params(axis='y', length=0)
+    ticks, line = {}, 0
+    for group in _groups(rows):
+        panel.annotate(f'{group[0].backend} {group[0].dtype}', (0, line), xytext=(4, 0), textcoords='offset points',
+                       fontsize=SMALL, fontweight='bold', color=GREY, va='center')  # fmt: skip
+        for row in group:
+            line += 1
+            ticks[line] = row.variant
+            _draw_bar(panel, row, line)
+        line += 1
+    panel.set_yticks(list(ticks), list(ticks.values()))
+    for label in panel.get_yticklabels():
+        label.set_color(_color(label.get_text()))
+
+
+def _draw_bar(panel: Any, row: BenchmarkRow, line: int) -> None:
+    steps_ms = [row.parts_ms[step] for step, _ in STEPS]
+    scale = row.median_ms / sum(steps_ms)  # the steps' medians add up to about the median of the sum
+    left = 0.0
+    for (_, opacity), step_ms in zip(STEPS, steps_ms):
+        panel.barh(line, scale * step_ms, BAR, left, color=_color(row.variant), alpha=opacity, linewidth=0)
+        left += scale * step_ms
+    panel.annotate(_text(row), (row.median_ms, line), xytext=(4, 0), textcoords='offset points', fontsize=SMALL,
+                   va='center')  # fmt: skip
+
+
+def _text(row: BenchmarkRow) -> str:
+    """Return what stands behind a bar: its length, and how many times as fast it is as what it is compared with."""
+    text = f'{row.median_ms:.3g} ms' if row.median_ms < 100 else f'{row.median_ms:.0f} ms'
+    if row.ratio_to_dense is not None and row.variant != DENSE:
+        text += f'  {row.ratio_to_dense:.2f}x dense'
+    if row.ratio_to_plain is not None and row.backend != PLAIN:
+        text += f'  {row.ratio_to_plain:.2f}x plain'
+    return text
+
+
+def _color(variant: str) -> str:
+    return COLORS.get(variant, OTHER_STYLE[0])
+
+
+def _rows_of(benchmark: Benchmark, model: str) -> list[BenchmarkRow]:
+    return [row for row in benchmark.rows if row.model == model]
+
+
+def _groups(rows: Sequence[BenchmarkRow]) -> list[list[BenchmarkRow]]:
+    keys = dict.fromkeys((row.backend, row.dtype) for row in rows)
+    return [[row for row in rows if (row.backend, row.dtype) == key] for key in keys]
+
+
+def _count_lines(rows: Sequence[BenchmarkRow]) -> int:
+    return len(rows) + len(_groups(rows))

@@ -1,0 +1,115 @@
+"""A benchmark's results, as JSON and as tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from hybrid_seg_ros.evaluation.benchmark_rows import BenchmarkRow
+from hybrid_seg_ros.evaluation.text_file import replace_text
+
+DISTURBED = 0.05
+"""Where a ratio of medians and the rounds' own ratio differ by more than this, something else ran beside the rows."""
+
+COLUMNS = ('model', 'variant', 'backend', 'dtype', 'GFLOPs', 'tokens', 'ms', 'p95 ms', 'vs dense', 'vs plain',
+           'preprocess', 'network', 'postprocess', 'peak MB')  # fmt: skip
+NAMES = 4
+"""So many columns are names, flush left; the others are numbers, flush right."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The rows of one run, on one device."""
+
+    device: str
+    rows: tuple[BenchmarkRow, ...]
+
+    def save_json(self, path: Path) -> None:
+        """Write everything, whole or not at all."""
+        replace_text(path, json.dumps(dataclasses.asdict(self), indent=2) + '\n')
+
+    def text(self) -> str:
+        """Return heading, table in aligned columns, and the parts of the networks."""
+        table = [COLUMNS, *(_cells(row) for row in self.rows)]
+        widths = [max(len(cells[column]) for cells in table) for column in range(len(COLUMNS))]
+        lines = [self.heading()]
+        for cells in table:
+            fitted = [
+                cell.ljust(width) if column < NAMES else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(cells, widths))
+            ]
+            lines.append('  '.join(fitted).rstrip())
+        return '\n'.join([*lines, *self._parts(), *self.remarks()]) + '\n'
+
+    def markdown(self) -> str:
+        """Return heading and table in Markdown; the fastest row of each model is in bold."""
+        rule = ['---'] * NAMES + ['---:'] * (len(COLUMNS) - NAMES)
+        lines = [self.heading(), '', _line(COLUMNS), '|' + '|'.join(rule) + '|']
+        for row in self.rows:
+            cells = _cells(row)
+            if row.median_ms == min(other.median_ms for other in self.rows if other.model == row.model):
+                cells = [f'**{cell}**' if COLUMNS[column] == 'ms' else cell for column, cell in enumerate(cells)]
+            lines.append(_line(cells))
+        return '\n'.join([*lines, *([''] if self.remarks() else []), *self.remarks()]) + '\n'
+
+    def heading(self) -> str:
+        """Say what the numbers are, and of what."""
+        rounds = self.rows[0].rounds
+        return (
+            f'Milliseconds per frame from image to label map and confidence, median of {rounds} interleaved rounds, '
+            f'all counted; {self.device}.'
+        )
+
+    def remarks(self) -> list[str]:
+        """Say what a reader must know to judge the numbers."""
+        found = []
+        trained = {row.model for row in self.rows if row.weights != 'random'}
+        random = dict.fromkeys(
+            f'{row.model} on {row.backend}' if row.model in trained else row.model
+            for row in self.rows if row.weights == 'random'
+        )  # fmt: skip
+        if random:
+            found.append(f'Random weights: {", ".join(random)}.')
+        disturbed = [row for row in self.rows if _is_disturbed(row)]
+        if disturbed:
+            found.append(
+                f'{len(disturbed)} of {len(self.rows)} rows were disturbed: their ratio of medians differs by more '
+                f"than {100 * DISTURBED:.0f} % from the median of the rounds' ratios."
+            )  # fmt: skip
+        return found
+
+    def _parts(self) -> list[str]:
+        lines = []
+        for row in self.rows:
+            parts = {name.partition('.')[2]: ms for name, ms in row.parts_ms.items() if name.startswith('network.')}
+            if parts:
+                named = ', '.join(f'{name} {ms:.1f}' for name, ms in parts.items())
+                lines.append(f'  {row.model} {row.variant}, {row.backend} {row.dtype}: {named}')
+        return ['parts of the network, ms:', *lines] if lines else []
+
+
+def _cells(row: BenchmarkRow) -> list[str]:
+    tokens = ' → '.join(f'{count:.0f}' for stage, count in row.tokens.items() if stage != 'total')
+    return [
+        row.model, row.variant, row.backend, row.dtype, f'{row.gflops:.2f}', tokens, f'{row.median_ms:.1f}',
+        f'{row.p95_ms:.1f}', _times(row.ratio_to_dense), _times(row.ratio_to_plain),
+        *(f'{row.parts_ms[step]:.1f}' for step in ('preprocess', 'network', 'postprocess')),
+        '' if row.peak_memory_mb is None else f'{row.peak_memory_mb:.0f}',
+    ]  # fmt: skip
+
+
+def _times(ratio: Optional[float]) -> str:
+    return '' if ratio is None else f'{ratio:.2f}x'
+
+
+def _line(cells: Sequence[str]) -> str:
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+def _is_disturbed(row: BenchmarkRow) -> bool:
+    pairs = ((row.ratio_to_dense, row.ratio_to_dense_paired), (row.ratio_to_plain, row.ratio_to_plain_paired))
+    return any(medians is not None and abs(medians / paired - 1) > DISTURBED for medians, paired in pairs)

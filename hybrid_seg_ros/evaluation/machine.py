@@ -1,0 +1,35 @@
+"""What a measurement ran on, for people to read."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+
+def describe_cpu() -> str:
+    """Return the processor's name and the number of cores that this process may use."""
+    return f'{cpu_name()}, {usable_cores()} cores'
+
+
+def cpu_name() -> str:
+    """Return the processor's name, or on a board without one (a Jetson) that of the board."""
+    try:
+        match = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(encoding='utf-8'), re.MULTILINE)
+    except OSError:
+        match = None
+    board = Path('/proc/device-tree/model')
+    if match is None and board.is_file():
+        return board.read_text(encoding='utf-8').strip('\0\n ')
+    return match[1].strip() if match else platform.machine()
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def foreign_load() -> float:
+    """Return how many processes wanted a core in the last minute, by the system's load average."""
+    return os.getloadavg()[0]

@@ -1,0 +1,186 @@
+"""`benchmark` from the command line's side, on real backends; no test says how long anything takes."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from tiny_model import tiny_spec, write_lively_model
+
+from hybrid_seg_ros.cli import main
+from hybrid_seg_ros.data.ade20k_classes import ADE20K_CLASSES
+from hybrid_seg_ros.evaluation import benchmark as command
+from hybrid_seg_ros.evaluation.flops import count_flops, expected_tokens
+from hybrid_seg_ros.evaluation.paper_form import paper_form
+from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+
+ROOT = Path(__file__).parents[2]
+BENCHMARK_SPECS = sorted((ROOT / 'config' / 'benchmark').glob('*.yaml'))
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A model with weights of its own, not in the paper's form."""
+    return str(write_lively_model(tmp_path, auxiliary_head='light'))
+
+
+@pytest.fixture
+def without_weights(tmp_path):
+    path = tmp_path / 'fast.yaml'
+    tiny_spec(name='fast', stem='patch', policy='patch_mlp', auxiliary_head='light').save(path)
+    return str(path)
+
+
+def benchmark(tmp_path, *words):
+    out = tmp_path / 'out.json'
+    status = main(['benchmark', *words, '--json', str(out)])
+    return status, json.loads(out.read_text()) if out.is_file() else None
+
+
+def test_rows_of_real_backends(trained, without_weights, tmp_path, capsys):
+    pytest.importorskip('onnxruntime')
+    status, content = benchmark(
+        tmp_path, '--model', trained, without_weights, '--variants', 'dense,hybrid@8', '--backends',
+        'pytorch,onnxruntime', 'pytorch-plain', '--keep', '0.5', '--rounds', '2', '--no-memory',
+        '--cache-dir', str(tmp_path / 'cache'),
+    )  # fmt: skip
+    assert status == 0 and list(content) == ['device', 'rows'] and 'threads' in content['device']
+    keys = [(row['model'], row['backend'], row['variant']) for row in content['rows']]
+    assert keys == [(model, backend, variant) for model in ('tiny', 'fast')
+                    for backend in ('pytorch', 'onnxruntime', 'pytorch-plain')[: 3 if model == 'tiny' else 2]
+                    for variant in ('dense', 'hybrid@8')]  # fmt: skip
+    by_key = dict(zip(keys, content['rows']))
+    for (model, backend, variant), row in by_key.items():
+        dense = by_key[model, backend, 'dense']
+        assert row['ratio_to_dense'] == pytest.approx(dense['median_ms'] / row['median_ms'])
+        plain = by_key['tiny', 'pytorch-plain', 'dense']
+        assert row['ratio_to_plain'] == pytest.approx(plain['median_ms'] / row['median_ms'])
+        assert row['dtype'] == 'float32' and row['device'] == 'cpu' and row['rounds'] == 2
+        assert row['peak_memory_mb'] is None
+        steps = [row['parts_ms'][step] for step in ('preprocess', 'network', 'postprocess')]
+        assert all(step > 0 for step in steps) and row['p95_ms'] >= row['median_ms'] > 0
+        assert row['weights'] == ('random' if (model, backend) != ('tiny', 'pytorch') and (
+            model == 'fast' or backend == 'pytorch-plain') else ModelSpec.load(trained).sha256)  # fmt: skip
+        has_parts = {name for name in row['parts_ms'] if name.startswith('network.')}
+        assert bool(has_parts) == (backend == 'pytorch')
+        assert row['tokens'] == ({'total': 48, 'merged': 48} if variant == 'dense'
+                                 else {'total': 48, 'merged': 33, 'kept@8': 16})
+    spec = ModelSpec.load(trained)
+    budget = TokenBudget(keep=(0.5,))
+    for backend, form in (('pytorch', spec), ('onnxruntime', spec), ('pytorch-plain', paper_form(spec))):
+        variant = Variant.parse('hybrid@8')
+        count = count_flops(form, (96, 128), variant, *expected_tokens(form, (96, 128), variant, budget))
+        assert by_key['tiny', backend, 'hybrid@8']['gflops'] == pytest.approx(count.total / 1e9)
+    parts = {name.removeprefix('network.') for name in by_key['tiny', 'pytorch', 'hybrid@8']['parts_ms']}
+    assert {'embedding', 'trunk', 'policy', 'blocks', 'auxiliary_heads', 'head'} <= parts
+    printed = capsys.readouterr().out
+    assert 'Random weights: tiny on pytorch-plain, fast.' in printed and 'median of 2 interleaved rounds' in printed
+
+
+def test_memory_markdown_and_picture(without_weights, tmp_path, capsys):
+    pytest.importorskip('matplotlib')
+    picture = tmp_path / 'bars.png'
+    status, content = benchmark(tmp_path, '--model', without_weights, '--variants', 'cts', '--rounds', '1',
+                                '--markdown', '--picture', str(picture), '--no-parts')  # fmt: skip
+    assert status == 0 and content['rows'][0]['peak_memory_mb'] > 50
+    assert content['rows'][0]['ratio_to_dense'] is None and content['rows'][0]['ratio_to_plain'] is None
+    assert set(content['rows'][0]['parts_ms']) == {'preprocess', 'network', 'postprocess'}
+    assert '| fast | cts | pytorch | float32 |' in capsys.readouterr().out
+    assert cv2.imread(str(picture)) is not None
+
+
+def test_images_of_a_folder_and_random_weights_for_a_model_that_has_some(trained, tmp_path):
+    images = tmp_path / 'images'
+    images.mkdir()
+    for index, height in enumerate((40, 80)):
+        cv2.imwrite(str(images / f'{index}.png'), street_scene((height, 70)))
+    status, content = benchmark(tmp_path, '--model', trained, '--variants', 'dense', '--rounds', '3', '--no-memory',
+                                '--images', str(images), '--random-weights', '--settle', '0')  # fmt: skip
+    assert status == 0 and content['rows'][0]['weights'] == 'random'
+
+
+@pytest.mark.parametrize('words, complaint', [
+    (['--backends', 'torch'], "unknown backend 'torch'; legal are pytorch"),
+    (['--backends', 'pytorch:int8'], "unknown dtype 'int8'; legal for pytorch are float32"),
+    (['--backends', 'pytorch:float16'], 'backend pytorch:float16: precision float16 needs a CUDA device'),
+    (['--backends', 'pytorch', '--device', 'tpu'], "unknown device 'tpu'; legal are cpu"),
+    (['--variants', 'hybrid'], "unknown variant 'hybrid'; legal are dense"),
+    (['--variants', 'dense,hybrid@7'], 'no auxiliary head after layer 7'),
+    (['--keep', '1.5'], 'keep: expected a count >= 1 or a fraction in (0, 1], got 1.5'),
+    (['--variants', 'hybrid@6+8', '--keep', '0.5', '0.5', '0.5'], None),
+    (['--rounds', '0'], '--rounds: expected at least 1, got 0'),
+    (['--rounds', '4', '--check'], '--rounds: expected at least 5, got 4'),
+    (['--settle', '-1'], '--settle: expected at least 0, got -1'),
+    (['--threads', '0'], '--threads: expected at least 1, got 0'),
+    (['--images', 'nowhere'], '--images nowhere: no such folder'),
+])  # fmt: skip
+def test_what_is_wrong_is_said_before_anything_is_measured(without_weights, tmp_path, capsys, words, complaint):
+    rounds = [] if '--rounds' in words else ['--rounds', '1']
+    status, content = benchmark(tmp_path, '--model', without_weights, '--no-memory', '--no-parts', *rounds, *words)
+    if complaint is None:
+        assert status == 0
+        return
+    captured = capsys.readouterr()
+    assert status == 1 and content is None and complaint in captured.err and not captured.out
+
+
+def test_a_folder_without_images(without_weights, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert main(['benchmark', '--model', without_weights, '--images', str(tmp_path / 'empty')]) == 1
+    assert 'expected image files (.jpg' in capsys.readouterr().err
+
+
+def test_the_same_model_twice(without_weights, capsys):
+    assert main(['benchmark', '--model', without_weights, without_weights]) == 1
+    assert 'expected each model once' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('skip', [False, True])
+def test_a_library_that_is_missing(without_weights, tmp_path, capsys, caplog, monkeypatch, skip):
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, 'hybrid_seg_ros.inference.backends.onnx_backend', raising=False)
+    words = ['--model', without_weights, '--variants', 'dense', '--backends', 'onnxruntime,pytorch', '--rounds', '1',
+             '--no-memory', *(['--skip-missing'] if skip else [])]  # fmt: skip
+    status, content = benchmark(tmp_path, *words)
+    if skip:
+        assert status == 0 and [row['backend'] for row in content['rows']] == ['pytorch']
+        assert 'skipped backend onnxruntime:float32' in caplog.text and 'onnxruntime' in caplog.text
+    else:
+        assert status == 1 and content is None
+        assert 'backend onnxruntime:float32' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('check', [False, True])
+def test_a_variant_that_saves_gflops_and_no_time(without_weights, tmp_path, capsys, monkeypatch, check):
+    """The laps are made up, the rest is real: whether this machine would be slower nobody can promise."""
+    real = command.run_rounds
+
+    def slow_down_the_cheapest(*args):
+        rows = real(*args)
+        least = min(row.gflops for row in rows)
+        return [dataclasses.replace(row, laps=tuple(
+            dataclasses.replace(lap, total_ms=20.0 if row.gflops == least else 10.0) for lap in row.laps))
+            for row in rows]  # fmt: skip
+
+    monkeypatch.setattr(command, 'run_rounds', slow_down_the_cheapest)
+    for backend, failing in (('pytorch', check), ('pytorch-plain', False)):
+        status, content = benchmark(
+            tmp_path, '--model', without_weights, '--variants', 'dense,cts', '--backends', backend, '--rounds', '5',
+            '--no-memory', '--no-parts', *(['--check'] if check else []),
+        )  # fmt: skip
+        assert status == int(failing) and len(content['rows']) == 2
+        least = min(content['rows'], key=lambda row: row['gflops'])['variant']
+        assert f'fewer GFLOPs but slower: fast {least}, {backend} float32' in capsys.readouterr().out
+
+
+def test_specs_of_the_benchmark():
+    specs = {path.stem: ModelSpec.load(path) for path in BENCHMARK_SPECS}
+    assert set(specs) == {'vit_tiny_512', 'vit_tiny_512_paper', 'vit_base_512', 'vit_base_512_paper'}
+    for name, spec in specs.items():
+        assert spec.name == name and spec.weights is None and spec.input_size_hw == (512, 512)
+        assert spec.classes.names == ADE20K_CLASSES.names and len(spec.legal_variants()) == 6
+        assert (paper_form(spec) == spec) == name.endswith('_paper')
+        assert expected_tokens(spec, (512, 512), spec.variant, spec.budget) == (715, ((8, 429),))

@@ -1,0 +1,52 @@
+"""The picture has a bar per row, as long as the row takes."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+from test_benchmark_report import DENSE, ROW
+
+from hybrid_seg_ros.evaluation.benchmark_figure import COLORS, draw_benchmark
+from hybrid_seg_ros.evaluation.benchmark_report import Benchmark
+from hybrid_seg_ros.evaluation.figures import SIZE_PX
+
+pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
+
+
+def bars_of(picture, color):
+    """Return the length of the longest bar of a colour, and the number of lines with such bars."""
+    rgb = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+    hit = (picture[:, :, ::-1] == rgb).all(2)
+    lengths = np.zeros(len(hit), int)  # of the longest run in each line of pixels
+    run = np.zeros(len(hit), int)
+    for column in hit.T:
+        run = np.where(column, run + 1, 0)
+        lengths = np.maximum(lengths, run)
+    return int(lengths.max()), int((np.diff(np.concatenate([[0], lengths > 50])) == 1).sum())
+
+
+@pytest.mark.parametrize('models, backends', [(1, 1), (1, 3), (3, 2), (4, 1)])
+def test_a_bar_per_row(tmp_path, models, backends):
+    steps = {'preprocess': 0.0, 'network': 80.0, 'postprocess': 0.0}
+    rows = [
+        dataclasses.replace(row, model=f'model {model}', backend=f'backend {backend}', median_ms=ms, parts_ms=steps)
+        for model in range(models) for backend in range(backends) for row, ms in ((DENSE, 80.0), (ROW, 40.0))
+    ]  # fmt: skip
+    draw_benchmark(Benchmark('cpu', tuple(rows)), tmp_path / 'bars.png')
+    assert [path.name for path in tmp_path.iterdir()] == ['bars.png']
+    picture = cv2.imread(str(tmp_path / 'bars.png'))
+    assert picture.shape[1] == SIZE_PX[0]
+    dense, hybrid = (bars_of(picture, COLORS[variant]) for variant in ('dense', 'hybrid@8'))
+    assert dense[1] == hybrid[1] == backends * -(-models // 2), 'two panels beside one another share their lines'
+    assert dense[0] == pytest.approx(2 * hybrid[0], abs=4)
+
+
+def test_pale_ends_are_pre_and_postprocessing(tmp_path):
+    lengths = []
+    for network in (80.0, 40.0):
+        steps = {'preprocess': 10.0, 'network': network, 'postprocess': 70.0 - network}
+        row = dataclasses.replace(ROW, median_ms=80.0, parts_ms=steps)
+        draw_benchmark(Benchmark('cpu', (row,)), tmp_path / 'bars.png')
+        lengths.append(bars_of(cv2.imread(str(tmp_path / 'bars.png')), COLORS['hybrid@8'])[0])
+    assert lengths[0] > 1.5 * lengths[1] > 0

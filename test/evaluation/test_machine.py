@@ -1,0 +1,25 @@
+"""What a measurement ran on is named, and cores that this process may not use are not counted."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hybrid_seg_ros.evaluation.machine import cpu_name, describe_cpu, foreign_load, usable_cores
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_processor_is_named():
+    assert cpu_name().strip() == cpu_name() != ''
+    assert describe_cpu() == f'{cpu_name()}, {len(os.sched_getaffinity(0))} cores'
+    assert foreign_load() >= 0
+
+
+def test_cores_that_are_taken_away_do_not_count():
+    first = min(os.sched_getaffinity(0))
+    code = f'import os; os.sched_setaffinity(0, [{first}])\n' \
+           'from hybrid_seg_ros.evaluation.machine import usable_cores; print(usable_cores())'
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == '1', done.stderr
+    assert usable_cores() == len(os.sched_getaffinity(0))

@@ -1,0 +1,57 @@
+"""The peak of a process of its own: real, of that row alone, and missing rather than wrong where it fails."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_model import write_lively_model
+
+from hybrid_seg_ros.evaluation.peak_memory import MemoryJob, measure_peak_memory, resident_peak_mb
+from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.model_spec import ModelSpec
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def job(tmp_path):
+    path = write_lively_model(tmp_path, stem='patch')
+    image = tmp_path / 'image.npy'
+    np.save(image, street_scene((96, 128)))
+    return MemoryJob(str(path), 'pytorch', 'cpu', 'float32', 'hybrid@8', (0.5,), str(image))
+
+
+@pytest.mark.parametrize('backend', ['pytorch', 'pytorch-plain'])
+def test_a_process_of_its_own(job, backend):
+    spec = ModelSpec.load(job.model)
+    dataclasses.replace(spec, inference='sliding').save(job.model)  # which the job overrides
+    before = resident_peak_mb()
+    block = np.ones(600 << 17)  # 600 MiB that this process has and the other one has not
+    assert resident_peak_mb() >= block.nbytes / 2**20
+    found = measure_peak_memory(dataclasses.replace(job, backend=backend, inference='whole'))
+    assert 50 < found.peak_memory_mb < 600
+    assert found.peak_device_memory_mb is None and before > 0
+
+
+def test_exported_graphs_are_measured_without_pytorch(job, tmp_path):
+    pytest.importorskip('onnxruntime')
+    with_cache = dataclasses.replace(job, backend='onnxruntime', cache_dir=str(tmp_path / 'cache'))
+    measure_peak_memory(with_cache)  # exports, with PyTorch
+    code = ('import sys, json\n'
+            'from hybrid_seg_ros.evaluation.peak_memory import main\n'
+            'main(sys.argv[1:])\n'
+            'assert "torch" not in sys.modules')
+    command = [sys.executable, '-c', code, json.dumps(dataclasses.asdict(with_cache))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)['peak_memory_mb'] > 30
+
+
+def test_nothing_is_known_of_a_row_that_fails(job, caplog):
+    found = measure_peak_memory(dataclasses.replace(job, model='nowhere.yaml'))
+    assert (found.peak_memory_mb, found.peak_device_memory_mb) == (None, None)
+    assert 'no peak memory of nowhere hybrid@8, pytorch float32' in caplog.text and 'no such file' in caplog.text
