@@ -7,9 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 from rtx_library import rtx_library
+from tiny_model import tiny_spec
 
-from hybrid_seg_ros.inference.backends.tensorrt_engine import builder_flags
+from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
+from hybrid_seg_ros.inference.backends.tensorrt_engine import BuildOptions, build_plan, builder_flags
 from hybrid_seg_ros.inference.backends.tensorrt_library import TensorRt, find_tensorrt, load_tensorrt
+from hybrid_seg_ros.model_spec import Variant
 
 
 def installed(monkeypatch, tmp_path, **sources):
@@ -54,10 +57,27 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path, sources, complaint):
 ], ids=['8.6', '10', 'rtx'])  # fmt: skip
 def test_flags_of_the_versions(creation, network_flags, half):
     module = SimpleNamespace(NetworkDefinitionCreationFlag=enum.IntEnum('Creation', creation, start=0))
-    library = TensorRt(module, 'tensorrt', '1', None)
+    library = TensorRt(module, 'tensorrt', '10.0', None)
     assert library.network_flags == network_flags
     assert builder_flags(library, 'float16') == half and builder_flags(library, 'float32') == []
     assert library.compute_capabilities == ()
+
+
+def no_builder(logger):
+    """What the bindings of TensorRT proper do where there is no GPU."""
+    logger.log(SimpleNamespace(name='ERROR'), 'CUDA initialization failure with error: 35')
+    raise TypeError('pybind11::init(): factory function returned nullptr')
+
+
+def test_tensorrt_proper_builds_for_its_own_gpu_alone(monkeypatch, tmp_path):
+    installed(monkeypatch, tmp_path, trt_a=f'__version__ = "10.3.0"\n{LOGGER}')
+    library = find_tensorrt({'trt_a': 'tensorrt'})
+    library.module.Builder = no_builder
+    info = GraphInfo.describe(tiny_spec(), Variant(), tiny_spec().budget, (96, 128))
+    with pytest.raises(ValueError, match='tensorrt 10.3.0 cannot build for compute capability 89; legal are none but'):
+        build_plan(library, tmp_path / 'm.onnx', info, BuildOptions((89,)))
+    with pytest.raises(GraphError, match='m.onnx: tensorrt 10.3.0 cannot build here: CUDA initialization failure'):
+        build_plan(library, tmp_path / 'm.onnx', info)
 
 
 def test_the_one_that_is_here():

@@ -9,7 +9,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends.cuda_device import Gpu, PinnedArray, Stream
+from hybrid_seg_ros.inference.backends.cuda_arrays import PinnedArray
+from hybrid_seg_ros.inference.backends.cuda_device import Gpu, Stream
 from hybrid_seg_ros.inference.backends.kernel_compiler import compile_kernel
 from hybrid_seg_ros.inference.backends.label_canvas import AxisSampling, LabelCanvas
 

@@ -10,15 +10,12 @@ from typing import Any, Optional
 import numpy as np
 
 from hybrid_seg_ros.inference.backends.base import GridPrediction, check_images
-from hybrid_seg_ros.inference.backends.graph_network import GraphNetwork, OpenGraph
+from hybrid_seg_ros.inference.backends.graph_network import MAX_IN_FLIGHT, GraphNetwork, OpenGraph
 from hybrid_seg_ros.inference.backends.graph_source import GraphSource
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 
 MAX_OPEN = 4
 """Operating points whose graphs stay loaded."""
-
-MAX_IN_FLIGHT = 2
-"""Calls of `start` that are not finished: a further one finishes the oldest first."""
 
 
 class GraphBackend:

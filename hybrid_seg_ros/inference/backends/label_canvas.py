@@ -6,7 +6,8 @@ import ctypes
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends.cuda_device import Gpu, Kernel, MirroredArray, Stream
+from hybrid_seg_ros.inference.backends.cuda_arrays import MirroredArray
+from hybrid_seg_ros.inference.backends.cuda_device import Gpu, Kernel, Stream
 
 BLOCK = (32, 8)
 """Threads of a block, along x and y: a warp lies in one row, where neighbours read the same cells."""

@@ -67,6 +67,7 @@ def build_plan(library: TensorRt, path: Path, info: GraphInfo, options: BuildOpt
 
     Raises GraphError with TensorRT's own words, and ValueError for a compute capability that it does not build for.
     """
+    _check_compute_capabilities(library, options.compute_capabilities)
     with library.collected_log() as lines:
         graph = parse_graph(library, path, lines)
         data = build_parsed(library, graph, info, options, lines)
@@ -76,9 +77,10 @@ def build_plan(library: TensorRt, path: Path, info: GraphInfo, options: BuildOpt
 def parse_graph(library: TensorRt, path: Path, lines: Sequence[LogLine] = ()) -> ParsedGraph:
     """Read an ONNX file. Raises GraphError that lists each node that TensorRT does not take."""
     module = library.module
-    builder = module.Builder(library.logger)
-    if builder is None:
-        raise GraphError(f'{library.name} makes no builder: {_errors(lines)}')
+    try:
+        builder = module.Builder(library.logger)
+    except TypeError as error:  # what its bindings raise for a null pointer: TensorRT proper needs a GPU here
+        raise GraphError(f'{path}: {library.name} cannot build here: {_errors(lines)}') from error
     network = builder.create_network(library.network_flags)
     parser = module.OnnxParser(network, library.logger)
     if not parser.parse_from_file(str(path)) or not network.num_outputs:  # of what is no ONNX file it says nothing
@@ -137,15 +139,17 @@ def _add_profile(graph: ParsedGraph, config: Any, info: GraphInfo) -> None:
         raise GraphError(f'{graph.path}: TensorRT refuses the shapes {shapes}')
 
 
-def _set_compute_capabilities(library: TensorRt, config: Any, wanted: Sequence[int]) -> None:
-    known = library.compute_capabilities
-    unknown = [capability for capability in wanted if capability not in known]
+def _check_compute_capabilities(library: TensorRt, wanted: Sequence[int]) -> None:
+    unknown = [capability for capability in wanted if capability not in library.compute_capabilities]
     if unknown:
-        legal = ', '.join(map(str, known)) or 'none but current, the GPU of this machine'
+        legal = ', '.join(map(str, library.compute_capabilities)) or 'none but current, the GPU of this machine'
         raise ValueError(f'{library.name} cannot build for compute capability {", ".join(map(str, unknown))}; '
                          f'legal are {legal}')  # fmt: skip
-    if not known:
-        return
+
+
+def _set_compute_capabilities(library: TensorRt, config: Any, wanted: Sequence[int]) -> None:
+    if not library.compute_capabilities:
+        return  # it knows but the GPU that it runs on
     names = [f'SM{capability}' for capability in wanted] or ['CURRENT']
     config.num_compute_capabilities = len(names)
     for index, name in enumerate(names):

@@ -12,19 +12,14 @@ from typing import Any, Optional
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends.cuda_device import CudaError, Gpu, MirroredArray, Stream
+from hybrid_seg_ros.inference.backends.cuda_arrays import MirroredArray
+from hybrid_seg_ros.inference.backends.cuda_device import CudaError, Gpu, Stream
 from hybrid_seg_ros.inference.backends.device_scores import ScoreKeeper
+from hybrid_seg_ros.inference.backends.engine_tensors import TensorSpec, read_tensors
 from hybrid_seg_ros.inference.backends.graph_info import GraphError
+from hybrid_seg_ros.inference.backends.graph_network import MAX_IN_FLIGHT
 
 log = logging.getLogger(__name__)
-
-IN_FLIGHT = 2
-"""Frames that a runner can have begun and not finished."""
-
-DTYPES = {
-    'FLOAT': np.dtype(np.float32), 'HALF': np.dtype(np.float16), 'INT32': np.dtype(np.int32),
-    'INT8': np.dtype(np.int8), 'UINT8': np.dtype(np.uint8), 'BOOL': np.dtype(np.bool_), 'INT64': np.dtype(np.int64),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,17 +40,6 @@ class DeviceTensor:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """A tensor that goes into an engine or comes out of it; `largest` is its shape at its longest."""
-
-    name: str
-    dtype: np.dtype
-    largest: tuple[int, ...]
-    is_input: bool
-    is_dynamic: bool
-
-
 class TensorRtRunner:
     """Runs an engine, as the Runner protocol says; one thread at a time."""
 
@@ -69,7 +53,7 @@ class TensorRtRunner:
         self.input_names = tuple(name for name, tensor in self._tensors.items() if tensor.is_input)
         self.keeps_scores = queues.keeper is not None and 'scores' in self._tensors
         self._static = not any(tensor.is_dynamic for tensor in self._tensors.values())
-        self._slots = [_Slot(queues.gpu) for _ in range(IN_FLIGHT)]
+        self._slots = [_Slot(queues.gpu) for _ in range(MAX_IN_FLIGHT)]
         self._turn = 0
 
     def run(self, feeds: Mapping[str, Any], fetch: Sequence[str]) -> dict[str, Any]:
@@ -84,7 +68,7 @@ class TensorRtRunner:
         queues = self._queues
         queues.gpu.use()
         slot = self._slots[self._turn]
-        self._turn = (self._turn + 1) % IN_FLIGHT
+        self._turn = (self._turn + 1) % MAX_IN_FLIGHT
         shapes = self._feed(slot, feeds)
         # feeds may also name what earlier graphs gave under the names of this one's outputs
         addresses = {name: feeds[name].address for name in self.input_names if isinstance(feeds[name], DeviceTensor)}
@@ -93,7 +77,7 @@ class TensorRtRunner:
         for name, shape in shapes.items():
             buffer = slot.buffers[name]
             if name in fetch:
-                buffer.fetch(queues.compute, _num_bytes(shape, self._tensors[name].dtype))
+                buffer.fetch(queues.compute, self._tensors[name].num_bytes(shape))
             elif name == 'scores' and queues.keeper is not None:
                 outputs[name] = queues.keeper.keep(queues.compute, buffer.device, shape)
             else:
@@ -199,27 +183,3 @@ class _Slot:
             self.buffers.popitem()[1].close()
         for event in (self.uploaded, self.done):
             self._gpu.free_event(event)
-
-
-def read_tensors(engine: Any, context: Any, name: str) -> dict[str, TensorSpec]:
-    """List an engine's inputs and outputs, inputs first."""
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    inputs = [each for each in names if engine.get_tensor_mode(each).name == 'INPUT']
-    found = {}
-    for each in inputs + [each for each in names if each not in inputs]:
-        dtype = DTYPES.get(engine.get_tensor_dtype(each).name)
-        if dtype is None:
-            raise GraphError(f'{name}: {each} has type {engine.get_tensor_dtype(each)}; expected {", ".join(DTYPES)}')
-        shape = tuple(engine.get_tensor_shape(each))
-        is_dynamic = min(shape, default=0) < 0
-        if is_dynamic and each in inputs:
-            shape = tuple(engine.get_tensor_profile_shape(each, 0)[2])
-            context.set_input_shape(each, shape)
-        elif is_dynamic:  # follows from the inputs, all of which are at their longest by now
-            shape = tuple(context.get_tensor_shape(each))
-        found[each] = TensorSpec(each, dtype, shape, each in inputs, is_dynamic)
-    return found
-
-
-def _num_bytes(shape: Sequence[int], dtype: np.dtype) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
