@@ -14,7 +14,6 @@ from hybrid_seg_ros.inference.backends.graph_source import Graphs
 from hybrid_seg_ros.model_spec import TokenBudget
 from hybrid_seg_ros.segmentation import TokenReport
 
-
 MAX_IN_FLIGHT = 2
 """Runs of one graph that are begun and not finished: before a further one begins, the oldest must be finished."""
 
