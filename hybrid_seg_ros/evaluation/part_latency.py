@@ -19,7 +19,7 @@ from hybrid_seg_ros.evaluation.flops import expected_tokens
 from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
-from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
+from hybrid_seg_ros.network.inference_form import prepare_for_inference
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_counts import WINDOW, count_merged_windows
 
@@ -37,7 +37,7 @@ def time_parts(
     Each of `rounds` rounds runs every part of every model once, in turn, so that a busy machine slows all alike.
     """
     parts = {(name, part): call for name, model in models.items() for part, call in
-             parts_of(fold_batch_norms(model.eval()), variants, budget).items()}  # fmt: skip
+             parts_of(prepare_for_inference(model.eval()), variants, budget).items()}  # fmt: skip
     laps: dict[tuple[str, str], list[float]] = {key: [] for key in parts}
     with torch.inference_mode():
         for call in parts.values():

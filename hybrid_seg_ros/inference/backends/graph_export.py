@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from hybrid_seg_ros.inference.backends.graph_info import HEAD, METADATA_KEY, TAIL, WHOLE, GraphInfo
 from hybrid_seg_ros.model_spec import Variant
-from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
 from hybrid_seg_ros.network.exportable import HeadNetwork, MiddleNetwork, TailNetwork, WholeNetwork, refinement_inputs
+from hybrid_seg_ros.network.inference_form import prepare_for_inference
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
 OPSET = 17
@@ -35,7 +35,7 @@ def export_graphs(model: HybridSegmenter, info: GraphInfo, path: Union[str, Path
         raise ValueError(f'export: unknown precision {info.precision!r}; legal are {", ".join(DTYPES)}')
     if info.by_threshold and (info.batch != 1 or info.outputs != 'scores'):
         raise ValueError('export: pruning by threshold takes batch 1 and outputs scores; give a fixed keep for others')
-    model = fold_batch_norms(model.eval()).to(dtype=DTYPES[info.precision])
+    model = prepare_for_inference(model.eval()).to(dtype=DTYPES[info.precision])
     written: list[Path] = []
     cells = info.grid_hw[0] * info.grid_hw[1]
     values: dict[str, Tensor] = {'image': torch.zeros(info.batch, *info.input_size_hw, 3, dtype=torch.uint8)}

@@ -7,8 +7,8 @@ import torch
 
 from hybrid_seg_ros.inference.backends.base import Computed, GridPrediction, check_images, split_device
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
 from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.network.inference_form import prepare_for_inference
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
 from hybrid_seg_ros.segmentation import TokenReport
 
@@ -21,7 +21,7 @@ class TorchBackend:
     def __init__(self, model: HybridSegmenter, device: torch.device, precision: str = 'float32') -> None:
         self._dtype = _DTYPES[precision]
         self._device = device
-        self._model = fold_batch_norms(model.eval()).to(device=device, dtype=self._dtype)
+        self._model = prepare_for_inference(model.eval()).to(device=device, dtype=self._dtype)
         self.device_name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
 
     @classmethod

@@ -8,7 +8,7 @@ from tiny_model import tiny_spec
 from torch import nn
 
 from hybrid_seg_ros.model_spec import POLICIES, TokenBudget, Variant
-from hybrid_seg_ros.network.batch_norm_folding import fold_batch_norms
+from hybrid_seg_ros.network.inference_form import fold_batch_norms, prepare_for_inference
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
 FORMS = [{'policy': kind, 'stem': stem} for kind in POLICIES if kind != 'none' for stem in ('patch', 'deep_trunk')]
@@ -28,11 +28,12 @@ def build(**form):
 
 
 @pytest.mark.parametrize('form', [*FORMS, {'refinement': 'trunk'}], ids=str)
+@pytest.mark.parametrize('size_hw', [(96, 128), (112, 144)])  # odd sides at stride 16 pad evenly
 @torch.no_grad()
-def test_same_outputs(form):
+def test_same_outputs(form, size_hw):
     model = build(**form)
-    folded = fold_batch_norms(copy.deepcopy(model))
-    images = torch.randn(2, 3, 96, 128)
+    folded = prepare_for_inference(copy.deepcopy(model))
+    images = torch.randn(2, 3, *size_hw)
     for name in ('dense', 'cts'):
         expected, found = (m(images, Variant.parse(name), TokenBudget(), supervise=True) for m in (model, folded))
         torch.testing.assert_close(found.policy_logits, expected.policy_logits, atol=1e-4, rtol=1e-4)
