@@ -49,6 +49,7 @@ COMMANDS = {
     'convert': Command('hybrid_seg_ros.export.convert_command', 'convert SegViT, DToP, CTS, timm or AugReg weights'),
     'export': Command('hybrid_seg_ros.export.export_onnx', 'write a model as ONNX graphs'),
     'check-parity': Command('hybrid_seg_ros.export.check_parity', 'hold backends against PyTorch on real images'),
+    'build-engine': Command('hybrid_seg_ros.export.build_engine', 'build TensorRT engines of an exported network'),
     'replay': Command('hybrid_seg_ros.ros.replay', 'play a rosbag2 to a running node, over DDS'),
     'write-bag': Command('hybrid_seg_ros.ros.bag_writer', 'write a dataset as a rosbag2'),
     'demo': Command('hybrid_seg_ros.ros.demo', 'start the node, replay street video to it, show the result'),

@@ -34,7 +34,7 @@ ROS_ONLY = {'rclpy', 'cv_bridge', 'launch', 'launch_ros', 'ament_index_python'}
 ROS_ONLY_ENDINGS = ('_msgs', '_srvs', '_interfaces')
 ROS_ONLY_STARTS = ('rosidl',)
 
-BACKEND_LIBRARIES = {'onnx', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx_bindings', 'cuda'}
+BACKEND_LIBRARIES = {'onnx', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx', 'tensorrt_rtx_bindings', 'cuda'}
 BACKEND_ROOMS = ('inference/backends/', 'export/')
 WITHOUT_TORCH = {'__init__', 'cli', 'label_space', 'model_spec', 'segmentation', 'visualization', 'ros'}
 """Rooms that do not import PyTorch at the top of a file: starting them must stay quick and possible without it."""

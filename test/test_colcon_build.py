@@ -51,6 +51,10 @@ def test_shared_files_are_installed(prefix, folder):
     assert {path.relative_to(share) for path in (share / folder).rglob('*') if path.is_file()} == expected
 
 
+def test_the_kernel_is_installed_beside_the_code_that_compiles_it(prefix):
+    assert [path.parent.name for path in prefix.rglob('label_map.cu')] == ['backends']
+
+
 def test_installed_program_runs(prefix):
     command = f'. {prefix.parent}/setup.bash && {prefix}/lib/{NAME}/hybrid_seg --help'
     environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}

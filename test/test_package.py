@@ -61,7 +61,7 @@ def test_every_library_that_is_imported_is_a_dependency():
     manifest = {child.text for child in MANIFEST if child.tag in ('depend', 'exec_depend')}
     pinned = {name for file in ('base', 'backends', 'ros', 'torch') for name in re.findall(
         r'^([\w-]+)==', (ROOT / 'requirements' / f'{file}.txt').read_text(), re.MULTILINE)}
-    pinned |= {'cv2', 'yaml', 'google'}  # under another name
+    pinned |= {'cv2', 'yaml', 'google', 'cuda'}  # under another name
     unknown = {name for name in libraries - manifest if name.replace('_', '-') not in pinned}
     assert not unknown, f'neither package.xml nor requirements/ has {sorted(unknown)}'
     assert {'python3-opencv', 'python3-yaml', 'python3-numpy'} <= manifest
@@ -92,6 +92,14 @@ def test_every_folder_of_sources_is_installed(metadata):
     folders = {path.parent.relative_to(ROOT).as_posix().replace('/', '.')
                for path in (ROOT / 'hybrid_seg_ros').rglob('*.py')}
     assert set(metadata['packages']) == folders, 'a folder without __init__.py is not installed'
+
+
+def test_every_file_beside_the_sources_is_installed(metadata):
+    patterns = metadata['package_data']['hybrid_seg_ros']
+    installed = {path for pattern in patterns for path in (ROOT / 'hybrid_seg_ros').glob(pattern)}
+    beside = {path for path in (ROOT / 'hybrid_seg_ros').rglob('*')
+              if path.is_file() and path.suffix not in ('.py', '.pyc')}  # fmt: skip
+    assert beside and beside <= installed
 
 
 def test_every_shared_file_is_installed(metadata):

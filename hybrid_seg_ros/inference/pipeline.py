@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends import Backend, create_backend
+from hybrid_seg_ros.inference.backends import Backend, GridPrediction, create_backend
+from hybrid_seg_ros.inference.backends.base import PendingInference
 from hybrid_seg_ros.inference.crop_scores import postprocess_crops
 from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import check_image, fit_geometry, preprocess, resize_image
@@ -18,7 +20,7 @@ from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.inference.sliding_window import plan_crops, stack_reports
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.token_counts import count_merged_windows
-from hybrid_seg_ros.segmentation import Segmentation, StageTimings
+from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
 
 OUTPUT_SIZES = ('image', 'network')
 
@@ -87,34 +89,54 @@ class SegmentationPipeline:
 
     def __call__(self, image: np.ndarray) -> Segmentation:
         """Segment an RGB image (H, W, 3) uint8. Raises ValueError for anything else."""
-        check_image(image)
-        run = self._run_whole if self.spec.inference == 'whole' else self._run_sliding
-        return run(image, *self._operating_point)
+        return self._start(image).finish()
 
-    def _run_whole(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> Segmentation:
+    def stream(self, images: Iterable[np.ndarray]) -> Iterator[Segmentation]:
+        """Segment RGB images one after the other, each as when it is called with it, in order.
+
+        While a GPU works on one image the next is taken from `images`, prepared and uploaded: a result comes when the
+        next image is there, and its inference time is what passed until then.
+        """
+        before: Optional[_Started] = None
+        for image in images:
+            started = self._start(image)
+            if before is not None:
+                yield before.finish()
+            before = started
+        if before is not None:
+            yield before.finish()
+
+    def _start(self, image: np.ndarray) -> '_Started':
+        check_image(image)
+        start = self._start_whole if self.spec.inference == 'whole' else self._start_sliding
+        return start(image, *self._operating_point)
+
+    def _start_whole(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> '_Started':
         clock = _Clock()
         geometry = fit_geometry(image.shape[:2], self.spec)
         network_input = preprocess(image, geometry, self.spec)
         clock.lap()
-        prediction = self._backend.infer(network_input[None], variant, budget)[0]
-        clock.lap()
-        labels, confidence = postprocess(prediction, geometry, self.output_size_hw(image.shape[:2]))
-        area = geometry.area(prediction.tokens.grid_hw, self.spec.backbone.patch_size)
-        tokens = dataclasses.replace(prediction.tokens, areas=(area,))
-        clock.lap()
-        return Segmentation(labels, confidence, tokens, StageTimings(*clock.laps_ms))
 
-    def _run_sliding(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> Segmentation:
+        def finish(predictions: list[GridPrediction]) -> tuple[np.ndarray, np.ndarray, TokenReport]:
+            prediction = predictions[0]
+            labels, confidence = postprocess(prediction, geometry, self.output_size_hw(geometry.image_hw))
+            area = geometry.area(prediction.tokens.grid_hw, self.spec.backbone.patch_size)
+            return labels, confidence, dataclasses.replace(prediction.tokens, areas=(area,))
+
+        return _Started(clock, self._backend.start(network_input[None], variant, budget), finish)
+
+    def _start_sliding(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> '_Started':
         clock = _Clock()
         plan = plan_crops(image.shape[:2], self.spec.sliding_window)
         crops = plan.crops(resize_image(image, plan.resized_hw))
         clock.lap()
-        predictions = self._backend.infer(crops, variant, budget)
-        clock.lap()
-        labels, confidence = postprocess_crops(predictions, plan, self.output_size_hw(image.shape[:2]))
-        tokens = stack_reports(predictions, plan, self.spec.backbone.patch_size)
-        clock.lap()
-        return Segmentation(labels, confidence, tokens, StageTimings(*clock.laps_ms))
+
+        def finish(predictions: list[GridPrediction]) -> tuple[np.ndarray, np.ndarray, TokenReport]:
+            on_host = [prediction.on_host() for prediction in predictions]
+            labels, confidence = postprocess_crops(on_host, plan, self.output_size_hw(plan.image_hw))
+            return labels, confidence, stack_reports(predictions, plan, self.spec.backbone.patch_size)
+
+        return _Started(clock, self._backend.start(crops, variant, budget), finish)
 
     def warm_up(self) -> None:
         """Run once, so that the first real image is not slow."""
@@ -152,6 +174,22 @@ def load_pipeline(
     keep_freed_memory()
     runs = create_backend(backend, spec, device, precision, graph, cache_dir)
     return SegmentationPipeline(spec, runs, backend, precision, chosen, budget, output_size)
+
+
+@dataclass(frozen=True)
+class _Started:
+    """An image whose inference has begun; `complete` makes labels, confidence and token report of what comes out."""
+
+    clock: '_Clock'
+    pending: PendingInference
+    complete: Callable[[list[GridPrediction]], tuple[np.ndarray, np.ndarray, TokenReport]]
+
+    def finish(self) -> Segmentation:
+        predictions = self.pending.finish()
+        self.clock.lap()
+        labels, confidence, tokens = self.complete(predictions)
+        self.clock.lap()
+        return Segmentation(labels, confidence, tokens, StageTimings(*self.clock.laps_ms))
 
 
 class _Clock:

@@ -11,6 +11,7 @@ from hybrid_seg_ros.inference.interpolation import (
     cell_centres,
     interpolation_axis,
     interpolation_matrix,
+    neighbours,
     pixel_positions,
 )
 from hybrid_seg_ros.inference.mask_scores import argmax_in_bands, mixed_masks
@@ -28,6 +29,9 @@ def postprocess(
     """
     knots = [cell_centres(cells, prediction.cell_px) for cells in prediction.scores.shape[1:]]
     sizes = list(zip(knots, geometry.content_hw, output_hw))
+    if not isinstance(prediction.scores, np.ndarray):  # probabilities on a GPU, which makes the same of them
+        samplings = (neighbours(at, pixel_positions(output, content)) for at, content, output in sizes)
+        return prediction.scores.label_map(*((each.low, each.weight) for each in samplings))
     if prediction.class_mix is None:
         rows, columns = (interpolation_axis(*size) for size in sizes)
         return label_knots(prediction.scores, prediction.kind, rows, columns)

@@ -49,6 +49,30 @@ def test_a_frame_twice_gives_the_same(pipeline):
     assert np.array_equal(first.labels, second.labels) and np.array_equal(first.confidence, second.confidence)
 
 
+@pytest.mark.parametrize('inference', ['whole', 'sliding'])
+def test_a_stream_gives_what_calls_give_in_order(model, inference):
+    pipeline = load_pipeline(model, inference=inference)
+    images = [picture(size_hw, seed) for seed, size_hw in enumerate([(96, 128), (100, 77), (96, 128), (31, 200)])]
+    taken = []
+    results = pipeline.stream(taken.append(len(taken)) or image for image in images)
+    assert not taken, 'nothing is taken before it is asked for'
+    first = next(results)
+    assert taken == [0, 1], 'the next one is taken while the first is worked on'
+    for image, result in zip(images, [first, *results]):
+        expected = pipeline(image)
+        assert np.array_equal(result.labels, expected.labels)
+        assert np.array_equal(result.confidence, expected.confidence)
+        assert result.tokens.stages == expected.tokens.stages and result.tokens.areas == expected.tokens.areas
+        assert result.timings.inference_ms > 0
+    assert taken == [0, 1, 2, 3] and list(pipeline.stream([])) == []
+
+
+def test_what_a_stream_does_not_take(pipeline):
+    results = pipeline.stream([picture((96, 128)), picture((96, 128))[0]])
+    with pytest.raises(ValueError, match='expected an RGB image'):
+        list(results)
+
+
 def test_the_image_is_left_alone(pipeline):
     image = picture((96, 128))
     before = image.copy()

@@ -27,9 +27,9 @@ def create_backend(
 ) -> Backend:  # fmt: skip
     """Load the model of `spec` into the backend `name`.
 
-    All but PyTorch run graphs: the file `graph` that was exported, or those that they export and keep in `cache_dir`
-    when an operating point is first used. Raises ValueError that lists what is legal, and ModuleNotFoundError where a
-    backend's library is not installed.
+    All but PyTorch run graphs: the file `graph` that was exported (or for TensorRT an engine built of one), or those
+    that they export and keep in `cache_dir` when an operating point is first used. Raises ValueError that lists what
+    is legal, and ModuleNotFoundError where a backend's library is not installed.
     """
     if name not in BACKENDS:
         raise ValueError(f'unknown backend {name!r}; legal are {", ".join(BACKENDS)}')
@@ -43,6 +43,8 @@ def create_backend(
         return TorchBackend.load(spec, device, precision)
     from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs, GraphFiles
 
+    if graph is not None and Path(graph).suffix == '.engine' and name != 'tensorrt':
+        raise ValueError(f'backend {name} runs .onnx files, got {graph}; engines run with the backend tensorrt')
     cache = None if cache_dir is None else Path(cache_dir)
     exported = 'float32' if precision == 'bfloat16' else precision  # bfloat16 is made of float32 when it is loaded
     source = CachedGraphs(spec, exported, cache) if graph is None else GraphFiles(Path(graph), spec, exported)
@@ -56,4 +58,4 @@ def create_backend(
         return create_openvino_backend(source, device, precision)
     from hybrid_seg_ros.inference.backends.tensorrt_backend import create_tensorrt_backend
 
-    return create_tensorrt_backend(source, device, precision, cache)
+    return create_tensorrt_backend(source, device, cache)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Optional, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Optional, Protocol, Union
 
 import numpy as np
 
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.segmentation import TokenReport
+
+if TYPE_CHECKING:
+    from hybrid_seg_ros.inference.backends.device_scores import DeviceScores
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,12 @@ class GridPrediction:
 
     `scores` (S, h, w) float32; `kind` as in SegmenterOutput: 'probability', 'logits' or 'mask_logits', the last
     with `class_mix` (classes, S) float32. The token report has a grid of its own, that of the patches.
+
+    Probabilities may still be on a GPU, where a label map is made of them (`scores.label_map`); `numpy.asarray` fetches
+    them.
     """
 
-    scores: np.ndarray
+    scores: Union[np.ndarray, 'DeviceScores']
     kind: str
     tokens: TokenReport
     cell_px: int
@@ -34,6 +40,17 @@ class GridPrediction:
             raise ValueError(f'unknown kind {self.kind!r}; legal are probability, logits, mask_logits')
         if (self.kind == 'mask_logits') != (self.class_mix is not None):
             raise ValueError(f'class_mix goes with kind mask_logits, got kind {self.kind!r}')
+
+    def on_host(self) -> 'GridPrediction':
+        """Return it with its scores as a NumPy array."""
+        return self if isinstance(self.scores, np.ndarray) else replace(self, scores=np.asarray(self.scores))
+
+
+class PendingInference(Protocol):
+    """Images on their way through a network."""
+
+    def finish(self) -> list[GridPrediction]:
+        """Wait for them, and return one prediction per image."""
 
 
 class Backend(Protocol):
@@ -50,8 +67,25 @@ class Backend(Protocol):
     def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
         """Segment RGB images (B, H, W, 3) uint8 at the network's size; one prediction per image."""
 
+    def start(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> PendingInference:
+        """Begin what `infer` does. On a GPU the caller can prepare the next images meanwhile.
+
+        `images` may be changed afterwards. A backend may finish earlier images first.
+        """
+
     def close(self) -> None:
         """Free the device; `infer` then raises RuntimeError."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A PendingInference that has been computed at once."""
+
+    predictions: list[GridPrediction]
+
+    def finish(self) -> list[GridPrediction]:
+        """Return the predictions."""
+        return self.predictions
 
 
 def check_images(images: np.ndarray) -> None:

@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from hybrid_seg_ros import network
+from hybrid_seg_ros.inference.backends.engine_file import ENGINE_SUFFIX, read_engine_info
 from hybrid_seg_ros.inference.backends.file_cache import cache_key, cached_folder, default_cache_dir, source_digest
 from hybrid_seg_ros.inference.backends.graph_info import HEAD, METADATA_KEY, GraphError, GraphInfo
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
@@ -74,7 +75,7 @@ class CachedGraphs:
 
 
 class GraphFiles:
-    """Graphs that `hybrid_seg export` wrote: one operating point, one input size, one batch."""
+    """Graphs that `hybrid_seg export` or `build-engine` wrote: one operating point, one input size, one batch."""
 
     def __init__(self, path: Path, spec: ModelSpec, precision: str) -> None:
         self._path, self._spec, self._precision = Path(path), spec, precision
@@ -112,6 +113,8 @@ def with_operating_point(spec: ModelSpec, path: Path) -> ModelSpec:
 def read_graphs(path: Path) -> Graphs:
     """Read what the graphs of `path` are: F.onnx, or F.head.onnx and its siblings, named by F.onnx or by their head.
 
+    Engines, F.engine or F.head.engine and its siblings, are read likewise.
+
     Raises FileNotFoundError or GraphError for a missing part, a damaged file, or one that is not ours.
     """
     path = Path(path)
@@ -128,7 +131,12 @@ def read_graphs(path: Path) -> Graphs:
 
 
 def read_info(path: Path) -> GraphInfo:
-    """Read what an exported ONNX file says about itself. Raises FileNotFoundError, or GraphError if it is not ours."""
+    """Read what an exported ONNX file, or an engine built of one, says about itself.
+
+    Raises FileNotFoundError, or GraphError if it is not ours.
+    """
+    if path.suffix == ENGINE_SUFFIX:
+        return read_engine_info(path).graph
     if not path.is_file():
         raise FileNotFoundError(f'graph {path}: no such file')
     try:

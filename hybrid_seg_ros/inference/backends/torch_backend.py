@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hybrid_seg_ros.inference.backends.base import GridPrediction, check_images, split_device
+from hybrid_seg_ros.inference.backends.base import Computed, GridPrediction, check_images, split_device
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.inference_form import prepare_for_inference
@@ -47,6 +47,10 @@ class TorchBackend:
         pixels = torch.from_numpy(np.require(images, requirements=('C', 'W'))).to(self._device)
         output = model(model.normalize(pixels), variant, budget)
         return predictions(output, variant)
+
+    def start(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> Computed:
+        """Segment images at once."""
+        return Computed(self.infer(images, variant, budget))
 
     def close(self) -> None:
         """Free the weights."""

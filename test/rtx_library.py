@@ -1,0 +1,11 @@
+"""TensorRT for RTX, which builds engines where there is no GPU."""
+
+import pytest
+
+from hybrid_seg_ros.inference.backends.tensorrt_library import MODULES, TensorRt, find_tensorrt
+
+
+def rtx_library() -> TensorRt:
+    """Return it, also where TensorRT proper is installed beside it; skip where it is not."""
+    pytest.importorskip('tensorrt_rtx_bindings', reason='TensorRT for RTX, which needs no GPU, is not installed')
+    return find_tensorrt({name: flavour for name, flavour in MODULES.items() if flavour == 'tensorrt_rtx'})
