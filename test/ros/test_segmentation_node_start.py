@@ -9,7 +9,11 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from node_harness import IMAGE_HW, Client, NodeProcess, picture
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Int32MultiArray
 from tiny_model import write_tiny_model
+
+from hybrid_seg_ros.export.export_onnx import export_model
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 
 @pytest.fixture(scope='module')
@@ -61,6 +65,35 @@ def test_missing_model_leaves_the_node_unconfigured_until_it_is_given_one(start_
         client.listen('~/mask', Image)
         client.ask('~/mask')
         assert client.transition('shutdown')
+    assert node.stop(signal.SIGINT) == 0, node.output
+
+
+def test_an_exported_graph_is_run_as_it_was_exported(start_node, model, tmp_path):
+    graph = tmp_path / 'robot.onnx'
+    export_model(ModelSpec.load(model), Variant.parse('hybrid@8'), TokenBudget(keep=0.5), graph, outputs='scores')
+    node = start_node('image:=/camera/image', model_path=model, backend='onnxruntime', engine_path=graph)
+    node.wait_for_output('loaded tiny: hybrid@8, onnxruntime float32 on cpu')
+    with Client() as client:
+        client.wait_for_node()
+        client.listen('~/mask', Image)
+        usage = client.listen('~/token_usage', Int32MultiArray)
+        client.ask('~/mask')
+        client.wait(lambda: usage, 'token usage')
+        assert list(usage[-1].data) == [48, 33, 16]
+        refused = client.set_parameter('variant', 'dense')
+        assert not refused.successful and 'was exported for variant hybrid@8, expected dense' in refused.reason
+        assert not client.set_parameter('engine_path', '').successful
+        client.ask('~/mask')
+    assert node.stop(signal.SIGINT) == 0, node.output
+    assert 'Traceback' not in node.output
+
+
+def test_a_backend_makes_its_graphs_when_it_is_configured(start_node, model, tmp_path, monkeypatch):
+    monkeypatch.setenv('HYBRID_SEG_CACHE_DIR', str(tmp_path / 'cache'))
+    node = start_node('image:=/camera/image', model_path=model, backend='onnxruntime')
+    node.wait_for_output('to ONNX; once, kept in')
+    node.wait_for_output('waiting for images')
+    assert len(list((tmp_path / 'cache' / 'graphs').iterdir())) == 1
     assert node.stop(signal.SIGINT) == 0, node.output
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Union
 
@@ -28,32 +29,39 @@ def export_graphs(model: HybridSegmenter, info: GraphInfo, path: Union[str, Path
     """Write the graphs that `info` describes, `path` or one file per part beside it, and return their paths.
 
     The model is taken over: its batch norms are folded, its weights cast to the precision. A graph takes `image`
-    (B, H, W, 3) uint8, RGB; what comes out is told in `network/exportable.py`, under the same names. Each file is
-    written whole or not at all. Raises ValueError for a precision that graphs do not have.
+    (B, H, W, 3) uint8, RGB; what comes out is told in `network/exportable.py`, under the same names. All files are
+    written, whole, or none. Raises ValueError for a precision that graphs do not have.
     """
     if info.precision not in DTYPES:
         raise ValueError(f'export: unknown precision {info.precision!r}; legal are {", ".join(DTYPES)}')
     if info.by_threshold and (info.batch != 1 or info.outputs != 'scores'):
         raise ValueError('export: pruning by threshold takes batch 1 and outputs scores; give a fixed keep for others')
     model = prepare_for_inference(model.eval()).to(dtype=DTYPES[info.precision])
-    written: list[Path] = []
+    partials: dict[Path, Path] = {}
     cells = info.grid_hw[0] * info.grid_hw[1]
     values: dict[str, Tensor] = {'image': torch.zeros(info.batch, *info.input_size_hw, 3, dtype=torch.uint8)}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    for part in info.parts:
-        module, inputs = _part(model, info, part)
-        if 'tokens' in values:
-            # For tracing every other token stays; the choice is an input, and nothing of it remains in the graph.
-            values['stay'] = torch.arange(0, int(values['tokens'].shape[1]), 2, dtype=torch.int32)
-            values['row_of_cell'] = torch.zeros(cells, dtype=torch.int32)
-        example = tuple(values[name] for name in inputs)
-        outputs = dict(zip(module.output_names, module(*example)))
-        file = info.part_path(path, part)
-        _write(module.eval(), example, inputs, outputs, dynamic_axes(info, part), info, file)
-        written.append(file)
-        if part not in (WHOLE, TAIL):
-            values.update(outputs, tokens=outputs['next_tokens'], **{f'masks_{part}': outputs['masks']})
-    return written
+    try:
+        for part in info.parts:
+            module, inputs = _part(model, info, part)
+            if 'tokens' in values:
+                # For tracing every other token stays; the choice is an input, and nothing of it remains in the graph.
+                values['stay'] = torch.arange(0, int(values['tokens'].shape[1]), 2, dtype=torch.int32)
+                values['row_of_cell'] = torch.zeros(cells, dtype=torch.int32)
+            example = tuple(values[name] for name in inputs)
+            with _one_thread(info.precision == 'float16'):
+                outputs = dict(zip(module.output_names, module(*example)))
+            file = info.part_path(path, part)
+            partials[file] = file.with_name(file.name + '.partial')
+            _write(module.eval(), example, inputs, outputs, dynamic_axes(info, part), info, partials[file])
+            if part not in (WHOLE, TAIL):
+                values.update(outputs, tokens=outputs['next_tokens'], **{f'masks_{part}': outputs['masks']})
+        for file, partial in partials.items():
+            partial.replace(file)
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+    return list(partials)
 
 
 def part_inputs(info: GraphInfo, part: str, refinement: Sequence[str]) -> tuple[str, ...]:
@@ -95,23 +103,30 @@ def _write(
     module: nn.Module, example: tuple[Tensor, ...], inputs: Sequence[str], outputs: dict[str, Tensor],
     axes: dict[str, dict[int, str]], info: GraphInfo, path: Path,
 ) -> None:  # fmt: skip
-    partial = path.with_name(path.name + '.partial')
+    with warnings.catch_warnings(), _one_thread(info.precision == 'float16'):
+        # The tracer says that Python numbers become constants, which is what static shapes are; and that a newer
+        # exporter exists, which does not write opset 17.
+        warnings.simplefilter('ignore')
+        torch.onnx.export(
+            module, example, str(path), opset_version=OPSET, dynamo=False, input_names=list(inputs),
+            output_names=list(outputs), dynamic_axes=axes,
+        )  # fmt: skip
+    proto = onnx.load(str(path))
+    for value in proto.graph.output:  # the tracer loses sight of some sizes that are fixed
+        for axis, side in enumerate(outputs[value.name].shape):
+            if axis not in axes.get(value.name, {}):
+                value.type.tensor_type.shape.dim[axis].dim_value = side
+    onnx.helper.set_model_props(proto, {METADATA_KEY: info.to_json()})
+    onnx.save(proto, str(path))
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Compute on one thread, where that is faster: float16 on a CPU takes 5 s to trace, and 30 s on two busy cores."""
+    before = torch.get_num_threads()
     try:
-        with warnings.catch_warnings():
-            # The tracer says that Python numbers become constants, which is what static shapes are; and that a newer
-            # exporter exists, which does not write opset 17.
-            warnings.simplefilter('ignore')
-            torch.onnx.export(
-                module, example, str(partial), opset_version=OPSET, dynamo=False, input_names=list(inputs),
-                output_names=list(outputs), dynamic_axes=axes,
-            )  # fmt: skip
-        proto = onnx.load(str(partial))
-        for value in proto.graph.output:  # the tracer loses sight of some sizes that are fixed
-            for axis, side in enumerate(outputs[value.name].shape):
-                if axis not in axes.get(value.name, {}):
-                    value.type.tensor_type.shape.dim[axis].dim_value = side
-        onnx.helper.set_model_props(proto, {METADATA_KEY: info.to_json()})
-        onnx.save(proto, str(partial))
-        partial.replace(path)
+        if wanted:
+            torch.set_num_threads(1)
+        yield
     finally:
-        partial.unlink(missing_ok=True)
+        torch.set_num_threads(before)

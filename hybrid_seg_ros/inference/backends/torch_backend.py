@@ -44,7 +44,10 @@ class TorchBackend:
         if model is None:
             raise RuntimeError('the backend is closed')
         # torch warns of read-only memory, which images that come out of a ROS message are
-        pixels = torch.from_numpy(np.require(images, requirements=('C', 'W'))).to(self._device)
+        pixels = torch.from_numpy(np.require(images, requirements=('C', 'W')))
+        if self._device.type == 'cuda':
+            # pinned memory comes from PyTorch's own pool, and is uploaded without waiting
+            pixels = pixels.pin_memory().to(self._device, non_blocking=True)
         output = model(model.normalize(pixels), variant, budget)
         return predictions(output, variant)
 
