@@ -265,6 +265,12 @@ class ModelSpec:
         """Absolute or spec-relative path of the weight file; None where the spec names none."""
         return None if self.weights is None else self.folder / self.weights
 
+    def with_weights_hash(self) -> 'ModelSpec':
+        """Return the spec with the sha256 of its weight file, where it does not state one and the file is there."""
+        if self.sha256 is not None or self.weights_path is None or not self.weights_path.is_file():
+            return self
+        return dataclasses.replace(self, sha256=sha256_of(self.weights_path))
+
     def legal_variants(self) -> tuple[str, ...]:
         """List the variants of the paper's table that this model can run."""
         return tuple(name for name in PAPER_VARIANTS if not self._variant_problem(Variant.parse(name)))

@@ -188,7 +188,8 @@ def new_figure(size_px: tuple[int, int] = SIZE_PX) -> Any:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, whole or not at all, and the folders that it is to lie in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
     try:
         figure.savefig(partial, format='png', dpi=DPI)

@@ -102,7 +102,9 @@ def read_images(paths: Sequence[Path]) -> list[np.ndarray]:
     """Read image files, and all those of folders, as RGB. Raises ValueError that names what is no image."""
     files: list[Path] = []
     for path in paths:
-        inside = sorted(file for file in path.iterdir() if file.suffix in IMAGE_SUFFIXES) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not inside:
             raise ValueError(f'no images in {path}; expected files that end in {", ".join(IMAGE_SUFFIXES)}')
         files += inside

@@ -26,6 +26,7 @@ def export_model(
     """
     by_threshold = bool(variant.prune_layers) and budget.keep is None
     outputs = outputs or ('scores' if by_threshold else 'labels')
+    spec = spec.with_weights_hash()
     info = GraphInfo.describe(spec, variant, budget, size_hw or spec.network_size_hw, batch, precision, outputs)
     return info, export_graphs(load_model(spec), info, path)
 
@@ -56,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
     spec = ModelSpec.load(args.model)
     variant = spec.variant if args.variant is None else Variant.parse(args.variant)
     budget = choose_budget(spec.budget, args.keep, args.threshold, args.merged_windows)
+    size_hw = None if args.size is None else tuple(args.size)
     if not args.force:
-        info = GraphInfo.describe(spec, variant, budget, spec.network_size_hw)
+        info = GraphInfo.describe(spec, variant, budget, size_hw or spec.network_size_hw)
         existing = [str(path) for path in (info.part_path(args.output, part) for part in info.parts) if path.exists()]
         if existing:
             raise ValueError(f'would overwrite {", ".join(existing)}; --force does it')
-    size_hw = None if args.size is None else tuple(args.size)
     info, written = export_model(
         spec, variant, budget, args.output, size_hw, args.batch, args.precision, args.outputs
     )  # fmt: skip

@@ -14,7 +14,7 @@ from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.export.export_onnx import export_model
 from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
 from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs, GraphFiles, read_graphs, with_operating_point
-from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, SlidingWindow, TokenBudget, Variant
 
 SIZE = (96, 128)
 
@@ -74,8 +74,44 @@ def test_a_graph_is_made_once(spec, tmp_path, caplog):
     assert len({path.parent for graphs in first for path in graphs.files.values()}) == 2
     source.find(Variant.parse('cts'), TokenBudget(merged_windows=3), 1, SIZE)
     source.find(Variant.parse('cts'), TokenBudget(), 2, SIZE)
-    CachedGraphs(dataclasses.replace(spec, sha256='0' * 64), 'float32', tmp_path)
     assert len(list((tmp_path / 'graphs').iterdir())) == 4
+
+
+def test_weights_without_a_stated_hash_are_told_apart(tmp_path):
+    names = set()
+    for head in ('atm', 'light'):
+        spec = ModelSpec.load(write_lively_model(tmp_path, auxiliary_head=head))
+        unstated = dataclasses.replace(spec, sha256=None, auxiliary_head=head)
+        found = CachedGraphs(unstated, 'float32', tmp_path / 'cache').find(Variant(), TokenBudget(), 1, SIZE)
+        assert found.info.weights_sha256 == spec.sha256
+        names.add(found.files['whole'].parent.name)
+    assert len(names) == 2
+
+
+def test_crops_share_the_graph_that_is_warmed_up(tmp_path):
+    spec = ModelSpec.load(write_lively_model(tmp_path, inference='sliding', sliding_window=SlidingWindow(96, 64)))
+    source = CachedGraphs(spec, 'float32', tmp_path / 'cache')
+    found = [source.find(Variant(), TokenBudget(), batch, (96, 96)) for batch in (1, 3)]
+    assert found[0] == found[1] and found[0].info.batch == 1
+
+
+def test_parts_of_two_exports_are_refused(spec, exported, tmp_path):
+    for path in exported.glob('parts.*'):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    other = dataclasses.replace(spec, name='other')
+    export_model(other, Variant.parse('hybrid@6+8'), TokenBudget(threshold=0.3), tmp_path / 'new' / 'parts.onnx')
+    (tmp_path / 'new' / 'parts.head.onnx').replace(tmp_path / 'parts.head.onnx')
+    with pytest.raises(GraphError, match='middle@8.onnx: is of another export than parts.head.onnx'):
+        read_graphs(tmp_path / 'parts.onnx')
+
+
+def test_an_older_graph_of_the_same_name_is_noticed(exported, tmp_path):
+    (tmp_path / 'm.onnx').write_bytes((exported / 'fixed.onnx').read_bytes())
+    for path in exported.glob('parts.*'):
+        (tmp_path / path.name.replace('parts', 'm')).write_bytes(path.read_bytes())
+    with pytest.raises(GraphError, match='m.head.onnx are both there'):
+        read_graphs(tmp_path / 'm.onnx')
+    assert read_graphs(tmp_path / 'm.head.onnx').info.by_threshold
 
 
 @pytest.mark.parametrize('damage', [

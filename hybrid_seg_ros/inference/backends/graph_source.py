@@ -43,7 +43,7 @@ class CachedGraphs:
     """Exports a model's graphs on demand, and keeps them in the cache folder."""
 
     def __init__(self, spec: ModelSpec, precision: str, cache_dir: Optional[Path] = None) -> None:
-        self._spec, self._precision = spec, precision
+        self._spec, self._precision = spec.with_weights_hash(), precision
         self._folder = (cache_dir or default_cache_dir()) / 'graphs'
 
     def check(self, variant: Variant, budget: TokenBudget, size_hw: tuple[int, int]) -> None:
@@ -54,7 +54,8 @@ class CachedGraphs:
         """Return the graphs, exporting them if the cache has none that are intact."""
         spec = self._spec
         info = GraphInfo.describe(spec, variant, budget, size_hw, 1, self._precision)
-        if not info.by_threshold:
+        # crops differ in number from camera to camera: one graph for one crop, the one that warm_up loads
+        if not info.by_threshold and spec.inference == 'whole':
             info = dataclasses.replace(info, batch=batch)
         shape = {key: value for key, value in spec.to_dict().items() if key not in ('classes', 'variant', 'budget')}
         made_by = [version('torch'), onnx.__version__,
@@ -78,7 +79,7 @@ class GraphFiles:
     """Graphs that `hybrid_seg export` or `build-engine` wrote: one operating point, one input size, one batch."""
 
     def __init__(self, path: Path, spec: ModelSpec, precision: str) -> None:
-        self._path, self._spec, self._precision = Path(path), spec, precision
+        self._path, self._spec, self._precision = Path(path), spec.with_weights_hash(), precision
         self.graphs = read_graphs(self._path)
         if self.graphs.info.outputs != 'scores':
             raise GraphError(f'{path}: gives a label map; expected class scores: export it with --outputs scores')
@@ -119,6 +120,9 @@ def read_graphs(path: Path) -> Graphs:
     """
     path = Path(path)
     head = path.with_name(f'{path.stem}.{HEAD}{path.suffix}')
+    if path.is_file() and head.is_file():
+        raise GraphError(f'{path} and {head.name} are both there, of two exports; expected one: name {head.name}, or '
+                         f'delete the one that is not meant')  # fmt: skip
     first = path if path.is_file() or not head.is_file() else head
     info = read_info(first)
     if first.stem.endswith(f'.{HEAD}'):
@@ -127,6 +131,9 @@ def read_graphs(path: Path) -> Graphs:
     missing = [str(file) for file in files.values() if not file.is_file()]
     if missing:
         raise FileNotFoundError(f'{first}: expected its other parts beside it, missing {", ".join(missing)}')
+    for file in files.values():
+        if read_info(file) != info:
+            raise GraphError(f'{file}: is of another export than {first.name}; expected the parts of one')
     return Graphs(info, files)
 
 
