@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 from rtx_library import rtx_library
+from tiny_model import write_lively_model
 
 from hybrid_seg_ros.inference.backends import tensorrt_engine
 from hybrid_seg_ros.inference.backends.graph_export import export_graphs
@@ -220,3 +221,28 @@ def test_gpus_that_it_does_not_know(exported, capabilities, complaint):
 def test_a_workspace_of_nothing():
     with pytest.raises(ValueError, match='workspace: expected at least 1 MB, got 0'):
         BuildOptions(workspace_mb=0)
+
+
+PAPER = {'stem': 'patch', 'policy': 'efficientnet_lite0', 'auxiliary_head': 'atm'}
+CTS = {'variant': Variant.parse('cts')}
+
+
+@pytest.mark.parametrize(('form', 'variant', 'budget'), [
+    (PAPER, 'hybrid@6+8', FIXED),  # where the paper's own export met a size mismatch
+    (PAPER, 'hybrid@8', {'threshold': 0.3}),
+    (PAPER, 'dtop@8', {'threshold': 0.3}),
+    ({'stem': 'patch', 'policy': 'patch_mlp', 'auxiliary_head': 'light'}, 'hybrid@8', FIXED),
+    ({**PAPER, **CTS, 'head': 'segvit_atm'}, 'cts', {}),
+    ({**PAPER, **CTS, 'head': 'mask_transformer'}, 'cts', {}),
+], ids=str)  # fmt: skip
+@pytest.mark.timeout(120)
+def test_other_forms_of_the_model_build(tmp_path, form, variant, budget):
+    spec = ModelSpec.load(write_lively_model(tmp_path, **form))
+    budget = dataclasses.replace(spec.budget, **budget)
+    info = GraphInfo.describe(spec, Variant.parse(variant), budget, (96, 128))
+    library = rtx_library()
+    for path in export_graphs(load_model(spec), info, tmp_path / 'graph.onnx'):
+        with library.collected_log() as lines:
+            plan = build_parsed(library, parse_graph(library, path, lines), info, GPUS, lines)
+        assert len(plan) > 10_000
+        assert not [line for line in lines if any(word in line.text.lower() for word in COMPLAINTS)]
