@@ -62,11 +62,11 @@ class EngineCache:
 
     def open(self, path: Path, info: GraphInfo, part: str, load: Callable[[Path], Optional[Any]]) -> Any:
         """Return the engine that `load` makes of the file of find(); where it makes None, it is built once more."""
-        engine = load(self.find(path, info, part))
+        file = self.find(path, info, part)
+        engine = load(file)
         if engine is None:
-            log.warning('%s does not take the engine in %s; it is built again', self._library.name,
-                        self.find(path, info, part).parent)  # fmt: skip
-            shutil.rmtree(self.find(path, info, part).parent)
+            log.warning('%s does not take the engine in %s; it is built again', self._library.name, file.parent)
+            shutil.rmtree(file.parent)
             engine = load(self.find(path, info, part))
         if engine is None:
             raise GraphError(f'{path}: {self._library.name} does not load the engine that it has just built')

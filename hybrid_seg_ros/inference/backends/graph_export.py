@@ -49,11 +49,11 @@ def export_graphs(model: HybridSegmenter, info: GraphInfo, path: Union[str, Path
                 values['stay'] = torch.arange(0, int(values['tokens'].shape[1]), 2, dtype=torch.int32)
                 values['row_of_cell'] = torch.zeros(cells, dtype=torch.int32)
             example = tuple(values[name] for name in inputs)
-            with _one_thread(info.precision == 'float16'):
-                outputs = dict(zip(module.output_names, module(*example)))
             file = info.part_path(path, part)
             partials[file] = file.with_name(file.name + '.partial')
-            _write(module.eval(), example, inputs, outputs, dynamic_axes(info, part), info, partials[file])
+            with _one_thread(info.precision == 'float16'):
+                outputs = dict(zip(module.output_names, module(*example)))
+                _write(module.eval(), example, inputs, outputs, dynamic_axes(info, part), info, partials[file])
             if part not in (WHOLE, TAIL):
                 values.update(outputs, tokens=outputs['next_tokens'], **{f'masks_{part}': outputs['masks']})
         for file, partial in partials.items():
@@ -103,7 +103,7 @@ def _write(
     module: nn.Module, example: tuple[Tensor, ...], inputs: Sequence[str], outputs: dict[str, Tensor],
     axes: dict[str, dict[int, str]], info: GraphInfo, path: Path,
 ) -> None:  # fmt: skip
-    with warnings.catch_warnings(), _one_thread(info.precision == 'float16'):
+    with warnings.catch_warnings():
         # The tracer says that Python numbers become constants, which is what static shapes are; and that a newer
         # exporter exists, which does not write opset 17.
         warnings.simplefilter('ignore')

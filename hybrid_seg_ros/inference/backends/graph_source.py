@@ -132,7 +132,7 @@ def read_graphs(path: Path) -> Graphs:
     if missing:
         raise FileNotFoundError(f'{first}: expected its other parts beside it, missing {", ".join(missing)}')
     for file in files.values():
-        if read_info(file) != info:
+        if file != first and read_info(file) != info:
             raise GraphError(f'{file}: is of another export than {first.name}; expected the parts of one')
     return Graphs(info, files)
 
