@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import rclpy
@@ -36,6 +36,8 @@ from hybrid_seg_ros.ros.parameters import (
 from hybrid_seg_ros.ros.process import limit_threads, stop_event, wait_passively
 from hybrid_seg_ros.ros.transitions import reported
 
+Load = Callable[[NodeConfig], SegmentationPipeline]
+
 _SIGNAL_PERIOD_S = 0.2
 """Python runs signal handlers only between two calls of spin_once."""
 
@@ -43,9 +45,11 @@ _SIGNAL_PERIOD_S = 0.2
 class SegmentationNode(LifecycleNode):
     """Subscribes to `image` and publishes masks and what goes with them; see the README for topics and parameters."""
 
-    def __init__(self, **node_options: Any) -> None:
+    def __init__(self, load: Optional[Load] = None, **node_options: Any) -> None:
+        """`load` makes the pipeline of a configuration; by default that of the model that the parameters name."""
         super().__init__('segmentation_node', **node_options)
         self.failure = ''
+        self._load = load or load_configured
         self._lifecycle = 'unconfigured'
         self._worker: Optional[FrameWorker] = None
         self._cameras: list[Camera] = []
@@ -72,7 +76,7 @@ class SegmentationNode(LifecycleNode):
         """Load and warm up the model, create the publishers."""
         try:
             config = read_config(self)
-            self._worker = FrameWorker(self, lambda: _load_pipeline(config))
+            self._worker = FrameWorker(self, lambda: self._load(config))
             pipeline = self._worker.pipeline
             self._cameras = [Camera(self, config, pipeline.spec.classes, self._worker.request)]
         except Exception:
@@ -181,7 +185,8 @@ class SegmentationNode(LifecycleNode):
         self._diagnostics_publisher.publish(message)
 
 
-def _load_pipeline(config: NodeConfig) -> SegmentationPipeline:
+def load_configured(config: NodeConfig) -> SegmentationPipeline:
+    """Load the model that the parameters name. Raises what load_pipeline raises."""
     limit_threads(config.num_threads)
     pipeline = load_pipeline(
         resolve_model_path(config.model_path), backend=config.backend, device=config.device,
@@ -207,14 +212,14 @@ def spin(node: SegmentationNode, stop: threading.Event) -> None:
     executor.shutdown(timeout_sec=1.0)
 
 
-def main(args: Optional[Sequence[str]] = None) -> int:
+def main(args: Optional[Sequence[str]] = None, load: Optional[Load] = None) -> int:
     """Run the node until SIGINT or SIGTERM; return 0, or 1 if it could not be made from its parameters."""
     keep_freed_memory()
     wait_passively()
     stop = stop_event()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = SegmentationNode()
+        node = SegmentationNode(load)
     except ParameterException as error:
         print(f'segmentation_node: {error}', file=sys.stderr)
         rclpy.try_shutdown()
