@@ -15,7 +15,7 @@ from hybrid_seg_ros.inference.backends import Backend, GridPrediction, create_ba
 from hybrid_seg_ros.inference.backends.base import PendingInference
 from hybrid_seg_ros.inference.crop_scores import postprocess_crops
 from hybrid_seg_ros.inference.postprocess import postprocess
-from hybrid_seg_ros.inference.preprocess import check_image, fit_geometry, preprocess, resize_image
+from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess, resize_image
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.inference.sliding_window import plan_crops, stack_reports
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
@@ -59,6 +59,11 @@ class SegmentationPipeline:
         """How many tokens merging and pruning leave."""
         return self._operating_point[1]
 
+    @property
+    def operating_point(self) -> tuple[Variant, TokenBudget]:
+        """Variant and token budget of the next image."""
+        return self._operating_point
+
     def set_operating_point(self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None) -> None:
         """Change variant or budget; takes effect at the next image. Raises ValueError, changing nothing."""
         variant, budget = variant or self.variant, budget or self.budget
@@ -91,6 +96,27 @@ class SegmentationPipeline:
         """Segment an RGB image (H, W, 3) uint8. Raises ValueError for anything else."""
         return self._start(image).finish()
 
+    def segment_batch(self, images: Sequence[np.ndarray]) -> list[Segmentation]:
+        """Segment RGB images (H, W, 3) uint8 of any sizes, each as when it is called with it, in one run of the network.
+
+        With a sliding window, one after the other. The timings are those of the batch, shared out evenly.
+        """
+        for image in images:
+            check_image(image)
+        if len(images) < 2 or self.spec.inference == 'sliding':
+            return [self(image) for image in images]
+        variant, budget = self._operating_point
+        clock = _Clock()
+        geometries = [fit_geometry(image.shape[:2], self.spec) for image in images]
+        inputs = np.stack([preprocess(image, each, self.spec) for image, each in zip(images, geometries)])
+        clock.lap()
+        predictions = self._backend.start(inputs, variant, budget).finish()
+        clock.lap()
+        outputs = [self._complete(prediction, each) for prediction, each in zip(predictions, geometries)]
+        clock.lap()
+        timings = StageTimings(*(lap_ms / len(images) for lap_ms in clock.laps_ms))
+        return [Segmentation(*output, timings) for output in outputs]
+
     def stream(self, images: Iterable[np.ndarray]) -> Iterator[Segmentation]:
         """Segment RGB images one after the other, each as when it is called with it, in order.
 
@@ -118,12 +144,17 @@ class SegmentationPipeline:
         clock.lap()
 
         def finish(predictions: list[GridPrediction]) -> tuple[np.ndarray, np.ndarray, TokenReport]:
-            prediction = predictions[0]
-            labels, confidence = postprocess(prediction, geometry, self.output_size_hw(geometry.image_hw))
-            area = geometry.area(prediction.tokens.grid_hw, self.spec.backbone.patch_size)
-            return labels, confidence, dataclasses.replace(prediction.tokens, areas=(area,))
+            return self._complete(predictions[0], geometry)
 
         return _Started(clock, self._backend.start(network_input[None], variant, budget), finish)
+
+    def _complete(
+        self, prediction: GridPrediction, geometry: FrameGeometry
+    ) -> tuple[np.ndarray, np.ndarray, TokenReport]:  # fmt: skip
+        """Return labels, confidence and token report of a whole frame."""
+        labels, confidence = postprocess(prediction, geometry, self.output_size_hw(geometry.image_hw))
+        area = geometry.area(prediction.tokens.grid_hw, self.spec.backbone.patch_size)
+        return labels, confidence, dataclasses.replace(prediction.tokens, areas=(area,))
 
     def _start_sliding(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> '_Started':
         clock = _Clock()
@@ -138,9 +169,35 @@ class SegmentationPipeline:
 
         return _Started(clock, self._backend.start(crops, variant, budget), finish)
 
-    def warm_up(self) -> None:
-        """Run once, so that the first real image is not slow."""
-        self._backend.warm_up(self.spec.network_size_hw, *self._operating_point)
+    def warm_up(
+        self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None, batch: int = 1
+    ) -> None:  # fmt: skip
+        """Load what an operating point, the present one by default, needs, and run once on grey images.
+
+        It makes the first real image, or the first `batch` images at once, as fast as the others. May be called from
+        another thread while images are segmented at other operating points.
+        """
+        point = (variant or self.variant, budget or self.budget)
+        self.check_operating_point(*point)
+        self._backend.warm_up(self.spec.network_size_hw, *point)
+        if batch > 1 and self.spec.inference == 'whole':
+            self._backend.warm_up(self.spec.network_size_hw, *point, batch)
+
+    def is_ready(self, variant: Variant, budget: TokenBudget) -> bool:
+        """Say whether the next image could be segmented at this operating point without loading anything first."""
+        return self._backend.is_ready(self.spec.network_size_hw, variant, budget)
+
+    def keep_open(self, count: int) -> None:
+        """Keep what at least `count` operating points need loaded at once."""
+        self._backend.keep_open(count)
+
+    def time_inference(self, variant: Variant, budget: TokenBudget) -> float:
+        """Return the milliseconds that the network takes for one grey image at an operating point, once."""
+        image = np.full((1, *self.spec.network_size_hw, 3), 128, np.uint8)
+        start_s = time.perf_counter()
+        for prediction in self._backend.infer(image, variant, budget):
+            prediction.on_host()
+        return (time.perf_counter() - start_s) * 1e3
 
     def close(self) -> None:
         """Free the device."""

@@ -58,8 +58,17 @@ class Backend(Protocol):
 
     device_name: str
 
-    def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
-        """Run once on an empty image, so that the first real one is not slow."""
+    def keep_open(self, count: int) -> None:
+        """Keep what at least `count` operating points need loaded at once."""
+
+    def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget, batch: int = 1) -> None:
+        """Load what an operating point needs, and run once on `batch` grey images, so that real ones are not slow.
+
+        Other operating points may run in another thread meanwhile.
+        """
+
+    def is_ready(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> bool:
+        """Say whether an image can be segmented at this operating point without first exporting or loading things."""
 
     def check(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
         """Raise ValueError if it cannot run this operating point, because it has graphs of another one."""

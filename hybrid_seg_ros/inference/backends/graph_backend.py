@@ -15,7 +15,7 @@ from hybrid_seg_ros.inference.backends.graph_source import GraphSource
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 
 MAX_OPEN = 4
-"""Operating points whose graphs stay loaded."""
+"""Operating points whose graphs stay loaded, unless more are asked for."""
 
 
 class GraphBackend:
@@ -32,14 +32,30 @@ class GraphBackend:
         self.device_name = device_name
         self._close_device = close_device
         self._networks: OrderedDict[tuple[Any, ...], GraphNetwork] = OrderedDict()
+        self._max_open = MAX_OPEN
         self._in_flight: deque[PendingGraphs] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while graphs run
+        self._prepare_lock = threading.Lock()  # held, too, while they are exported, built and loaded: minutes
         self._closed = False
 
-    def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
-        """Export or build what is missing, load it, and run on a grey image, with each of a GPU's sets of buffers."""
+    def keep_open(self, count: int) -> None:
+        """Keep at least `count` operating points loaded."""
+        self._max_open = max(self._max_open, count)
+
+    def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget, batch: int = 1) -> None:
+        """Export or build what is missing, load it, and run on grey images, with each of a GPU's sets of buffers.
+
+        Another thread can run other operating points meanwhile.
+        """
+        images = np.full((batch, *size_hw, 3), 128, np.uint8)
+        self._prepare(images, variant, budget)
         for _ in range(MAX_IN_FLIGHT):
-            self.infer(np.full((1, *size_hw, 3), 128, np.uint8), variant, budget)
+            self.infer(images, variant, budget)
+
+    def is_ready(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> bool:
+        """Say whether the graphs are loaded."""
+        with self._lock:
+            return _key(variant, budget, 1, size_hw) in self._networks
 
     def check(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
         """Raise GraphError if the graphs were exported for another operating point."""
@@ -50,16 +66,22 @@ class GraphBackend:
         return self.start(images, variant, budget).finish()
 
     def start(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> 'PendingGraphs':
-        """Begin to segment RGB images (B, H, W, 3) uint8."""
+        """Begin to segment RGB images (B, H, W, 3) uint8.
+
+        More at once than `warm_up` was told are segmented one after the other, if one alone is ready.
+        """
         check_images(images)
-        with self._lock:
-            if self._closed:
-                raise RuntimeError('the backend is closed')
-            self._finish_all_but(MAX_IN_FLIGHT - 1)
-            network = self._network(images, variant, budget)
-            if network.batch < len(images):  # it will run more than once, which takes all buffers
-                self._finish_all_but(0)
-            return PendingGraphs(network.start(images, budget), self._in_flight, self._lock)
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise RuntimeError('the backend is closed')
+                network = self._find(images, variant, budget)
+                if network is not None:
+                    self._finish_all_but(MAX_IN_FLIGHT - 1)
+                    if network.batch < len(images):  # it will run more than once, which takes all buffers
+                        self._finish_all_but(0)
+                    return PendingGraphs(network.start(images, budget), self._in_flight, self._lock)
+            self._prepare(images, variant, budget)
 
     def close(self) -> None:
         """Free the graphs."""
@@ -78,19 +100,32 @@ class GraphBackend:
         while len(self._in_flight) > count:
             self._in_flight[0].compute()
 
-    def _network(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> 'GraphNetwork':
+    def _find(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> Optional[GraphNetwork]:
+        """Return the loaded graphs for this many images, else those for one; None if there are neither."""
+        size_hw = (images.shape[1], images.shape[2])
+        for batch in (len(images), 1):
+            key = _key(variant, budget, batch, size_hw)
+            if key in self._networks:
+                self._networks.move_to_end(key)
+                return self._networks[key]
+        return None
+
+    def _prepare(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> None:
+        """Load the graphs for this many images, unless they are."""
         batch, size_hw = images.shape[0], (images.shape[1], images.shape[2])
-        # a threshold is an input, not part of the graphs
-        fixed = (budget.merged_windows, budget.keep)
-        key = (variant, fixed, batch, size_hw)
-        if key not in self._networks:
-            graphs = self._source.find(variant, budget, batch, size_hw)
-            while len(self._networks) >= MAX_OPEN:
-                self._finish_all_but(0)
-                self._networks.popitem(last=False)[1].close()
-            self._networks[key] = GraphNetwork(graphs, self._open_graph)
-        self._networks.move_to_end(key)
-        return self._networks[key]
+        key = _key(variant, budget, batch, size_hw)
+        with self._prepare_lock:
+            if key in self._networks:
+                return
+            network = GraphNetwork(self._source.find(variant, budget, batch, size_hw), self._open_graph)
+            with self._lock:
+                if self._closed:
+                    network.close()
+                    raise RuntimeError('the backend is closed')
+                while len(self._networks) >= self._max_open:
+                    self._finish_all_but(0)
+                    self._networks.popitem(last=False)[1].close()
+                self._networks[key] = network
 
 
 class PendingGraphs:
@@ -124,3 +159,8 @@ class PendingGraphs:
             self._predictions = self._compute()
         except Exception as error:
             self._error = error
+
+
+def _key(variant: Variant, budget: TokenBudget, batch: int, size_hw: tuple[int, int]) -> tuple[Any, ...]:
+    """Return what graphs are told apart by; a threshold is an input, not part of them."""
+    return variant, budget.merged_windows, budget.keep, batch, size_hw

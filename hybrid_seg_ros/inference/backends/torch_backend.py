@@ -29,9 +29,16 @@ class TorchBackend:
         """Load the weights of `spec`. Raises ValueError for a device or precision that cannot be had."""
         return cls(load_model(spec), torch_device(device, precision), precision)
 
-    def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
-        """Run once on a grey image."""
-        self.infer(np.full((1, *size_hw, 3), 128, np.uint8), variant, budget)
+    def keep_open(self, count: int) -> None:
+        """One set of weights runs all operating points."""
+
+    def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget, batch: int = 1) -> None:
+        """Run once on grey images."""
+        self.infer(np.full((batch, *size_hw, 3), 128, np.uint8), variant, budget)
+
+    def is_ready(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> bool:
+        """Every operating point is."""
+        return True
 
     def check(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
         """Every operating point that the model has can be run."""
