@@ -97,7 +97,7 @@ class SegmentationPipeline:
         return self._start(image).finish()
 
     def segment_batch(self, images: Sequence[np.ndarray]) -> list[Segmentation]:
-        """Segment RGB images (H, W, 3) uint8 of any sizes, each as when it is called with it, in one run of the network.
+        """Segment RGB images (H, W, 3) uint8 of any sizes, each as a call would, in one run of the network.
 
         With a sliding window, one after the other. The timings are those of the batch, shared out evenly.
         """
