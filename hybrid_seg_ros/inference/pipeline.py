@@ -72,11 +72,7 @@ class SegmentationPipeline:
 
     def check_operating_point(self, variant: Variant, budget: TokenBudget) -> None:
         """Raise ValueError if the model, or the graphs that the backend was given, cannot run it."""
-        self.spec.check_variant(variant)
-        for stage in range(len(variant.prune_layers)):
-            budget.keep_at(stage)
-        if variant.merges:
-            count_merged_windows(self.spec.backbone.grid_hw(self.spec.network_size_hw), budget.merged_windows)
+        check_operating_point(self.spec, variant, budget)
         self._backend.check(self.spec.network_size_hw, variant, budget)
 
     def output_size_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
@@ -260,6 +256,15 @@ class _Clock:
         now = time.perf_counter()
         self.laps_ms.append((now - self._last) * 1e3)
         self._last = now
+
+
+def check_operating_point(spec: ModelSpec, variant: Variant, budget: TokenBudget) -> None:
+    """Raise ValueError if a model cannot run a variant with a token budget, whatever the backend."""
+    spec.check_variant(variant)
+    for stage in range(len(variant.prune_layers)):
+        budget.keep_at(stage)
+    if variant.merges:
+        count_merged_windows(spec.backbone.grid_hw(spec.network_size_hw), budget.merged_windows)
 
 
 def choose_budget(
