@@ -10,6 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.ros.camera_monitor import CameraHealth, CameraMonitor
+from hybrid_seg_ros.ros.camera_topics import CameraTopic
 from hybrid_seg_ros.ros.diagnostics import InputState
 from hybrid_seg_ros.ros.image_input import ImageInput
 from hybrid_seg_ros.ros.parameters import NodeConfig
@@ -20,17 +21,25 @@ class Camera:
     """Input, output topics and health of one image stream."""
 
     def __init__(
-        self, node: LifecycleNode, config: NodeConfig, classes: LabelSpace, on_frame: Callable[['Camera'], Any]
-    ) -> None:
-        self._node, self._timeout_s = node, config.image_timeout_s
+        self, node: LifecycleNode, config: NodeConfig, topic: CameraTopic, classes: LabelSpace,
+        on_frame: Callable[['Camera'], Any],
+    ) -> None:  # fmt: skip
+        self._node, self._config = node, config
+        self.name = topic.name
         self.monitor = CameraMonitor()
-        self.publishers = Publishers(node, classes)
-        self.input = ImageInput(node, config.image_transport, self.monitor, lambda: on_frame(self))
+        self.publishers = Publishers(node, classes, topic.output_prefix)
+        self.input = ImageInput(node, config, topic.image, self.monitor, lambda: on_frame(self))
 
     def destroy(self) -> None:
         """Destroy the topics."""
         self.input.stop()
         self.publishers.destroy()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether an image came lately."""
+        since_s = self.monitor.seconds_since_image(time.monotonic())
+        return since_s is not None and since_s <= self._config.image_timeout_s
 
     def health(self) -> CameraHealth:
         """Return how the stream fares."""
@@ -46,5 +55,8 @@ class Camera:
             other_types=tuple(sorted(set(offered) - {message_type})),
             dropped=self.input.dropped,
             is_listening=is_listening,
-            timeout_s=self._timeout_s,
+            timeout_s=self._config.image_timeout_s,
+            expected_fps=self._config.expected_fps,
+            is_reliable=self._config.image_reliability == 'reliable',
+            is_compressed=self.input.is_compressed,
         )

@@ -42,7 +42,11 @@ class RateMeter:
 
 @dataclass(frozen=True)
 class CameraHealth:
-    """State of one camera at one moment. Percentiles are (p50, p95) in milliseconds per step."""
+    """State of one camera at one moment. Percentiles are (p50, p95) in milliseconds per step.
+
+    `stamp_age_s` is how old the last image's stamp was when it came, on the node's clock; `info_fps` the rate of
+    camera_info, which is that of the camera even where its images get lost; `image_bytes` the last image's size.
+    """
 
     fps_in: float = 0.0
     fps_out: float = 0.0
@@ -54,6 +58,9 @@ class CameraHealth:
     failure: str = ''
     incompatible_qos: str = ''
     since_image_s: Optional[float] = None
+    stamp_age_s: Optional[float] = None
+    info_fps: float = 0.0
+    image_bytes: int = 0
     latency_ms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     tokens: Optional[TokenReport] = None
 
@@ -63,7 +70,9 @@ class CameraMonitor:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._in, self._out = RateMeter(), RateMeter()
+        self._in, self._out, self._info = RateMeter(), RateMeter(), RateMeter()
+        self._stamp_age_s: Optional[float] = None
+        self._image_bytes = 0
         self._received = self._segmented = self._bad_frames = self._failures = 0
         self._bad_frame, self._bad_frame_s = '', 0.0
         self._failure = self._incompatible_qos = ''
@@ -74,17 +83,29 @@ class CameraMonitor:
     def restart(self, now_s: float) -> None:
         """Wait for images from now on."""
         with self._lock:
-            self._in, self._out = RateMeter(), RateMeter()
+            self._in, self._out, self._info = RateMeter(), RateMeter(), RateMeter()
+            self._stamp_age_s = None
             self._failure = self._incompatible_qos = ''
             self._last_image_s = now_s
 
-    def image_received(self, now_s: float) -> None:
+    def image_received(self, now_s: float, stamp_age_s: Optional[float] = None, image_bytes: int = 0) -> None:
         """Note a message. One that comes shows that some publisher's QoS does fit."""
         with self._lock:
+            self._stamp_age_s, self._image_bytes = stamp_age_s, image_bytes
             self._received += 1
             self._in.add(now_s)
             self._last_image_s = now_s
             self._incompatible_qos = ''
+
+    def info_received(self, now_s: float) -> None:
+        """Note a camera_info."""
+        with self._lock:
+            self._info.add(now_s)
+
+    def seconds_since_image(self, now_s: float) -> Optional[float]:
+        """Return how long ago the last image came, or the waiting began; None before that."""
+        with self._lock:
+            return None if self._last_image_s is None else now_s - self._last_image_s
 
     def bad_frame(self, problem: str, now_s: float) -> None:
         """Note a message that held no usable image."""
@@ -128,6 +149,9 @@ class CameraMonitor:
                 failure=self._failure,
                 incompatible_qos=self._incompatible_qos,
                 since_image_s=None if self._last_image_s is None else now_s - self._last_image_s,
+                stamp_age_s=self._stamp_age_s,
+                info_fps=self._info.rate_hz(now_s),
+                image_bytes=self._image_bytes,
                 latency_ms={
                     step: (float(np.percentile(times, 50)), float(np.percentile(times, 95)))
                     for step, times in self._latency_ms.items()

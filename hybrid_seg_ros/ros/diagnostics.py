@@ -9,20 +9,27 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from hybrid_seg_ros.inference import SegmentationPipeline
+from hybrid_seg_ros.inference.point_keeper import PointState
 from hybrid_seg_ros.ros.camera_monitor import CameraHealth
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 """Of type bytes in Python, as the message's `level` is."""
 
 _ERROR_AFTER_TIMEOUTS = 5
+_RECEIVED_SHARE = 0.8
+"""Of the images that a camera publishes, what may arrive without a warning."""
+_SHARED_MEMORY_BYTES = 512 * 1024
+"""Fast DDS's default segment; best-effort messages that do not fit are sent in pieces, which get lost."""
+_CLOCK_SKEW_S = 0.1
 
 
 @dataclass(frozen=True)
 class ModelState:
-    """What runs, or why nothing does."""
+    """What runs, or why nothing does; `progress` says how far a transition is that takes long."""
 
     lifecycle: str
     failure: str = ''
+    progress: str = ''
     name: str = ''
     variant: str = ''
     keep: str = ''
@@ -38,6 +45,7 @@ class ModelState:
         return cls(
             lifecycle,
             failure,
+            '',
             name=pipeline.spec.name,
             variant=str(pipeline.variant),
             keep='by threshold' if keep is None else ', '.join(map(str, keep)),
@@ -61,6 +69,9 @@ class InputState:
     is_listening: bool
     timeout_s: float
     other_types: tuple[str, ...] = ()
+    expected_fps: float = 0.0
+    is_reliable: bool = False
+    is_compressed: bool = False
 
 
 class Diagnostics:
@@ -71,17 +82,26 @@ class Diagnostics:
 
     def model_statuses(self, model: ModelState) -> list[DiagnosticStatus]:
         """Return the status on the model."""
-        return [self._status('model', *model_verdict(model), _model_values(model))]
+        return [self.status('model', *model_verdict(model), _model_values(model))]
 
-    def camera_statuses(self, source: InputState, health: CameraHealth) -> list[DiagnosticStatus]:
-        """Return one status each on a camera's images, their segmentation and its tokens."""
+    def point_statuses(self, point: PointState) -> list[DiagnosticStatus]:
+        """Return the status on the operating point: which one runs, and why."""
+        return [self.status('operating point', *point_verdict(point), _point_values(point))]
+
+    def camera_statuses(self, name: str, source: InputState, health: CameraHealth) -> list[DiagnosticStatus]:
+        """Return one status each on a camera's images, their segmentation and its tokens.
+
+        `name` is the camera's, and stands before the task; '' where there is only one.
+        """
+        prefix = f'{name} ' if name else ''
         return [
-            self._status('images', *image_verdict(source, health), _image_values(source, health)),
-            self._status('segmentation', *segmentation_verdict(health), _segmentation_values(health)),
-            self._status('tokens', OK, _token_summary(health), _token_values(health)),
+            self.status(f'{prefix}images', *image_verdict(source, health), _image_values(source, health)),
+            self.status(f'{prefix}segmentation', *segmentation_verdict(health), _segmentation_values(health)),
+            self.status(f'{prefix}tokens', OK, _token_summary(health), _token_values(health)),
         ]
 
-    def _status(self, task: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    def status(self, task: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+        """Return a status of this node."""
         return DiagnosticStatus(
             level=level,
             name=f'{self._node_name}: {task}',
@@ -96,8 +116,20 @@ def model_verdict(model: ModelState) -> tuple[bytes, str]:
     if model.failure:
         return ERROR, f'{model.lifecycle}: {model.failure}'
     if not model.name:
-        return OK, model.lifecycle
+        return OK, f'{model.lifecycle}: {model.progress}' if model.progress else model.lifecycle
     return OK, f'{model.lifecycle}: {model.name}, {model.variant}, {model.backend} on {model.device}'
+
+
+def point_verdict(point: PointState) -> tuple[bytes, str]:
+    """Return level and message on the operating point: ERROR where what was asked for cannot run."""
+    runs = f'{point.point}: {point.reason}' if point.reason else point.point
+    if point.problem:
+        return ERROR, f'{point.problem}; {point.point} goes on'
+    if point.is_missed:
+        return WARN, f'{point.target} is missed, even at the cheapest point; {runs}'
+    if point.preparing:
+        return OK, f'preparing {point.preparing}; meanwhile {runs}'
+    return OK, runs
 
 
 def image_verdict(source: InputState, health: CameraHealth) -> tuple[bytes, str]:
@@ -111,10 +143,31 @@ def image_verdict(source: InputState, health: CameraHealth) -> tuple[bytes, str]
         publishers = f'{source.publishers} publisher{"" if source.publishers == 1 else "s"}'
         if source.other_types:
             publishers += f', but others of {", ".join(source.other_types)}: see the parameter image_transport'
-        return level, f'no image for {health.since_image_s:.1f} s on {source.topic} ({publishers})'
+        cause = f'; its camera_info comes: {_loss_cause(source, health)}' if health.info_fps > 0 else ''
+        return level, f'no image for {health.since_image_s:.1f} s on {source.topic} ({publishers}){cause}'
     if health.recent_bad_frame:
         return WARN, f'bad frame: {health.recent_bad_frame}'
-    return OK, f'{health.fps_in:.1f} images/s on {source.topic}'
+    rate = f'{health.fps_in:.1f} images/s on {source.topic}'
+    published = source.expected_fps or health.info_fps
+    if 0 < health.fps_in < _RECEIVED_SHARE * published:
+        return WARN, f'{rate}, of {published:.1f} published: {_loss_cause(source, health)}'
+    age_s = health.stamp_age_s
+    if age_s is not None and not -_CLOCK_SKEW_S <= age_s <= source.timeout_s:
+        when = f'{age_s:.1f} s old' if age_s > 0 else f'{-age_s:.1f} s in the future'
+        return WARN, f'{rate}, but stamped {when}: unsynchronised clocks, or a bag without use_sim_time'
+    return OK, rate
+
+
+def _loss_cause(source: InputState, health: CameraHealth) -> str:
+    """Say what most likely keeps images from arriving."""
+    if source.is_compressed or 0 < health.image_bytes <= _SHARED_MEMORY_BYTES:
+        return 'the network or the processor is too slow for them'
+    size = f'of {health.image_bytes / 1e6:.1f} MB ' if health.image_bytes else ''
+    reliable = '' if source.is_reliable else ', or set image_reliability to reliable'
+    return (
+        f'images {size}that do not fit into 0.5 MB of shared memory get lost; '
+        f"give the camera's process config/fastdds_shm.xml{reliable}"
+    )
 
 
 def segmentation_verdict(health: CameraHealth) -> tuple[bytes, str]:
@@ -139,6 +192,17 @@ def _model_values(model: ModelState) -> dict[str, Any]:
     }
 
 
+def _point_values(point: PointState) -> dict[str, Any]:
+    values: dict[str, Any] = {'point': point.point, 'reason': point.reason}
+    if point.target:
+        values.update({
+            'target': point.target, 'p95_of_target': point.pressure, 'position': point.position,
+            'miou': '' if point.miou is None else point.miou, 'gflops': '' if point.gflops is None else point.gflops,
+            'changes': point.changes,
+        })  # fmt: skip
+    return {**values, 'preparing': point.preparing, 'problem': point.problem}
+
+
 def _image_values(source: InputState, health: CameraHealth) -> dict[str, Any]:
     return {
         'topic': source.topic,
@@ -148,6 +212,8 @@ def _image_values(source: InputState, health: CameraHealth) -> dict[str, Any]:
         'dropped': source.dropped,
         'bad_frames': health.bad_frames,
         'seconds_since_last_image': '' if health.since_image_s is None else health.since_image_s,
+        'stamp_age_s': '' if health.stamp_age_s is None else health.stamp_age_s,
+        'camera_info_fps': health.info_fps,
     }
 
 

@@ -1,106 +1,234 @@
-"""FrameWorker: the one thread that uses the model; convert, segment, publish, a frame at a time."""
+"""FrameWorker: the one thread that uses the model; convert, segment, publish."""
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 import time
 import traceback
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Optional
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as StillRunning  # another class than the built-in one up to Python 3.10
+from dataclasses import dataclass
+from typing import Any, Optional
 
+import numpy as np
 from rclpy.node import Node
 
 from hybrid_seg_ros.inference import SegmentationPipeline
+from hybrid_seg_ros.inference.operating_points import OperatingPoint
+from hybrid_seg_ros.inference.point_keeper import PointKeeper, PointState
+from hybrid_seg_ros.inference.process_memory import free_unused_memory, is_out_of_memory
+from hybrid_seg_ros.inference.work_thread import WorkThread
+from hybrid_seg_ros.model_spec import ModelSpecError
 from hybrid_seg_ros.ros.camera import Camera
 from hybrid_seg_ros.ros.frame_slot import Frame
 from hybrid_seg_ros.ros.live_settings import LiveSettings
 from hybrid_seg_ros.ros.messages import BadFrameError
 from hybrid_seg_ros.ros.parameters import read_live_settings
+from hybrid_seg_ros.segmentation import Segmentation
 
 _LOG_PERIOD_S = 5.0
+_WAIT_S = 0.5
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a worker loads: the pipeline, its table of operating points, or why there is none."""
+
+    pipeline: SegmentationPipeline
+    points: tuple[OperatingPoint, ...] = ()
+    points_problem: str = ''
+
+
+class Stuck(RuntimeError):
+    """The worker has not come back in time: the backend hangs, or builds something that takes minutes."""
 
 
 class FrameWorker:
-    """Loads the model on its thread, where it is also used: libraries keep buffers and thread pools per thread.
+    """Loads the model on its thread, where it is also used: libraries keep buffers and thread pools per thread."""
 
-    A camera asks for its turn only when its slot was empty, so at most one turn per camera waits, first come first
-    served: cameras are served in turn, and what is segmented is each one's newest frame.
-    """
+    def __init__(
+        self, node: Node, load: Callable[[], Model], batch: int = 1, waiting: Callable[[], None] = lambda: None
+    ) -> None:
+        """Load the model; raises what `load` raises. `waiting` is called meanwhile, and may raise to give up.
 
-    def __init__(self, node: Node, load: Callable[[], SegmentationPipeline]) -> None:
-        """Load the model; raises what `load` raises."""
-        self._node = node
+        `batch` images at most are segmented at once.
+        """
+        self._node, self._batch = node, batch
         self._settings: Optional[LiveSettings] = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix='segmentation')
+        self._is_abandoned = threading.Event()
+        self.failures_in_a_row = 0
+        self.thread = WorkThread('segmentation')
+        loaded = self.thread.submit(lambda: self._load(load))
         try:
-            self.pipeline = self._thread.submit(self._load, load).result()
+            _wait(loaded, waiting)
         except BaseException:
-            self._thread.shutdown()
+            self._is_abandoned.set()
+            self.thread.close(timeout_s=0.0 if not loaded.done() else None)
             raise
 
-    def request(self, camera: Camera) -> None:
-        """Segment the camera's newest frame when it is its turn. Does not wait."""
-        self._thread.submit(self._segment_newest, camera)
+    @property
+    def pipeline(self) -> SegmentationPipeline:
+        """The model at work."""
+        return self._model.pipeline
 
-    def finish(self) -> None:
-        """Wait until the frame at work, and every turn asked for before, is done."""
-        self._thread.submit(lambda: None).result()
+    @property
+    def point(self) -> PointState:
+        """The operating point that runs, and why."""
+        return self._keeper.state
 
-    def close(self) -> None:
-        """Finish, free the device, end the thread."""
+    def problem(self, changes: Mapping[str, Any]) -> str:
+        """Return what the model has against new values of live parameters, '' for nothing."""
+        pipeline = self.pipeline
         try:
-            self._thread.submit(self.pipeline.close).result()
-        finally:
-            self._thread.shutdown()
+            settings = dataclasses.replace(read_live_settings(self._node), **changes)
+            wanted = settings.wanted(pipeline.spec)
+            if not wanted.target:
+                pipeline.check_operating_point(wanted.variant, wanted.budget)
+            elif not self._model.points:
+                return f'a target of {wanted.target} needs operating points: {self._model.points_problem}'
+        except ValueError as error:
+            return str(error)
+        return ''
 
-    def _load(self, load: Callable[[], SegmentationPipeline]) -> SegmentationPipeline:
-        self.pipeline = load()
-        try:
-            self._apply(read_live_settings(self._node))
-            self.pipeline.warm_up()
-        except BaseException:
-            self.pipeline.close()
-            raise
-        return self.pipeline
-
-    def _apply(self, settings: LiveSettings) -> None:
-        if settings != self._settings:
-            self.pipeline.set_operating_point(*settings.operating_point(self.pipeline.spec))
-            self._settings = settings
-
-    def _segment_newest(self, camera: Camera) -> None:
-        frame = camera.input.take()
+    def serve(self, cameras: Sequence[Camera], streams: int) -> None:
+        """Segment the newest frame of each of these cameras, of `streams` that send images. On the worker's thread."""
+        start_s = time.monotonic()
         settings = read_live_settings(self._node)
-        if frame is None or not settings.enabled:
+        taken = [(camera, camera.input.take()) for camera in cameras]
+        frames = [(camera, frame) for camera, frame in taken if frame is not None]
+        if not frames or not settings.enabled or self._is_abandoned.is_set():
             return
+        jobs = []
         try:
-            self._apply(settings)
-            self._segment(camera, frame, settings)
+            self._follow(settings, streams, start_s)
+            for camera, frame in frames:
+                job = self._convert(camera, frame)
+                if job is not None:
+                    jobs.append(job)
+            if jobs:
+                self._segment(jobs, settings, streams, start_s)
+        except Exception as error:  # whatever a backend raises: the next frame may well succeed
+            self._failed([camera for camera, _ in frames], error)
+
+    def finish(self, timeout_s: Optional[float] = None) -> None:
+        """Wait until the frames at work, and every turn asked for before, are done. Raises Stuck."""
+        try:
+            self.thread.submit(lambda: None).result(timeout_s)
+        except StillRunning:
+            raise Stuck(f'the frame at work is not done after {timeout_s:g} s: the backend hangs') from None
+
+    def close(self, timeout_s: Optional[float] = None) -> None:
+        """Finish, free the device, end the threads. Raises Stuck; nothing is published any more then, either."""
+        closing = self.thread.submit(self._close)
+        try:
+            closing.result(timeout_s)
+        except StillRunning:
+            self._is_abandoned.set()
+            raise Stuck(f'the model is not closed after {timeout_s:g} s: the backend hangs') from None
+        finally:
+            self.thread.close(timeout_s=0.0 if self._is_abandoned.is_set() else None)
+
+    def _load(self, load: Callable[[], Model]) -> None:
+        self._model = load()
+        try:
+            settings = read_live_settings(self._node)
+            pipeline = self._model.pipeline
+            self._keeper = PointKeeper(pipeline, self._model.points, self._batch)
+            wanted = settings.wanted(pipeline.spec)
+            if wanted.target and not self._model.points:
+                raise ModelSpecError(self.problem({}))
+            self._keeper.start(wanted, streams=self._batch, now_s=time.monotonic())
+            self._settings = settings
+        except BaseException:
+            self._model.pipeline.close()
+            raise
+        if self._is_abandoned.is_set():
+            self._close()
+
+    def _close(self) -> None:
+        self._keeper.close(timeout_s=0.0)
+        self._model.pipeline.close()
+
+    def _follow(self, settings: LiveSettings, streams: int, now_s: float) -> None:
+        """Let the model do as the live parameters say, from this frame on where that needs no preparation."""
+        self._keeper.follow(settings.wanted(self.pipeline.spec), streams, now_s)
+
+    def _convert(self, camera: Camera, frame: Frame) -> Optional['_Job']:
+        start_s = time.monotonic()
+        try:
+            image = camera.input.to_rgb(frame)
         except BadFrameError as error:
             camera.monitor.bad_frame(str(error), time.monotonic())
             self._node.get_logger().warning(
                 f'bad frame on {camera.input.topic}: {error}', throttle_duration_sec=_LOG_PERIOD_S
             )
-        except Exception as error:  # whatever a backend raises: the next frame may well succeed
-            camera.monitor.inference_failed(f'{type(error).__name__}: {error}')
-            self._node.get_logger().error(
-                f'segmentation failed: {traceback.format_exc()}', throttle_duration_sec=_LOG_PERIOD_S
-            )
+            return None
+        return _Job(camera, frame, image, (time.monotonic() - start_s) * 1e3)
 
-    def _segment(self, camera: Camera, frame: Frame, settings: LiveSettings) -> None:
-        start_s = time.monotonic()
-        image = camera.input.to_rgb(frame)
-        convert_ms = (time.monotonic() - start_s) * 1e3
-        result = self.pipeline(image)
-        header = frame.message.header
-        camera.publishers.publish_result(header, image.shape[:2], result, camera.input.camera_info)
+    def _segment(self, jobs: Sequence['_Job'], settings: LiveSettings, streams: int, start_s: float) -> None:
+        if len(jobs) == 1:
+            results = [self.pipeline(jobs[0].image)]
+        else:
+            results = self.pipeline.segment_batch([job.image for job in jobs])
+        if self._is_abandoned.is_set():  # the node has given this worker up while the backend hung
+            return
+        latencies = [self._publish(job, result) for job, result in zip(jobs, results)]
+        for job, result in zip(jobs, results):
+            job.camera.publishers.publish_pictures(
+                job.frame.message.header, job.image, result, settings.overlay_alpha
+            )
+        self.failures_in_a_row = 0
+        now_s = time.monotonic()
+        work_ms = (now_s - start_s) * 1e3 / len(jobs)
+        for total_ms, result in zip(latencies, results):
+            self._keeper.observe(total_ms, work_ms, result.timings.inference_ms, streams, now_s)
+
+    def _publish(self, job: '_Job', result: Segmentation) -> float:
+        """Publish what every frame has; return its latency in milliseconds."""
+        camera, header = job.camera, job.frame.message.header
+        camera.publishers.publish_result(header, job.image.shape[:2], result, camera.input.camera_info)
         now_s = time.monotonic()
         latency_ms = {
-            'convert': convert_ms,
+            'convert': job.convert_ms,
             'preprocess': result.timings.preprocess_ms,
             'inference': result.timings.inference_ms,
             'postprocess': result.timings.postprocess_ms,
-            'total': (now_s - frame.received_s) * 1e3,
+            'total': (now_s - job.frame.received_s) * 1e3,
         }
         camera.publishers.publish_fps(camera.monitor.image_segmented(latency_ms, result.tokens, now_s))
-        camera.publishers.publish_pictures(header, image, result, settings.overlay_alpha)
+        return latency_ms['total']
+
+    def _failed(self, cameras: Sequence[Camera], error: Exception) -> None:
+        self.failures_in_a_row += 1
+        problem = f'{type(error).__name__}: {error}'
+        if is_out_of_memory(error):
+            free_unused_memory()
+            problem = f'out of memory: {problem}'
+        for camera in cameras:
+            camera.monitor.inference_failed(problem)
+        self._node.get_logger().error(
+            f'segmentation failed: {problem}\n{traceback.format_exc()}', throttle_duration_sec=_LOG_PERIOD_S
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A frame whose picture has been read."""
+
+    camera: Camera
+    frame: Frame
+    image: np.ndarray
+    convert_ms: float
+
+
+def _wait(future: Future, waiting: Callable[[], None]) -> Any:
+    """Return the future's result; call `waiting` every half second until it is there."""
+    while True:
+        try:
+            return future.result(timeout=_WAIT_S)
+        except StillRunning:
+            if future.done():
+                raise
+            waiting()

@@ -8,13 +8,14 @@ from typing import Any, Optional
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_policy_name_from_kind, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_policy_name_from_kind, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from hybrid_seg_ros.ros.camera_monitor import CameraMonitor
 from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
 from hybrid_seg_ros.ros.messages import compressed_to_rgb, image_to_rgb
+from hybrid_seg_ros.ros.parameters import NodeConfig
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -27,26 +28,30 @@ _LOG_PERIOD_S = 5.0
 class ImageInput:
     """Receives images while it is started; `on_frame` is called when a frame waits and the one before was taken."""
 
-    def __init__(self, node: Node, transport: str, monitor: CameraMonitor, on_frame: Callable[[], Any]) -> None:
+    def __init__(
+        self, node: Node, config: NodeConfig, image: str, monitor: CameraMonitor, on_frame: Callable[[], Any]
+    ) -> None:
+        """`image` is the topic's name before remapping."""
         self._node, self._monitor, self._on_frame = node, monitor, on_frame
         self._slot = FrameSlot()
-        self._is_compressed = transport == 'compressed'
-        self.topic = image_topic(node, transport)
-        self.message_type = f'sensor_msgs/msg/{"CompressedImage" if self._is_compressed else "Image"}'
-        self._info_topic = camera_info_topic(node)
+        self.is_compressed = config.image_transport == 'compressed'
+        self.topic = image_topic(node, image, config.image_transport)
+        self.message_type = f'sensor_msgs/msg/{"CompressedImage" if self.is_compressed else "Image"}'
+        self._info_topic = camera_info_topic(node, image)
+        self._is_reliable = config.image_reliability == 'reliable'
         self._info: Optional[CameraInfo] = None
         self._subscriptions: list[Any] = []
 
     def start(self) -> None:
-        """Subscribe. Sensor data QoS: best effort matches any camera (REP-2003)."""
+        """Subscribe. By default with sensor data QoS: best effort matches any camera (REP-2003)."""
         self._monitor.restart(time.monotonic())
         self._slot.open()
         self._subscriptions = [
             self._node.create_subscription(
-                CompressedImage if self._is_compressed else Image,
+                CompressedImage if self.is_compressed else Image,
                 self.topic,
                 self._image_callback,
-                _newest_only(),
+                _newest_only(self._is_reliable),
                 event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible_qos_callback),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
@@ -67,7 +72,7 @@ class ImageInput:
 
     def to_rgb(self, frame: Frame) -> np.ndarray:
         """Return the frame's picture as (H, W, 3) uint8 RGB. Raises BadFrameError."""
-        return compressed_to_rgb(frame.message) if self._is_compressed else image_to_rgb(frame.message)
+        return compressed_to_rgb(frame.message) if self.is_compressed else image_to_rgb(frame.message)
 
     @property
     def camera_info(self) -> Optional[CameraInfo]:
@@ -81,44 +86,49 @@ class ImageInput:
 
     def _image_callback(self, message: Any) -> None:
         now_s = time.monotonic()
-        self._monitor.image_received(now_s)
+        stamp = message.header.stamp
+        age_ns = self._node.get_clock().now().nanoseconds - (stamp.sec * 1_000_000_000 + stamp.nanosec)
+        self._monitor.image_received(now_s, age_ns / 1e9, len(message.data))
         if self._slot.put(Frame(message, now_s)):
             self._on_frame()
 
     def _info_callback(self, message: CameraInfo) -> None:
+        self._monitor.info_received(time.monotonic())
         self._info = message
 
     def _incompatible_qos_callback(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
         problem = (
             f'a publisher of {self.topic} offers an incompatible QoS ({policy}) and is not received; change it there, '
-            f'or here by qos_overrides.{self.topic}.subscription.{policy.split("_")[0].lower()}'
+            f'or here by {"image_reliability or " if policy == "RELIABILITY" else ""}'
+            f'qos_overrides.{self.topic}.subscription.{policy.split("_")[0].lower()}'
         )
         self._monitor.qos_incompatible(problem)
         self._node.get_logger().error(problem, throttle_duration_sec=_LOG_PERIOD_S)
 
 
-def image_topic(node: Node, transport: str) -> str:
+def image_topic(node: Node, image: str, transport: str) -> str:
     """Return the topic to listen to: `image` as it is remapped, and `/compressed` below it for that transport.
 
     Remapping `image` alone is enough for both, as with image_transport.
     """
-    topic = node.resolve_topic_name('image')
+    topic = node.resolve_topic_name(image)
     return f'{topic}/compressed' if transport == 'compressed' else topic
 
 
-def camera_info_topic(node: Node) -> str:
-    """Return the calibration's topic: `camera_info` if that is remapped, else the one beside the image's topic."""
-    topic = node.resolve_topic_name('camera_info')
-    if topic != node.resolve_topic_name('camera_info', only_expand=True):
+def camera_info_topic(node: Node, image: str) -> str:
+    """Return the calibration's topic: the `camera_info` beside `image` if that is remapped, else beside its topic."""
+    beside = image.rsplit('/', 1)[0] + '/camera_info' if '/' in image else 'camera_info'
+    topic = node.resolve_topic_name(beside)
+    if topic != node.resolve_topic_name(beside, only_expand=True):
         return topic
-    return node.resolve_topic_name('image').rsplit('/', 1)[0] + '/camera_info'
+    return node.resolve_topic_name(image).rsplit('/', 1)[0] + '/camera_info'
 
 
-def _newest_only() -> QoSProfile:
+def _newest_only(is_reliable: bool = False) -> QoSProfile:
     return QoSProfile(
         depth=1,
         history=qos_profile_sensor_data.history,
-        reliability=qos_profile_sensor_data.reliability,
+        reliability=QoSReliabilityPolicy.RELIABLE if is_reliable else qos_profile_sensor_data.reliability,
         durability=qos_profile_sensor_data.durability,
     )

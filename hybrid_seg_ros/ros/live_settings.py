@@ -1,12 +1,13 @@
-"""LiveSettings: what may change between two frames, and the operating point that it asks of the pipeline."""
+"""LiveSettings: what may change between two frames, and what it asks of the pipeline."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
-from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, choose_budget
+from hybrid_seg_ros.inference.pipeline import choose_budget
+from hybrid_seg_ros.inference.point_keeper import Wanted
+from hybrid_seg_ros.inference.token_budget import LatencyTarget
 from hybrid_seg_ros.model_spec import ModelSpec, ModelSpecError, TokenBudget, Variant
 
 
@@ -17,8 +18,19 @@ class LiveSettings:
     variant: str
     keep: float
     threshold: float
+    target_latency_ms: float
+    target_fps: float
     overlay_alpha: float
     enabled: bool
+
+    @property
+    def target(self) -> LatencyTarget:
+        """The latency budget; false where there is none."""
+        return LatencyTarget(float(self.target_latency_ms), float(self.target_fps))
+
+    def wanted(self, spec: ModelSpec) -> Wanted:
+        """Return what a model is to run. Raises ModelSpecError if it cannot."""
+        return Wanted(*self.operating_point(spec), self.target)
 
     def operating_point(self, spec: ModelSpec) -> tuple[Variant, TokenBudget]:
         """Return variant and token budget for a model. Raises ModelSpecError if it cannot run the variant."""
@@ -47,12 +59,3 @@ def keep_problem(value: float) -> str:
         return ''
     return f"keep: expected -1 (the model's own), 0 (by threshold), a fraction up to 1.0 or a whole count, got {value}"
 
-
-def model_problem(pipeline: SegmentationPipeline, settings: LiveSettings, name: str, value: Any) -> str:
-    """Return what a loaded model has against a new value of one of the live parameters, '' for nothing."""
-    try:
-        changed = dataclasses.replace(settings, **{name: value})
-        pipeline.check_operating_point(*changed.operating_point(pipeline.spec))
-    except ValueError as error:
-        return str(error)
-    return ''

@@ -10,11 +10,12 @@ _CORE = 'hybrid_seg_ros'
 
 
 class LogForwarder(logging.Handler):
-    """Handler of this package's loggers from `attach` to `detach`."""
+    """Handler of this package's loggers from `attach` to `detach`; `last` is the last thing said."""
 
     def __init__(self, logger: RcutilsLogger) -> None:
         super().__init__()
         self._logger = logger
+        self.last = ''
         self.setFormatter(logging.Formatter('%(message)s'))
 
     def attach(self) -> None:
@@ -28,7 +29,7 @@ class LogForwarder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record; a line per level, because rclpy refuses another severity from the same line."""
-        text = self.format(record)
+        text = self.last = self.format(record)
         if record.levelno >= logging.ERROR:
             self._logger.error(text)
         elif record.levelno >= logging.WARNING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Optional
 
@@ -13,8 +13,11 @@ from rclpy.parameter import Parameter
 from hybrid_seg_ros.inference.backends import BACKENDS, PRECISIONS
 from hybrid_seg_ros.inference.pipeline import OUTPUT_SIZES
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS
+from hybrid_seg_ros.ros.camera_topics import cameras_problem
 from hybrid_seg_ros.ros.live_settings import LiveSettings, keep_problem, variant_problem
+from hybrid_seg_ros.ros.turns import SCHEDULES
 
+RELIABILITIES = ('best_effort', 'reliable')
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 
 LIVE = 'Live: takes effect at the next frame.'
@@ -31,10 +34,17 @@ class NodeConfig:
     device: str
     precision: str
     engine_path: str
+    operating_points: str
     num_threads: int
+    cameras: tuple[str, ...]
+    schedule: str
+    batch_wait_ms: float
     image_transport: str
+    image_reliability: str
     mask_size: str
     image_timeout_s: float
+    expected_fps: float
+    exit_after_failures: int
 
 
 @dataclass(frozen=True)
@@ -86,10 +96,32 @@ DECLARATIONS = (
         'engine_path', '', 'Graph or engine that `hybrid_seg export` or `build-engine` wrote, with its own variant and '
         'token budget. Empty: backends other than pytorch make theirs, once, and keep them in ~/.cache.', CONFIGURE,
     ),
+    Declaration(
+        'operating_points', '', 'Table that target_latency_ms and target_fps choose from: a file that `hybrid_seg '
+        "choose-points` wrote. Empty: the model's own, NAME.points.yaml beside its YAML file.", CONFIGURE,
+    ),
     Declaration('num_threads', 0, 'CPU threads of the network. 0: one per core.', CONFIGURE, low_high=(0, 256)),
+    Declaration(
+        'cameras', [''], 'Cameras that share the model, each with outputs below ~/NAME: NAME for the topic NAME/image, '
+        'or NAME:=TOPIC. None: one camera on the topic `image`, with outputs below ~.', CONFIGURE,
+        problem=cameras_problem,
+    ),
+    Declaration(
+        'schedule', 'turns', 'How several cameras share the model. turns: one after the other, each with its newest '
+        'frame; batch: all at once.', CONFIGURE, legal=SCHEDULES,
+    ),
+    Declaration(
+        'batch_wait_ms', 10.0, 'How long the first frame of a batch waits for those of the other cameras; never for '
+        'one that has been silent for image_timeout_s.', CONFIGURE, low_high=(0.0, 10000.0),
+    ),
     Declaration(
         'image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: sensor_msgs/CompressedImage (JPEG, '
         'PNG) on `image`/compressed.', CONFIGURE, legal=IMAGE_TRANSPORTS,
+    ),
+    Declaration(
+        'image_reliability', 'best_effort', 'QoS asked of the image topic: best_effort receives from any camera; '
+        'reliable has lost pieces of large images sent again, and needs a camera that offers it.', CONFIGURE,
+        legal=RELIABILITIES,
     ),
     Declaration(
         'mask_size', 'network', 'Size of mask, confidence and pictures. network: of the image inside the network, '
@@ -99,6 +131,14 @@ DECLARATIONS = (
     Declaration(
         'image_timeout_s', 1.0, 'Diagnostics turn WARN after this many seconds without an image, ERROR after five '
         'times as many.', CONFIGURE, low_high=(0.1, 3600.0),
+    ),
+    Declaration(
+        'expected_fps', 0.0, 'Rate at which each camera publishes: diagnostics warn if much less arrives. 0: judged by '
+        'the rate of camera_info, where there is one.', CONFIGURE, low_high=(0.0, 10000.0),
+    ),
+    Declaration(
+        'exit_after_failures', 0, 'End the process, with status 1, after so many images in a row that could not be '
+        'segmented: for a supervisor that starts it anew. 0: never.', CONFIGURE, low_high=(0, 1000000),
     ),
     Declaration('autostart', True, 'Configure and activate at start, without a lifecycle manager.', START),
     Declaration(
@@ -112,6 +152,15 @@ DECLARATIONS = (
     Declaration(
         'threshold', 0.0, 'Confidence from which tokens leave early, unless `keep` is above 0. 0: the '
         "model's own.", LIVE, low_high=(0.0, 1.0),
+    ),
+    Declaration(
+        'target_latency_ms', 0.0, 'Latency budget: from the receipt of an image to its mask. Above 0, variant, keep '
+        'and threshold are left aside, and the most accurate operating point that keeps p95 inside is chosen.', LIVE,
+        low_high=(0.0, 60000.0),
+    ),
+    Declaration(
+        'target_fps', 0.0, 'Budget as a rate: masks per second of each camera. 0: none. With target_latency_ms, both '
+        'are kept.', LIVE, low_high=(0.0, 1000.0),
     ),
     Declaration('overlay_alpha', 0.5, 'Share of the class colours in the overlay.', LIVE, low_high=(0.0, 1.0)),
     Declaration('enabled', True, 'Segment images. False: stay active, but leave images alone.', LIVE),
@@ -139,25 +188,28 @@ def read_live_settings(node: Node) -> LiveSettings:
 
 
 def check_parameters(
-    parameters: Sequence[Parameter], is_configured: bool, live_problem: Callable[[str, Any], str]
+    parameters: Sequence[Parameter], is_configured: bool, live_problem: Callable[[Mapping[str, Any]], str]
 ) -> SetParametersResult:
     """Judge a set request, after rclpy has checked types and ranges; parameters that are not ours pass.
 
-    `live_problem(name, value)` says what the loaded model has against a live parameter's value, '' for nothing.
+    `live_problem(values)` says what the loaded model has against new values of live parameters, taken together; ''
+    for nothing.
     """
     declarations = {declaration.name: declaration for declaration in DECLARATIONS}
+    live: dict[str, Any] = {}
+    refusal = ''
     for parameter in parameters:
         declaration = declarations.get(parameter.name)
         if declaration is None:
             continue
-        refusal = declaration.refusal(parameter.value)
+        refusal = refusal or declaration.refusal(parameter.value)
         if not refusal and declaration.when == CONFIGURE and is_configured:
             refusal = f'{parameter.name}: fixed while the node is configured; cleanup, set it, configure'
-        if not refusal and declaration.when == LIVE:
-            refusal = live_problem(parameter.name, parameter.value)
-        if refusal:
-            return SetParametersResult(successful=False, reason=refusal)
-    return SetParametersResult(successful=True)
+        if declaration.when == LIVE:
+            live[parameter.name] = parameter.value
+    if not refusal and live:
+        refusal = live_problem(live)
+    return SetParametersResult(successful=not refusal, reason=refusal)
 
 
 def _values(node: Node, cls: type) -> dict[str, Any]:

@@ -1,15 +1,14 @@
-"""The segmentation node: a managed (lifecycle) node from a camera topic to masks; transitions and frames, no maths."""
+"""The segmentation node: a managed (lifecycle) node from camera topics to masks; transitions and frames, no maths."""
 
 from __future__ import annotations
 
-import socket
+import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -17,15 +16,17 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool
 
 from hybrid_seg_ros.inference import SegmentationPipeline, load_pipeline
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.ros.camera import Camera
-from hybrid_seg_ros.ros.diagnostics import Diagnostics, ModelState
-from hybrid_seg_ros.ros.frame_worker import FrameWorker
-from hybrid_seg_ros.ros.live_settings import model_problem
+from hybrid_seg_ros.ros.camera_topics import parse_cameras
+from hybrid_seg_ros.ros.diagnostics_publisher import DiagnosticsPublisher
+from hybrid_seg_ros.ros.frame_worker import FrameWorker, Model, Stuck
 from hybrid_seg_ros.ros.log_forwarder import LogForwarder
 from hybrid_seg_ros.ros.model_path import resolve_model_path
+from hybrid_seg_ros.ros.model_points import find_points
 from hybrid_seg_ros.ros.parameters import (
     NodeConfig,
     check_parameters,
@@ -35,30 +36,42 @@ from hybrid_seg_ros.ros.parameters import (
 )
 from hybrid_seg_ros.ros.process import limit_threads, stop_event, wait_passively
 from hybrid_seg_ros.ros.transitions import reported
+from hybrid_seg_ros.ros.turns import make_schedule
 
 Load = Callable[[NodeConfig], SegmentationPipeline]
 
 _SIGNAL_PERIOD_S = 0.2
 """Python runs signal handlers only between two calls of spin_once."""
 
+_STUCK_S = 10.0
+"""How long a frame may take before the backend is taken to hang."""
+
 
 class SegmentationNode(LifecycleNode):
-    """Subscribes to `image` and publishes masks and what goes with them; see the README for topics and parameters."""
+    """Subscribes to images and publishes masks and what goes with them; see the README for topics and parameters.
 
-    def __init__(self, load: Optional[Load] = None, **node_options: Any) -> None:
+    `stop` is set from outside to end the process, and by the node itself where `exit_status` says why it should end.
+    """
+
+    def __init__(
+        self, load: Optional[Load] = None, stop: Optional[threading.Event] = None, **node_options: Any
+    ) -> None:
         """`load` makes the pipeline of a configuration; by default that of the model that the parameters name."""
         super().__init__('segmentation_node', **node_options)
         self.failure = ''
+        self.stop = stop or threading.Event()
+        self.exit_status = 0
+        self.has_lost_threads = False
+        self.lifecycle = 'unconfigured'
         self._load = load or load_configured
-        self._lifecycle = 'unconfigured'
-        self._worker: Optional[FrameWorker] = None
-        self._cameras: list[Camera] = []
+        self.worker: Optional[FrameWorker] = None
+        self.cameras: list[Camera] = []
         self._log_forwarder = LogForwarder(self.get_logger())
         self._log_forwarder.attach()
         declare_parameters(self)
         self.add_on_set_parameters_callback(self._check_parameters)
-        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, '/diagnostics', 5)
-        self._diagnostics_timer = self.create_timer(1.0, self._publish_diagnostics)
+        self._enable_service = self.create_service(SetBool, '~/enable', self._enable)
+        self._diagnostics = DiagnosticsPublisher(self, lambda: self._log_forwarder.last)
 
     def autostart(self) -> None:
         """Configure and activate, if the parameter `autostart` says so; a failure leaves the node as it is."""
@@ -68,25 +81,36 @@ class SegmentationNode(LifecycleNode):
 
     def finalize(self) -> None:
         """Go through the shutdown transition, unless somebody else saw to that."""
-        if self._lifecycle != 'finalized':
+        if self.lifecycle != 'finalized':
             self.trigger_shutdown()
 
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load and warm up the model, create the publishers."""
+        """Load and warm up the model, create the publishers. Diagnostics go on meanwhile."""
+        self.lifecycle = 'configuring'
         try:
             config = read_config(self)
-            self._worker = FrameWorker(self, lambda: self._load(config))
-            pipeline = self._worker.pipeline
-            self._cameras = [Camera(self, config, pipeline.spec.classes, self._worker.request)]
-        except Exception:
-            self._release()
+            topics = parse_cameras(config.cameras)
+            batch = len(topics) if config.schedule == 'batch' else 1
+            self.worker = FrameWorker(self, lambda: self._load_model(config), batch, self._while_loading)
+            pipeline = self.worker.pipeline
+            self.cameras = [
+                Camera(self, config, topic, pipeline.spec.classes, lambda camera: self._schedule.request(camera))
+                for topic in topics
+            ]
+            serve = self._serve_or_give_up(self.worker, config.exit_after_failures)
+            self._schedule = make_schedule(
+                config.schedule, self.worker.thread, serve, self.cameras, config.batch_wait_ms / 1e3
+            )
+        except BaseException:
+            self._release(_STUCK_S)
+            self.lifecycle = 'unconfigured'
             raise
         self.get_logger().info(
-            f'loaded {pipeline.spec.name}: {pipeline.variant}, {pipeline.backend_name} {pipeline.precision} on '
+            f'loaded {pipeline.spec.name}: {self.worker.point.point}, {pipeline.backend_name} {pipeline.precision} on '
             f'{pipeline.device_name}, classes {", ".join(pipeline.spec.classes.names)}'
         )
-        self._lifecycle = 'inactive'
+        self.lifecycle = 'inactive'
         return super().on_configure(state)
 
     @reported
@@ -94,95 +118,121 @@ class SegmentationNode(LifecycleNode):
         """Let images in."""
         super().on_activate(state)
         try:
-            for camera in self._cameras:
+            for camera in self.cameras:
                 camera.publishers.publish_label_info()
                 camera.input.start()
                 self.get_logger().info(f'waiting for images on {camera.input.topic}')
         except Exception:
-            self._stop(state)
+            self._stop(state, _STUCK_S)
             raise
-        self._lifecycle = 'active'
+        self.lifecycle = 'active'
         return TransitionCallbackReturn.SUCCESS
 
     @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let no more images in, and finish the one at work: nothing is published afterwards."""
-        self._stop(state)
-        self._lifecycle = 'inactive'
+        self._stop(state, _STUCK_S)
+        self.lifecycle = 'inactive'
         return TransitionCallbackReturn.SUCCESS
 
     @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and destroy the publishers."""
-        self._release()
-        self._lifecycle = 'unconfigured'
+        self._release(_STUCK_S)
+        self.lifecycle = 'unconfigured'
         return super().on_cleanup(state)
 
     @reported
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and free everything, from whatever state."""
-        self._stop(state)
-        self._release()
-        self._lifecycle = 'finalized'
+        try:
+            self._stop(state, _STUCK_S)
+        finally:
+            self._release(_STUCK_S)
+            self.lifecycle = 'finalized'
         return super().on_shutdown(state)
 
     @reported
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Go back to unconfigured with everything freed."""
-        self._stop(state)
-        self._release()
-        self._lifecycle = 'unconfigured'
+        """Go back to unconfigured with everything freed but what hangs."""
+        for camera in self.cameras:
+            camera.input.stop()
+        super().on_deactivate(state)
+        self._release(0.0)
+        self.lifecycle = 'unconfigured'
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
         """Free everything, in whatever state the node is."""
         self._log_forwarder.detach()
-        self._release()
+        self._diagnostics.destroy()
+        self._release(_STUCK_S)
         super().destroy_node()
 
-    def _stop(self, state: LifecycleState) -> None:
-        for camera in self._cameras:
+    def _stop(self, state: LifecycleState, timeout_s: float) -> None:
+        for camera in self.cameras:
             camera.input.stop()
-        if self._worker is not None:
-            self._worker.finish()
+        if self.worker is not None:
+            self.worker.finish(timeout_s)
         super().on_deactivate(state)
 
-    def _release(self) -> None:
-        """Undo on_configure, as far as it came."""
-        cameras, self._cameras = self._cameras, []
-        worker, self._worker = self._worker, None
+    def _release(self, timeout_s: float) -> None:
+        """Undo on_configure, as far as it came; what hangs is left behind, and publishes nothing any more."""
+        cameras, self.cameras = self.cameras, []
+        worker, self.worker = self.worker, None
         for camera in cameras:
             camera.input.stop()
         try:
             if worker is not None:
-                worker.close()
+                worker.close(timeout_s)
+        except Stuck as error:
+            self.has_lost_threads = True
+            self.get_logger().error(f'{error}; its memory stays in use until this process ends')
         finally:
             for camera in cameras:
                 camera.destroy()
 
-    def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
-        worker = self._worker
+    def _load_model(self, config: NodeConfig) -> Model:
+        pipeline = self._load(config)
+        try:
+            points, problem = find_points(config.operating_points, resolve_model_path(config.model_path), pipeline)
+        except BaseException:
+            pipeline.close()
+            raise
+        return Model(pipeline, points, problem)
 
-        def live_problem(name: str, value: Any) -> str:
-            if worker is None:
-                return ''
-            return model_problem(worker.pipeline, read_live_settings(self), name, value)
+    def _while_loading(self) -> None:
+        self._diagnostics.publish_if_due()
+        if self.stop.is_set():
+            self.has_lost_threads = True
+            raise InterruptedError('told to stop while the model was being loaded')
+
+    def _serve_or_give_up(self, worker: FrameWorker, longest: int) -> Callable[[Sequence[Camera]], None]:
+        """Return what serves cameras, and ends the process after `longest` failures in a row, if that is above 0."""
+
+        def serve(cameras: Sequence[Camera]) -> None:
+            worker.serve(cameras, streams=sum(camera.is_live for camera in self.cameras))
+            if 0 < longest <= worker.failures_in_a_row and not self.stop.is_set():
+                self.get_logger().fatal(f'{worker.failures_in_a_row} images in a row could not be segmented: giving up')
+                self.exit_status = 1
+                self.stop.set()
+
+        return serve
+
+    def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        worker = self.worker
+
+        def live_problem(changes: Mapping[str, Any]) -> str:
+            return '' if worker is None else worker.problem(changes)
 
         return check_parameters(parameters, worker is not None, live_problem)
 
-    def _publish_diagnostics(self) -> None:
-        if self._worker is None:
-            model = ModelState(self._lifecycle, self.failure)
-        else:
-            model = ModelState.of(self._worker.pipeline, self._lifecycle, self.failure)
-        is_listening = self._lifecycle == 'active' and read_live_settings(self).enabled
-        name = self.get_fully_qualified_name().lstrip('/')  # with the namespace: one node per camera, say
-        diagnostics = Diagnostics(name, f'{socket.gethostname()}:{model.device or "none"}')
-        message = DiagnosticArray(status=diagnostics.model_statuses(model))
-        for camera in self._cameras:
-            message.status += diagnostics.camera_statuses(camera.input_state(is_listening), camera.health())
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics_publisher.publish(message)
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Answer the service `~/enable`: the same as the parameter `enabled`."""
+        result = self.set_parameters([Parameter('enabled', value=request.data)])[0]
+        response.success = result.successful
+        response.message = result.reason or ('enabled' if read_live_settings(self).enabled else 'disabled')
+        return response
 
 
 def load_configured(config: NodeConfig) -> SegmentationPipeline:
@@ -196,11 +246,11 @@ def load_configured(config: NodeConfig) -> SegmentationPipeline:
     return pipeline
 
 
-def spin(node: SegmentationNode, stop: threading.Event) -> None:
-    """Run the node's callbacks until `stop` is set or the context is shut down."""
+def spin(node: SegmentationNode) -> None:
+    """Run the node's callbacks until it is told to stop or the context is shut down."""
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
-    while not stop.is_set() and node.context.ok():
+    while not node.stop.is_set() and node.context.ok():
         try:
             executor.spin_once(timeout_sec=_SIGNAL_PERIOD_S)
         except rclpy_implementation.RCLError as error:
@@ -213,25 +263,29 @@ def spin(node: SegmentationNode, stop: threading.Event) -> None:
 
 
 def main(args: Optional[Sequence[str]] = None, load: Optional[Load] = None) -> int:
-    """Run the node until SIGINT or SIGTERM; return 0, or 1 if it could not be made from its parameters."""
+    """Run the node until SIGINT or SIGTERM; return 0, or 1 if it could not be made or had to give up."""
     keep_freed_memory()
     wait_passively()
     stop = stop_event()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = SegmentationNode(load)
+        node = SegmentationNode(load, stop)
     except ParameterException as error:
         print(f'segmentation_node: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 1
     try:
         node.autostart()
-        spin(node, stop)
+        spin(node)
     finally:
         node.finalize()
         node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    if node.has_lost_threads:  # in a library that does not come back: an orderly end would wait for it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(node.exit_status)
+    return node.exit_status
 
 
 if __name__ == '__main__':

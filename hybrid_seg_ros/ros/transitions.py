@@ -9,11 +9,16 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
+from hybrid_seg_ros.ros.frame_worker import Stuck
+
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
 def reported(transition: Transition) -> Transition:
-    """Let a transition that raises fail: the error is logged, and kept as the node's `failure` for diagnostics."""
+    """Let a transition that raises fail: the error is logged, and kept as the node's `failure` for diagnostics.
+
+    Stuck is worse: nothing that the transition left behind can be used, so the node goes through on_error.
+    """
 
     @functools.wraps(transition)
     def wrapper(node: Any, state: LifecycleState) -> TransitionCallbackReturn:
@@ -22,8 +27,9 @@ def reported(transition: Transition) -> Transition:
         except Exception as error:  # of any kind: a failed transition must leave a node that can try again
             node.failure = f'{transition.__name__} failed: {error}'
             node.get_logger().error(f'{node.failure}\n{traceback.format_exc()}')
-            return TransitionCallbackReturn.FAILURE
-        node.failure = ''
+            return TransitionCallbackReturn.ERROR if isinstance(error, Stuck) else TransitionCallbackReturn.FAILURE
+        if transition.__name__ != 'on_error':  # which follows a failure
+            node.failure = ''
         return result
 
     return wrapper

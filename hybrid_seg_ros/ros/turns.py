@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from hybrid_seg_ros.ros.camera import Camera
 from hybrid_seg_ros.inference.work_thread import WorkThread
+
+if TYPE_CHECKING:
+    from hybrid_seg_ros.ros.camera import Camera
 
 SCHEDULES = ('turns', 'batch')
 
-Serve = Callable[[Sequence[Camera]], None]
+Serve = Callable[[Sequence['Camera']], None]
 
 
 class Schedule(Protocol):
@@ -72,3 +74,12 @@ class Batches:
 
     def _is_complete(self) -> bool:
         return all(camera in self._waiting for camera in self._cameras if self._is_live(camera))
+
+
+def make_schedule(
+    name: str, thread: WorkThread, serve: Serve, cameras: Sequence[Camera], wait_s: float
+) -> Schedule:
+    """Return the schedule of this name. A single camera has nobody to wait for."""
+    if name == 'batch' and len(cameras) > 1:
+        return Batches(thread, serve, cameras, lambda camera: camera.is_live, wait_s)
+    return Turns(thread, serve)

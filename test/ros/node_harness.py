@@ -110,7 +110,7 @@ class Client(RosSession):
     def send(self, message: Any) -> tuple[int, int]:
         """Publish an image with a stamp of its own; return the stamp."""
         self.messages_sent += 1
-        message.header.stamp.sec, message.header.stamp.nanosec = 1000 + self.messages_sent, 7
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.time_ns(), 1_000_000_000)
         message.header.frame_id = 'camera_optical_frame'
         self._image_publisher.publish(message)
         return stamp_of(message)

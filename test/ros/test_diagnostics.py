@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from hybrid_seg_ros.inference.point_keeper import PointState
 from hybrid_seg_ros.ros.camera_monitor import RECENT_S, STEPS, CameraHealth, CameraMonitor, RateMeter
 from hybrid_seg_ros.ros.diagnostics import (
     Diagnostics,
@@ -13,6 +14,7 @@ from hybrid_seg_ros.ros.diagnostics import (
     ModelState,
     image_verdict,
     model_verdict,
+    point_verdict,
     segmentation_verdict,
 )
 from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
@@ -87,11 +89,62 @@ def health(**fields):
         ({'since_image_s': 5.5}, ERROR, 'no image for 5.5 s on /camera/image'),
         ({'recent_bad_frame': 'too short'}, WARN, 'bad frame: too short'),
         ({'recent_bad_frame': 'too short', 'incompatible_qos': 'a publisher offers'}, ERROR, 'a publisher offers'),
+        ({'info_fps': 15.2, 'stamp_age_s': 0.1}, OK, '15.0 images/s on /camera/image'),
+        ({'info_fps': 30.0, 'image_bytes': 2764800}, WARN, 'of 30.0 published: images of 2.8 MB that do not fit'),
+        ({'info_fps': 30.0, 'image_bytes': 300000}, WARN, 'the network or the processor is too slow'),
+        ({'since_image_s': 2.0, 'info_fps': 30.0}, WARN, 'its camera_info comes: images that do not fit into 0.5 MB'),
+        ({'stamp_age_s': 3.2}, WARN, '15.0 images/s on /camera/image, but stamped 3.2 s old'),
+        ({'stamp_age_s': -1.0}, WARN, 'but stamped 1.0 s in the future: unsynchronised clocks'),
     ],
 )
 def test_image_verdict(fields, level, text):
     verdict = image_verdict(SOURCE, health(**fields))
     assert verdict[0] == level and text in verdict[1]
+
+
+def test_the_expected_rate_goes_before_that_of_camera_info():
+    source = dataclasses.replace(SOURCE, expected_fps=30.0)
+    assert image_verdict(source, health(info_fps=15.0, image_bytes=10))[0] == WARN
+    assert image_verdict(dataclasses.replace(SOURCE, expected_fps=15.0), health(info_fps=30.0))[0] == OK
+
+
+@pytest.mark.parametrize(
+    ('source', 'advice'),
+    [
+        ({}, 'fastdds_shm.xml, or set image_reliability to reliable'),
+        ({'is_reliable': True}, 'config/fastdds_shm.xml'),
+        ({'is_compressed': True}, 'too slow for them'),
+    ],
+)
+def test_the_likely_cause_of_loss_depends_on_what_is_asked_for(source, advice):
+    lossy = health(info_fps=30.0, image_bytes=2764800)
+    assert image_verdict(dataclasses.replace(SOURCE, **source), lossy)[1].endswith(advice)
+
+
+def test_point_verdict():
+    budget = PointState('cts merged 0.6', 'there is room', '80 ms', 0.8, position='2 of 5', miou=71.9, changes=3)
+    assert point_verdict(budget) == (OK, 'cts merged 0.6: there is room')
+    assert point_verdict(dataclasses.replace(budget, is_missed=True))[0] == WARN
+    assert point_verdict(dataclasses.replace(budget, problem='cannot run dense: no memory')) == (
+        ERROR, 'cannot run dense: no memory; cts merged 0.6 goes on')  # fmt: skip
+    assert 'preparing dense; meanwhile cts' in point_verdict(dataclasses.replace(budget, preparing='dense'))[1]
+    values = Diagnostics('node', 'robot').point_statuses(budget)[0].values
+    assert {item.key: item.value for item in values} == {
+        'point': 'cts merged 0.6', 'reason': 'there is room', 'target': '80 ms', 'p95_of_target': '0.80',
+        'position': '2 of 5', 'miou': '71.90', 'gflops': '', 'changes': '3', 'preparing': '', 'problem': '',
+    }  # fmt: skip
+
+
+def test_statuses_of_a_named_camera_carry_its_name():
+    statuses = Diagnostics('node', 'robot').camera_statuses('front', SOURCE, health())
+    assert [status.name for status in statuses] == [
+        f'node: front {task}' for task in ('images', 'segmentation', 'tokens')
+    ]
+
+
+def test_a_long_transition_says_how_far_it_is():
+    assert model_verdict(ModelState('configuring', progress='building an engine')) == (
+        OK, 'configuring: building an engine')  # fmt: skip
 
 
 def test_a_node_that_does_not_listen_misses_nothing():
@@ -128,7 +181,7 @@ def test_model_verdict():
 def test_statuses_are_named_after_node_and_task_and_carry_the_numbers():
     diagnostics = Diagnostics('segmentation_node', 'robot:cpu')
     full = health(segmented=5, tokens=TOKENS, latency_ms={'inference': (40.0, 41.256)}, failure='x')
-    statuses = diagnostics.model_statuses(ModelState('active')) + diagnostics.camera_statuses(SOURCE, full)
+    statuses = diagnostics.model_statuses(ModelState('active')) + diagnostics.camera_statuses('', SOURCE, full)
     assert [status.name for status in statuses] == [
         f'segmentation_node: {task}' for task in ('model', 'images', 'segmentation', 'tokens')
     ]

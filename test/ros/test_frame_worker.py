@@ -1,18 +1,23 @@
 """The worker thread, with a model and a camera that do as the test says."""
 
+import dataclasses
 import threading
+import time
 import types
 
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
+from hybrid_seg_ros.inference.point_keeper import Wanted
+from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.ros import frame_worker
 from hybrid_seg_ros.ros.camera_monitor import CameraMonitor
 from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
-from hybrid_seg_ros.ros.frame_worker import FrameWorker
+from hybrid_seg_ros.ros.frame_worker import FrameWorker, Model, Stuck
 from hybrid_seg_ros.ros.live_settings import LiveSettings
 from hybrid_seg_ros.ros.messages import BadFrameError
+from hybrid_seg_ros.ros.turns import Batches, make_schedule
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
 
 ONES = np.ones((2, 3), np.uint8)
@@ -25,22 +30,30 @@ class FakePipeline:
 
     def __init__(self):
         self.spec = None
-        self.threads, self.points, self.error, self.is_closed = [], [], None, False
+        self.operating_point = (Variant.parse('dense'), TokenBudget())
+        self.threads, self.points, self.batches, self.error, self.is_closed = [], [], [], None, False
         self.started, self.gate = threading.Event(), threading.Event()
         self.gate.set()
 
     def __call__(self, image):
+        return self.segment_batch([image])[0]
+
+    def segment_batch(self, images):
+        self.batches.append(len(images))
         self.threads.append(threading.current_thread().name)
         self.started.set()
         assert self.gate.wait(TIMEOUT_S)
         if self.error is not None:
             raise self.error
-        return RESULT
+        return [RESULT] * len(images)
 
     def set_operating_point(self, variant, budget):
-        self.points.append((variant, budget))
+        self.points.append(str(variant))
 
-    def warm_up(self):
+    def is_ready(self, variant, budget):
+        return True
+
+    def warm_up(self, variant, budget, batch):
         self.threads.append(threading.current_thread().name)
 
     def close(self):
@@ -69,18 +82,23 @@ class FakeCamera:
             raise self.conversion_error
         return np.zeros((2, 3, 3), np.uint8)
 
-    def send(self, worker, second):
+    def send(self, schedule, second):
         message = Image()
         message.header.stamp.sec = second
         if self.slot.put(Frame(message, 0.0)):
-            worker.request(self)
+            schedule.request(self)
+
+
+SETTINGS = LiveSettings('', -1.0, 0.0, 0.0, 0.0, 0.5, True)
 
 
 @pytest.fixture
 def settings(monkeypatch):
     """Make live settings that the test may change."""
-    monkeypatch.setattr(LiveSettings, 'operating_point', lambda self, spec: (self.variant, None))
-    current = types.SimpleNamespace(value=LiveSettings('', -1.0, 0.0, 0.5, True))
+    monkeypatch.setattr(
+        LiveSettings, 'wanted', lambda self, spec: Wanted(Variant.parse(self.variant or 'dense'), TokenBudget())
+    )
+    current = types.SimpleNamespace(value=SETTINGS)
     monkeypatch.setattr(frame_worker, 'read_live_settings', lambda node: current.value)
     return current
 
@@ -96,34 +114,39 @@ def worker(settings, lines):
         lines.append(text)
 
     logger = types.SimpleNamespace(warning=log, error=log)
-    worker = FrameWorker(types.SimpleNamespace(get_logger=lambda: logger), FakePipeline)
+    worker = FrameWorker(types.SimpleNamespace(get_logger=lambda: logger), lambda: Model(FakePipeline()))
     yield worker
     worker.close()
     assert worker.pipeline.is_closed
 
 
-def test_the_model_is_warmed_up_and_used_on_one_thread(worker):
+@pytest.fixture
+def turns(worker):
+    return make_schedule('turns', worker.thread, lambda cameras: worker.serve(cameras, 1), [], 0.0)
+
+
+def test_the_model_is_warmed_up_and_used_on_one_thread(worker, turns):
     camera = FakeCamera()
     for second in (1, 2):
-        camera.send(worker, second)
+        camera.send(turns, second)
         worker.finish()
     assert camera.published == [1, 2]
-    assert len(worker.pipeline.threads) == 3 and set(worker.pipeline.threads) == {'segmentation_0'}
+    assert len(worker.pipeline.threads) == 3 and set(worker.pipeline.threads) == {'segmentation'}
 
 
-def test_the_newest_frame_wins_and_finish_waits_for_it(worker):
+def test_the_newest_frame_wins_and_finish_waits_for_it(worker, turns):
     camera = FakeCamera()
     worker.pipeline.gate.clear()
-    camera.send(worker, 1)
+    camera.send(turns, 1)
     assert worker.pipeline.started.wait(TIMEOUT_S)
     for second in (2, 3, 4):
-        camera.send(worker, second)
+        camera.send(turns, second)
     worker.pipeline.gate.set()
     worker.finish()
     assert camera.published == [1, 4] and camera.slot.dropped == 2
 
 
-def test_cameras_are_served_in_turn(worker):
+def test_cameras_are_served_in_turn(worker, turns):
     served = []
     cameras = [FakeCamera(), FakeCamera()]
     for index, camera in enumerate(cameras):
@@ -131,47 +154,49 @@ def test_cameras_are_served_in_turn(worker):
     worker.pipeline.gate.clear()
     for second in range(5):
         for camera in cameras:
-            camera.send(worker, second)
+            camera.send(turns, second)
     worker.pipeline.gate.set()
     worker.finish()
     assert served[:3] in ([0, 1, 0], [0, 1]) and set(served) == {0, 1}
 
 
-def test_a_failing_backend_is_reported_and_the_next_frame_segmented(worker, lines):
+def test_a_failing_backend_is_reported_and_the_next_frame_segmented(worker, turns, lines):
     camera = FakeCamera()
-    worker.pipeline.error = RuntimeError('out of memory')
-    camera.send(worker, 1)
+    worker.pipeline.error = RuntimeError('CUDA out of memory')
+    camera.send(turns, 1)
     worker.finish()
-    assert camera.monitor.health(0.0).failure == 'RuntimeError: out of memory'
+    assert camera.monitor.health(0.0).failure == 'out of memory: RuntimeError: CUDA out of memory'
+    assert worker.failures_in_a_row == 1
     assert 'Traceback' in lines[-1] and camera.published == []
     worker.pipeline.error = None
-    camera.send(worker, 2)
+    camera.send(turns, 2)
     worker.finish()
+    assert worker.failures_in_a_row == 0
     assert camera.published == [2] and camera.monitor.health(0.0).failure == ''
 
 
-def test_a_bad_frame_is_not_a_failure(worker, lines):
+def test_a_bad_frame_is_not_a_failure(worker, turns, lines):
     camera = FakeCamera()
     camera.conversion_error = BadFrameError('too short')
-    camera.send(worker, 1)
+    camera.send(turns, 1)
     worker.finish()
     health = camera.monitor.health(0.0)
     assert (health.bad_frames, health.failures, lines) == (1, 0, ['bad frame on /image: too short'])
 
 
-def test_live_settings_reach_the_model_before_the_next_frame_and_only_when_they_change(worker, settings):
+def test_live_settings_reach_the_model_before_the_next_frame_and_only_when_they_change(worker, turns, settings):
     camera = FakeCamera()
     for second, variant in enumerate(['', 'cts', 'cts']):
-        settings.value = LiveSettings(variant, -1.0, 0.0, 0.5, True)
-        camera.send(worker, second)
+        settings.value = dataclasses.replace(SETTINGS, variant=variant)
+        camera.send(turns, second)
         worker.finish()
-    assert worker.pipeline.points == [('', None), ('cts', None)]
+    assert worker.pipeline.points == ['dense', 'cts']
 
 
-def test_disabled_frames_are_left_alone(worker, settings):
+def test_disabled_frames_are_left_alone(worker, turns, settings):
     camera = FakeCamera()
-    settings.value = LiveSettings('', -1.0, 0.0, 0.5, False)
-    camera.send(worker, 1)
+    settings.value = dataclasses.replace(SETTINGS, enabled=False)
+    camera.send(turns, 1)
     worker.finish()
     assert camera.published == [] and camera.slot.dropped == 0
 
@@ -189,7 +214,87 @@ def test_a_model_that_cannot_be_loaded_leaves_no_thread_behind(settings):
 
 def test_a_model_that_cannot_be_warmed_up_is_closed(settings, monkeypatch):
     pipeline = FakePipeline()
-    monkeypatch.setattr(pipeline, 'warm_up', lambda: 1 / 0)
+    monkeypatch.setattr(pipeline, 'warm_up', lambda variant, budget, batch: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        FrameWorker(None, lambda: pipeline)
+        FrameWorker(None, lambda: Model(pipeline))
     assert pipeline.is_closed
+
+
+def test_loading_can_be_given_up_and_the_model_is_closed_when_it_comes(settings):
+    pipeline, gate, asked = FakePipeline(), threading.Event(), []
+
+    def load():
+        assert gate.wait(TIMEOUT_S)
+        return Model(pipeline)
+
+    def stop():
+        asked.append(True)
+        if len(asked) == 2:
+            raise InterruptedError('stop')
+
+    with pytest.raises(InterruptedError):
+        FrameWorker(None, load, waiting=stop)
+    assert not pipeline.is_closed
+    gate.set()
+    deadline = time.monotonic() + TIMEOUT_S
+    while not pipeline.is_closed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert pipeline.is_closed and len(asked) == 2
+
+
+def test_a_backend_that_hangs_is_given_up_and_never_publishes(settings):
+    worker, camera = FrameWorker(None, lambda: Model(FakePipeline())), FakeCamera()
+    pipeline = worker.pipeline
+    turns = make_schedule('turns', worker.thread, lambda cameras: worker.serve(cameras, 1), [], 0.0)
+    pipeline.gate.clear()
+    camera.send(turns, 1)
+    assert pipeline.started.wait(TIMEOUT_S)
+    with pytest.raises(Stuck, match='not done after 0.1 s'):
+        worker.finish(0.1)
+    with pytest.raises(Stuck, match='not closed'):
+        worker.close(0.1)
+    pipeline.gate.set()
+    deadline = time.monotonic() + TIMEOUT_S
+    while not pipeline.is_closed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert pipeline.is_closed and camera.published == []
+
+
+@pytest.fixture
+def make_batches(worker):
+    def make(cameras, wait_s, live=None):
+        serve = lambda chosen: worker.serve(chosen, len(cameras))  # noqa: E731
+        is_live = lambda camera: live is None or camera in live  # noqa: E731
+        return Batches(worker.thread, serve, cameras, is_live, wait_s)
+
+    return make
+
+
+def test_a_batch_is_complete_when_every_live_camera_has_a_frame(worker, make_batches):
+    cameras = [FakeCamera() for _ in range(3)]
+    batches = make_batches(cameras, wait_s=TIMEOUT_S, live=cameras[:2])  # the third is silent
+    for second in (1, 2):
+        for camera in cameras[1::-1]:
+            camera.send(batches, second)
+        worker.finish(TIMEOUT_S / 2)
+    assert worker.pipeline.batches == [2, 2]
+    assert [camera.published for camera in cameras] == [[1, 2], [1, 2], []]
+
+
+def test_a_batch_waits_no_longer_than_it_may(worker, make_batches):
+    cameras = [FakeCamera() for _ in range(2)]
+    batches = make_batches(cameras, wait_s=0.05)
+    cameras[0].send(batches, 1)
+    worker.finish(TIMEOUT_S)
+    assert worker.pipeline.batches == [1] and cameras[0].published == [1]
+
+
+def test_a_bad_frame_does_not_spoil_the_batch(worker, make_batches):
+    cameras = [FakeCamera() for _ in range(3)]
+    cameras[1].conversion_error = BadFrameError('too short')
+    batches = make_batches(cameras, wait_s=TIMEOUT_S)
+    for camera in cameras:
+        camera.send(batches, 1)
+    worker.finish(TIMEOUT_S)
+    assert worker.pipeline.batches == [2]
+    assert [camera.published for camera in cameras] == [[1], [], [1]]

@@ -13,7 +13,8 @@ from tiny_model import tiny_spec, write_tiny_model
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.export.export_onnx import export_model
 from hybrid_seg_ros.model_spec import ModelSpec, ModelSpecError, TokenBudget, Variant
-from hybrid_seg_ros.ros.live_settings import LiveSettings, model_problem
+from hybrid_seg_ros.ros.frame_worker import FrameWorker, Model
+from hybrid_seg_ros.ros.live_settings import LiveSettings
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import (
     CONFIGURE,
@@ -27,7 +28,9 @@ from hybrid_seg_ros.ros.parameters import (
     read_live_settings,
 )
 
-OWN = LiveSettings(variant='', keep=-1.0, threshold=0.0, overlay_alpha=0.5, enabled=True)
+OWN = LiveSettings(
+    variant='', keep=-1.0, threshold=0.0, target_latency_ms=0.0, target_fps=0.0, overlay_alpha=0.5, enabled=True
+)
 
 
 @pytest.fixture(scope='module')
@@ -53,14 +56,32 @@ def make_node(context):
         node.destroy_node()
 
 
-def check(is_configured=True, **values):
+@pytest.fixture
+def make_worker(make_node):
+    workers = []
+
+    def make(*args, **options):
+        workers.append(FrameWorker(make_node(), lambda: Model(load_pipeline(*args, **options), (), 'none was made')))
+        return workers[-1]
+
+    yield make
+    for worker in workers:
+        worker.close()
+
+
+def check(is_configured=True, live_problem=lambda changes: '', **values):
     parameters = [Parameter(name, value=value) for name, value in values.items()]
-    return check_parameters(parameters, is_configured, lambda name, value: '')
+    return check_parameters(parameters, is_configured, live_problem)
 
 
 def test_the_defaults_are_a_legal_configuration(make_node):
     node = make_node()
-    assert read_config(node) == NodeConfig('', 'pytorch', 'cpu', 'float32', '', 0, 'raw', 'network', 1.0)
+    assert read_config(node) == NodeConfig(
+        model_path='', backend='pytorch', device='cpu', precision='float32', engine_path='', operating_points='',
+        num_threads=0, cameras=[''], schedule='turns', batch_wait_ms=10.0, image_transport='raw',
+        image_reliability='best_effort', mask_size='network', image_timeout_s=1.0, expected_fps=0.0,
+        exit_after_failures=0,
+    )  # fmt: skip
     assert read_live_settings(node) == OWN
 
 
@@ -104,6 +125,10 @@ def test_a_start_value_of_wrong_type_or_range_is_refused_at_once(make_node, name
         ('keep', 'many', 'expected a number from -1.0 to 65536.0'),
         ('threshold', 2, 'expected a number from 0.0 to 1.0'),
         ('keep', -0.5, "-1 (the model's own)"),
+        ('schedule', 'random', 'legal are turns, batch'),
+        ('image_reliability', 'perfect', 'legal are best_effort, reliable'),
+        ('cameras', ['front', 'front'], 'expected each name once'),
+        ('cameras', ['/front'], 'expected entries like front or front:=/front/image_raw'),
     ],
 )
 def test_bad_values_are_refused_with_the_legal_ones(make_node, name, value, reason):
@@ -129,22 +154,31 @@ def test_one_bad_parameter_refuses_the_whole_request_and_foreign_ones_pass():
     assert check(use_sim_time=True).successful
 
 
-def test_the_loaded_model_has_its_say(tmp_path):
-    pipeline = load_pipeline(write_tiny_model(tmp_path, auxiliary_layers=(8,), variant=Variant.parse('hybrid@8')))
-    assert model_problem(pipeline, OWN, 'variant', 'hybrid@8') == model_problem(pipeline, OWN, 'variant', '') == ''
-    assert 'legal for tiny are dense, cts, dtop@8, hybrid@8' in model_problem(pipeline, OWN, 'variant', 'dtop@6+8')
+def test_the_live_parameters_of_a_request_are_judged_together():
+    asked = []
+    assert check(variant='cts', keep=0.5, live_problem=lambda changes: asked.append(dict(changes)) or '').successful
+    assert asked == [{'variant': 'cts', 'keep': 0.5}]
+    refused = check(variant='cts', live_problem=lambda changes: 'not this model')
+    assert (refused.successful, refused.reason) == (False, 'not this model')
 
 
-def test_an_exported_graph_has_its_say(tmp_path):
+def test_the_loaded_model_has_its_say(make_worker, tmp_path):
+    model = write_tiny_model(tmp_path, auxiliary_layers=(8,), variant=Variant.parse('hybrid@8'))
+    worker = make_worker(model)
+    assert worker.problem({'variant': 'hybrid@8'}) == worker.problem({'variant': ''}) == ''
+    assert 'legal for tiny are dense, cts, dtop@8, hybrid@8' in worker.problem({'variant': 'dtop@6+8'})
+    assert worker.problem({'target_fps': 5.0}) == 'a target of 5 FPS needs operating points: none was made'
+
+
+def test_an_exported_graph_has_its_say(make_worker, tmp_path):
     model = write_tiny_model(tmp_path)
     graph = tmp_path / 'graph.onnx'
     spec = ModelSpec.load(model)
     export_model(spec, Variant.parse('hybrid@8'), TokenBudget(keep=0.5), graph, outputs='scores')
-    pipeline = load_pipeline(model, 'onnxruntime', graph=graph)
-    assert model_problem(pipeline, OWN, 'keep', -1.0) == model_problem(pipeline, OWN, 'variant', 'hybrid@8') == ''
-    assert 'graph.onnx: was exported for variant hybrid@8, expected dense' in model_problem(
-        pipeline, OWN, 'variant', 'dense')
-    assert 'was exported for kept' in model_problem(pipeline, OWN, 'keep', 0.3)
+    worker = make_worker(model, 'onnxruntime', graph=graph)
+    assert worker.problem({'keep': -1.0}) == worker.problem({'variant': 'hybrid@8', 'keep': 0.5}) == ''
+    assert 'graph.onnx: was exported for variant hybrid@8, expected dense' in worker.problem({'variant': 'dense'})
+    assert 'was exported for kept' in worker.problem({'keep': 0.3})
 
 
 @pytest.mark.parametrize(

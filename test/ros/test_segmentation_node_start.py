@@ -72,7 +72,7 @@ def test_an_exported_graph_is_run_as_it_was_exported(start_node, model, tmp_path
     graph = tmp_path / 'robot.onnx'
     export_model(ModelSpec.load(model), Variant.parse('hybrid@8'), TokenBudget(keep=0.5), graph, outputs='scores')
     node = start_node('image:=/camera/image', model_path=model, backend='onnxruntime', engine_path=graph)
-    node.wait_for_output('loaded tiny: hybrid@8, onnxruntime float32 on cpu')
+    node.wait_for_output('loaded tiny: hybrid@8 keep 16 merged 5, onnxruntime float32 on cpu')
     with Client() as client:
         client.wait_for_node()
         client.listen('~/mask', Image)
