@@ -59,6 +59,7 @@ class FrameWorker:
         self._settings: Optional[LiveSettings] = None
         self._is_abandoned = threading.Event()
         self.failures_in_a_row = 0
+        self._logged = ('', 0.0)
         self.thread = WorkThread('segmentation')
         loaded = self.thread.submit(lambda: self._load(load))
         try:
@@ -208,9 +209,10 @@ class FrameWorker:
             problem = f'out of memory: {problem}'
         for camera in cameras:
             camera.monitor.inference_failed(problem)
-        self._node.get_logger().error(
-            f'segmentation failed: {problem}\n{traceback.format_exc()}', throttle_duration_sec=_LOG_PERIOD_S
-        )
+        now_s = time.monotonic()
+        if problem != self._logged[0] or now_s - self._logged[1] > _LOG_PERIOD_S:  # another one is told at once
+            self._logged = (problem, now_s)
+            self._node.get_logger().error(f'segmentation failed: {problem}\n{traceback.format_exc()}')
 
 
 @dataclass(frozen=True)

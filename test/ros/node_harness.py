@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
@@ -29,15 +30,18 @@ QUIET_S = 0.5
 
 
 class NodeProcess:
-    """The node's process; its output goes to a file."""
+    """The node's process; its output goes to a file. `program` is a module, or the path of a script."""
 
-    def __init__(self, log: Path, *remaps: str, **parameters: Any) -> None:
+    def __init__(
+        self, log: Path, *remaps: str, program: Any = 'hybrid_seg_ros.ros.segmentation_node', **parameters: Any
+    ) -> None:
         self._log = log
         arguments = [argument for remap in remaps for argument in ('-r', remap)]
         parameters = {'num_threads': 1, **parameters}
         for name, value in parameters.items():
             arguments += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
-        command = [sys.executable, '-m', 'hybrid_seg_ros.ros.segmentation_node', '--ros-args', *arguments]
+        run = [str(program)] if isinstance(program, Path) else ['-m', program]
+        command = [sys.executable, *run, '--ros-args', *arguments]
         with log.open('w') as output:
             self._process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2]
@@ -47,6 +51,11 @@ class NodeProcess:
     def output(self) -> str:
         """Everything that the process wrote so far."""
         return self._log.read_text()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
 
     @property
     def is_running(self) -> bool:
@@ -64,6 +73,10 @@ class NodeProcess:
         """Send a signal and return the exit status."""
         if self.is_running:
             self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until the process has ended by itself; return its exit status."""
         try:
             return self._process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -106,6 +119,12 @@ class Client(RosSession):
     def wait_for_node(self) -> None:
         """Wait until the node listens to the image topic."""
         self.wait(lambda: self._image_publisher.get_subscription_count() > 0, 'the node to subscribe')
+
+    def add_camera(self, topic: str) -> Any:
+        """Return a publisher of images, once the node listens to it."""
+        publisher = self.node.create_publisher(Image, topic, qos_profile_sensor_data)
+        self.wait(lambda: publisher.get_subscription_count() > 0, f'the node to subscribe to {topic}')
+        return publisher
 
     def send(self, message: Any) -> tuple[int, int]:
         """Publish an image with a stamp of its own; return the stamp."""
@@ -173,6 +192,14 @@ class Client(RosSession):
         request.transition.label = label
         return self.call(ChangeState, 'change_state', request).success
 
+    def begin_transition(self, label: str) -> None:
+        """Ask for a lifecycle transition and do not wait for it."""
+        client = self.node.create_client(ChangeState, f'{NODE}/change_state')
+        self.wait(client.service_is_ready, 'the service change_state')
+        request = ChangeState.Request()
+        request.transition.label = label
+        client.call_async(request)
+
     def state(self) -> str:
         """Return the node's lifecycle state."""
         return self.call(GetState, 'get_state', GetState.Request()).current_state.label
@@ -181,6 +208,16 @@ class Client(RosSession):
         """Set a parameter as `ros2 param set` does."""
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
         return self.call(SetParameters, 'set_parameters', request).results[0]
+
+
+@contextmanager
+def stopped(process: Any) -> Iterator[None]:
+    """Hold a process still."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def stamp_of(message: Any) -> tuple[int, int]:

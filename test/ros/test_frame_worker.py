@@ -110,7 +110,7 @@ def lines():
 
 @pytest.fixture
 def worker(settings, lines):
-    def log(text, throttle_duration_sec):
+    def log(text, throttle_duration_sec=0.0):
         lines.append(text)
 
     logger = types.SimpleNamespace(warning=log, error=log)
