@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 LAUNCH_FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
 SEGMENTATION = ROOT / 'launch' / 'segmentation.launch.py'
 CONFIG = ROOT / 'config'
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 DOCUMENTED = {
     'launch': {'LaunchDescription'},
@@ -209,6 +210,15 @@ def test_what_replay_launch_passes_on_is_declared():
     include = calls(ROOT / 'launch' / 'replay.launch.py', 'IncludeLaunchDescription')[0]
     passed = next(keyword.value for keyword in include.keywords if keyword.arg == 'launch_arguments').func.value
     assert {ast.literal_eval(key) for key in passed.keys} <= set(arguments_of(SEGMENTATION))
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_arguments_on_the_pages_are_declared(page):
+    declared = {path.name: set(arguments_of(path)) for path in LAUNCH_FILES}
+    declared['replay.launch.py'] |= declared['segmentation.launch.py']
+    commands = re.findall(r'ros2 launch hybrid_seg_ros (\w+\.launch\.py)([^\n#]*)', page.read_text(encoding='utf-8'))
+    for file, arguments in commands:
+        assert set(re.findall(r'(\w+):=', arguments)) <= declared[file], arguments
 
 
 def test_parameter_file_holds_every_default():
