@@ -11,10 +11,33 @@ from launch_ros.substitutions import FindPackageShare
 
 PACKAGE = 'hybrid_seg_ros'
 
-NODE_PARAMETERS = (
-    'model_path', 'variant', 'backend', 'device', 'precision', 'engine_path', 'image_transport', 'mask_size',
-)
-"""Launch arguments that stand for parameters of the same name; empty ones leave it to params_file."""
+NODE_PARAMETERS = {
+    'model_path': 'string',
+    'backend': 'string',
+    'device': 'string',
+    'precision': 'string',
+    'engine_path': 'string',
+    'num_threads': 'integer',
+    'cameras': 'string array',
+    'schedule': 'string',
+    'batch_wait_ms': 'double',
+    'image_transport': 'string',
+    'image_reliability': 'string',
+    'expected_fps': 'double',
+    'mask_size': 'string',
+    'image_timeout_s': 'double',
+    'autostart': 'boolean',
+    'variant': 'string',
+    'keep': 'double',
+    'threshold': 'double',
+    'target_latency_ms': 'double',
+    'target_fps': 'double',
+    'operating_points': 'string',
+    'overlay_alpha': 'double',
+    'overlay_legend': 'boolean',
+    'enabled': 'boolean',
+}
+"""Launch arguments that stand for parameters of the same name, and their types. Empty ones leave it to params_file."""
 
 # Fast DDS renamed its variable after Humble, and warns of the old one
 PROFILES_VARIABLE = (
@@ -28,34 +51,26 @@ def generate_launch_description():
     return LaunchDescription([
         DeclareLaunchArgument(
             'image', default_value='image',
-            description='Camera topic. With compressed transport its /compressed is used, as image_transport does.',
-        ),
-        DeclareLaunchArgument(
-            'image_transport', default_value='', choices=['', 'raw', 'compressed'],
-            description='How images come: sensor_msgs/Image or CompressedImage. Empty: as in params_file.',
+            description='Camera topic, if there is one camera. With compressed transport its /compressed is used.',
         ),
         DeclareLaunchArgument(
             'namespace', default_value='', description='Namespace of the node, one per camera for instance.',
         ),
         DeclareLaunchArgument(
             'params_file', default_value=PathJoinSubstitution([share, 'config', 'segmentation.yaml']),
-            description='YAML file of node parameters. The arguments below, where not empty, go before it.',
+            description='YAML file of node parameters. Arguments named after parameters, where not empty, override it.',
         ),
         DeclareLaunchArgument(
             'model_path', default_value='',
             description='Model YAML, package://PACKAGE/models/NAME.yaml, or the name of a shipped model.',
         ),
         DeclareLaunchArgument(
-            'variant', default_value='',
-            choices=['', 'dense', 'cts', 'dtop@6+8', 'dtop@8', 'hybrid@6+8', 'hybrid@8'],
-            description='Which tokens merge before the encoder and which leave it early.',
-        ),
-        DeclareLaunchArgument(
             'backend', default_value='', choices=['', 'pytorch', 'onnxruntime', 'openvino', 'tensorrt'],
             description='What runs the network.',
         ),
         DeclareLaunchArgument(
-            'device', default_value='', description='Where the network runs: cpu, cuda, cuda:1 ...',
+            'device', default_value='',
+            description='Where the network runs: cpu, cuda, cuda:1 ...',
         ),
         DeclareLaunchArgument(
             'precision', default_value='', choices=['', 'float32', 'bfloat16', 'float16'],
@@ -66,12 +81,94 @@ def generate_launch_description():
             description='Graph or engine of hybrid_seg export or build-engine. Empty: one is made, once, and kept.',
         ),
         DeclareLaunchArgument(
+            'num_threads', default_value='',
+            description='CPU threads of the network. 0: one per core.',
+        ),
+        DeclareLaunchArgument(
+            'cameras', default_value='',
+            description='Several cameras: names with commas between, each with its topic where that differs: '
+            'front:=/front/image_raw,left.',
+        ),
+        DeclareLaunchArgument(
+            'schedule', default_value='', choices=['', 'turns', 'batch'],
+            description='How several cameras share the model: one after the other, or in one batch.',
+        ),
+        DeclareLaunchArgument(
+            'batch_wait_ms', default_value='',
+            description='Longest time that a batch waits for the images of all cameras.',
+        ),
+        DeclareLaunchArgument(
+            'image_transport', default_value='', choices=['', 'raw', 'compressed'],
+            description='How images come: sensor_msgs/Image or CompressedImage.',
+        ),
+        DeclareLaunchArgument(
+            'image_reliability', default_value='', choices=['', 'best_effort', 'reliable'],
+            description='QoS that images are received with. best_effort matches any camera.',
+        ),
+        DeclareLaunchArgument(
+            'expected_fps', default_value='',
+            description='Rate at which the camera publishes; diagnostics warn if far fewer images come. 0: unknown.',
+        ),
+        DeclareLaunchArgument(
             'mask_size', default_value='', choices=['', 'network', 'image'],
             description='Size of the mask: of the image inside the network, or of the camera image.',
         ),
         DeclareLaunchArgument(
+            'image_timeout_s', default_value='',
+            description='Diagnostics warn after this many seconds without an image.',
+        ),
+        DeclareLaunchArgument(
+            'autostart', default_value='', choices=['', 'true', 'false'],
+            description='Configure and activate at start. false: leave it to a lifecycle manager.',
+        ),
+        DeclareLaunchArgument(
+            'variant', default_value='', choices=['', 'dense', 'cts', 'dtop@6+8', 'dtop@8', 'hybrid@6+8', 'hybrid@8'],
+            description='Which tokens merge before the encoder and which leave it early.',
+        ),
+        DeclareLaunchArgument(
+            'keep', default_value='',
+            description='Tokens that stay at a pruning layer: fraction up to 1.0, or count. 0: by threshold. -1: as '
+            'the model says.',
+        ),
+        DeclareLaunchArgument(
+            'threshold', default_value='',
+            description='Confidence from which tokens leave early. 0: as the model says.',
+        ),
+        DeclareLaunchArgument(
+            'target_latency_ms', default_value='',
+            description='Time from image to mask to hold, by pruning as much as it takes. 0: none.',
+        ),
+        DeclareLaunchArgument(
+            'target_fps', default_value='',
+            description='Masks per second to hold, by pruning as much as it takes. 0: none.',
+        ),
+        DeclareLaunchArgument(
+            'operating_points', default_value='',
+            description='Table of operating points to choose from to hold the target.',
+        ),
+        DeclareLaunchArgument(
+            'overlay_alpha', default_value='',
+            description='Share of the class colours in the overlay, 0 to 1.',
+        ),
+        DeclareLaunchArgument(
+            'overlay_legend', default_value='', choices=['', 'true', 'false'],
+            description='Draw a legend of the classes into the overlay.',
+        ),
+        DeclareLaunchArgument(
+            'enabled', default_value='', choices=['', 'true', 'false'],
+            description='Segment images. false: stay active, but leave images alone.',
+        ),
+        DeclareLaunchArgument(
             'use_fastdds_shm', default_value='false', choices=['true', 'false'],
             description='Give Fast DDS room for large images in shared memory. The camera driver needs the same file.',
+        ),
+        DeclareLaunchArgument(
+            'respawn', default_value='false', choices=['true', 'false'],
+            description='Start the node again whenever it has ended, unless the launch itself ends.',
+        ),
+        DeclareLaunchArgument('respawn_delay', default_value='2.0', description='Seconds before it is started again.'),
+        DeclareLaunchArgument(
+            'enclave', default_value='', description='Security enclave of the node (SROS 2), /hybrid_seg for instance.',
         ),
         DeclareLaunchArgument(
             'log_level', default_value='info', choices=['debug', 'info', 'warn', 'error', 'fatal'],
@@ -88,15 +185,37 @@ def generate_launch_description():
 
 def make_node(context):
     """Return the node, with the parameters that were given on top of params_file."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in NODE_PARAMETERS}
+    texts = {name: LaunchConfiguration(name).perform(context) for name in NODE_PARAMETERS}
+    given = {name: parameter_value(name, NODE_PARAMETERS[name], text) for name, text in texts.items() if text}
+    enclave = LaunchConfiguration('enclave').perform(context)
     node = Node(
         package=PACKAGE,
         executable='segmentation_node',
         namespace=LaunchConfiguration('namespace'),
-        parameters=[LaunchConfiguration('params_file'), {name: value for name, value in given.items() if value}],
+        parameters=[LaunchConfiguration('params_file'), *([given] if given else [])],
         remappings=[('image', LaunchConfiguration('image'))],
-        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+        arguments=[
+            '--ros-args', '--log-level', LaunchConfiguration('log_level'), *(['--enclave', enclave] if enclave else []),
+        ],
+        respawn=LaunchConfiguration('respawn').perform(context) == 'true',
+        respawn_delay=parameter_value('respawn_delay', 'double', LaunchConfiguration('respawn_delay').perform(context)),
         output='screen',
         emulate_tty=True,
-    )
+    )  # fmt: skip
     return [node]
+
+
+def parameter_value(name, kind, text):
+    """Return the text of a launch argument as a value of the parameter's type.
+
+    Raises ValueError if it is none. As text it would reach the node as a string, which it refuses for a number.
+    """
+    if kind == 'string array':
+        return [item.strip() for item in text.split(',')]
+    if kind == 'string':
+        return text
+    read = {'integer': int, 'double': float, 'boolean': {'true': True, 'false': False}.__getitem__}[kind]
+    try:
+        return read(text.strip().lower())
+    except (KeyError, ValueError):
+        raise ValueError(f'launch argument {name}: expected {kind}, got {text!r}') from None

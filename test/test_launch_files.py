@@ -14,15 +14,14 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from hybrid_seg_ros.inference.backends import BACKENDS, PRECISIONS
-from hybrid_seg_ros.inference.pipeline import OUTPUT_SIZES
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS
-from hybrid_seg_ros.ros.parameters import DECLARATIONS, IMAGE_TRANSPORTS
+from hybrid_seg_ros.ros.parameters import DECLARATIONS
 
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
 SEGMENTATION = ROOT / 'launch' / 'segmentation.launch.py'
 CONFIG = ROOT / 'config'
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 DOCUMENTED = {
     'launch': {'LaunchDescription'},
@@ -37,6 +36,12 @@ DOCUMENTED = {
     'launch_ros.substitutions': {'ExecutableInPackage', 'FindPackageShare'},
 }  # fmt: skip
 """What the launch files may import: names that launch and launch_ros document in every distribution from Humble on."""
+
+
+KINDS = {
+    str: 'string', bool: 'boolean', int: 'integer', float: 'double', list: 'string array', tuple: 'string array',
+}  # fmt: skip
+"""ROS's names of the types of parameters that the node has."""
 
 
 def calls(path: Path, name: str) -> list[ast.Call]:
@@ -97,6 +102,7 @@ def test_every_argument_that_is_used_is_declared(launch_file):
     tree = ast.parse(launch_file.read_text(encoding='utf-8'))
     loops = [node.iter for node in ast.walk(tree) if isinstance(node, ast.comprehension)]
     used = {name for loop in loops if isinstance(loop, ast.Tuple) for name in ast.literal_eval(loop)}
+    used |= {name for loop in loops if isinstance(loop, ast.Name) for name in constant(launch_file, loop.id)}
     names = [call.args[0] for call in calls(launch_file, 'LaunchConfiguration')]
     used |= {ast.literal_eval(name) for name in names if isinstance(name, ast.Constant)}
     assert used and used <= set(arguments_of(launch_file))
@@ -118,32 +124,101 @@ def test_every_program_of_ours_exists(launch_file):
             assert ast.literal_eval(given['executable']) in programs
 
 
+def test_every_parameter_has_a_launch_argument_of_its_type():
+    kinds = {d.name: KINDS[type(d.default)] for d in DECLARATIONS}
+    assert {name: kind for name, kind in constant(SEGMENTATION, 'NODE_PARAMETERS').items() if name in kinds} == kinds
+    assert set(kinds) <= set(arguments_of(SEGMENTATION))
+
+
+def test_no_launch_argument_is_a_parameter_that_the_node_lacks():
+    assert set(constant(SEGMENTATION, 'NODE_PARAMETERS')) <= {declaration.name for declaration in DECLARATIONS}
+
+
+def test_an_argument_that_is_not_given_leaves_the_parameter_to_the_file():
+    arguments = arguments_of(SEGMENTATION)
+    for name in constant(SEGMENTATION, 'NODE_PARAMETERS'):
+        assert ast.literal_eval(arguments[name]['default_value']) == '', name
+
+
+def test_choices_are_those_of_the_node():
+    """The empty choice leaves it to params_file."""
+    legal = {d.name: d.legal for d in DECLARATIONS if d.legal} | {'variant': PAPER_VARIANTS}
+    legal |= {d.name: ('true', 'false') for d in DECLARATIONS if isinstance(d.default, bool)}
+    arguments = arguments_of(SEGMENTATION)
+    assert {'backend', 'precision', 'mask_size', 'image_transport', 'enabled'} <= set(legal)
+    for name, values in legal.items():
+        assert set(ast.literal_eval(arguments[name]['choices'])) == {'', *values}, name
+
+
+@pytest.fixture(scope='module')
+def parameter_value():
+    """The launch file's function, without the rest of the file, which needs launch."""
+    tree = ast.parse(SEGMENTATION.read_text(encoding='utf-8'))
+    (function,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == 'parameter_value')
+    namespace = {}
+    exec(compile(ast.Module([function], []), str(SEGMENTATION), 'exec'), namespace)
+    return namespace['parameter_value']
+
+
+def test_a_default_written_as_text_is_the_default_again(parameter_value):
+    for declaration in DECLARATIONS:
+        default = declaration.default
+        text = ','.join(default) if isinstance(default, (list, tuple)) else str(default)
+        value = parameter_value(declaration.name, KINDS[type(default)], text)
+        assert value == (list(default) if isinstance(default, tuple) else default)
+        assert type(value) is (list if isinstance(default, tuple) else type(default))
+
+
 @pytest.mark.parametrize(
-    ('argument', 'legal'),
+    ('kind', 'text', 'value'),
     [
-        ('variant', PAPER_VARIANTS),
-        ('backend', BACKENDS),
-        ('precision', PRECISIONS),
-        ('mask_size', OUTPUT_SIZES),
-        ('image_transport', IMAGE_TRANSPORTS),
+        ('double', '1', 1.0),
+        ('double', ' -1.5 ', -1.5),
+        ('integer', '4', 4),
+        ('boolean', 'true', True),
+        ('boolean', 'False', False),
+        ('string', '1.0', '1.0'),
+        ('string', 'cuda:1', 'cuda:1'),
+        ('string array', 'front', ['front']),
+        ('string array', 'front:=/front/image_raw, left', ['front:=/front/image_raw', 'left']),
     ],
 )
-def test_choices_are_those_of_the_node(argument, legal):
-    choices = ast.literal_eval(arguments_of(SEGMENTATION)[argument]['choices'])
-    assert set(choices) == {'', *legal}  # the empty one leaves it to params_file
+def test_text_becomes_a_value_of_the_type(parameter_value, kind, text, value):
+    result = parameter_value('name', kind, text)
+    assert result == value and type(result) is type(value)
 
 
-def test_parameters_set_by_launch_are_text():
-    types = {declaration.name: type(declaration.default) for declaration in DECLARATIONS}
-    for name in constant(SEGMENTATION, 'NODE_PARAMETERS'):
-        assert types[name] is str  # a launch argument is text, and launch hands it on as that
-        assert name in arguments_of(SEGMENTATION)
+@pytest.mark.parametrize(
+    ('kind', 'text'), [('double', 'fast'), ('integer', '1.5'), ('integer', ''), ('boolean', '1'), ('boolean', 'yes')]
+)
+def test_text_of_another_type_is_refused_by_name(parameter_value, kind, text):
+    with pytest.raises(ValueError, match=f'launch argument keep: expected {kind}, got {text!r}'):
+        parameter_value('keep', kind, text)
+
+
+def test_respawn_is_off_by_default_and_waits():
+    arguments = arguments_of(SEGMENTATION)
+    assert ast.literal_eval(arguments['respawn']['default_value']) == 'false'
+    assert float(ast.literal_eval(arguments['respawn_delay']['default_value'])) >= 1.0
+    (node,) = calls(SEGMENTATION, 'Node')
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    assert "LaunchConfiguration('respawn')" in given['respawn']
+    assert "LaunchConfiguration('respawn_delay')" in given['respawn_delay']
 
 
 def test_what_replay_launch_passes_on_is_declared():
     include = calls(ROOT / 'launch' / 'replay.launch.py', 'IncludeLaunchDescription')[0]
     passed = next(keyword.value for keyword in include.keywords if keyword.arg == 'launch_arguments').func.value
     assert {ast.literal_eval(key) for key in passed.keys} <= set(arguments_of(SEGMENTATION))
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_arguments_on_the_pages_are_declared(page):
+    declared = {path.name: set(arguments_of(path)) for path in LAUNCH_FILES}
+    declared['replay.launch.py'] |= declared['segmentation.launch.py']
+    commands = re.findall(r'ros2 launch hybrid_seg_ros (\w+\.launch\.py)([^\n#]*)', page.read_text(encoding='utf-8'))
+    for file, arguments in commands:
+        assert set(re.findall(r'(\w+):=', arguments)) <= declared[file], arguments
 
 
 def test_parameter_file_holds_every_default():
