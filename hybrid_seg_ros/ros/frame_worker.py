@@ -103,4 +103,6 @@ class FrameWorker:
             'total': (now_s - frame.received_s) * 1e3,
         }
         camera.publishers.publish_fps(camera.monitor.image_segmented(latency_ms, result.tokens, now_s))
-        camera.publishers.publish_pictures(header, image, result, settings.overlay_alpha)
+        camera.publishers.publish_pictures(
+            header, image, result, settings.overlay_alpha, settings.overlay_legend
+        )

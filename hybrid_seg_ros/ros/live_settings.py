@@ -18,6 +18,7 @@ class LiveSettings:
     keep: float
     threshold: float
     overlay_alpha: float
+    overlay_legend: bool
     enabled: bool
 
     def operating_point(self, spec: ModelSpec) -> tuple[Variant, TokenBudget]:

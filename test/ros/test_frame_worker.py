@@ -61,7 +61,7 @@ class FakeCamera:
         self.publishers = types.SimpleNamespace(
             publish_result=lambda header, image_hw, result, info: self.published.append(header.stamp.sec),
             publish_fps=lambda rate_hz: None,
-            publish_pictures=lambda header, image, result, overlay_alpha: None,
+            publish_pictures=lambda *arguments: None,
         )
 
     def to_rgb(self, frame):
@@ -80,7 +80,7 @@ class FakeCamera:
 def settings(monkeypatch):
     """Make live settings that the test may change."""
     monkeypatch.setattr(LiveSettings, 'operating_point', lambda self, spec: (self.variant, None))
-    current = types.SimpleNamespace(value=LiveSettings('', -1.0, 0.0, 0.5, True))
+    current = types.SimpleNamespace(value=LiveSettings('', -1.0, 0.0, 0.5, False, True))
     monkeypatch.setattr(frame_worker, 'read_live_settings', lambda node: current.value)
     return current
 
@@ -162,7 +162,7 @@ def test_a_bad_frame_is_not_a_failure(worker, lines):
 def test_live_settings_reach_the_model_before_the_next_frame_and_only_when_they_change(worker, settings):
     camera = FakeCamera()
     for second, variant in enumerate(['', 'cts', 'cts']):
-        settings.value = LiveSettings(variant, -1.0, 0.0, 0.5, True)
+        settings.value = LiveSettings(variant, -1.0, 0.0, 0.5, False, True)
         camera.send(worker, second)
         worker.finish()
     assert worker.pipeline.points == [('', None), ('cts', None)]
@@ -170,7 +170,7 @@ def test_live_settings_reach_the_model_before_the_next_frame_and_only_when_they_
 
 def test_disabled_frames_are_left_alone(worker, settings):
     camera = FakeCamera()
-    settings.value = LiveSettings('', -1.0, 0.0, 0.5, False)
+    settings.value = LiveSettings('', -1.0, 0.0, 0.5, False, False)
     camera.send(worker, 1)
     worker.finish()
     assert camera.published == [] and camera.slot.dropped == 0

@@ -27,7 +27,7 @@ from hybrid_seg_ros.ros.parameters import (
     read_live_settings,
 )
 
-OWN = LiveSettings(variant='', keep=-1.0, threshold=0.0, overlay_alpha=0.5, enabled=True)
+OWN = LiveSettings(variant='', keep=-1.0, threshold=0.0, overlay_alpha=0.5, overlay_legend=False, enabled=True)
 
 
 @pytest.fixture(scope='module')
