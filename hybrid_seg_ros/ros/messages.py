@@ -102,7 +102,11 @@ def scale_camera_info(
 
 
 def label_info_message(classes: LabelSpace, header: Header):
-    """Return a vision_msgs/LabelInfo: what each id of the mask means. None where vision_msgs is not installed."""
+    """Return a vision_msgs/LabelInfo: what each id of the mask means. None where vision_msgs is not installed.
+
+    `threshold` stays 0: no pixel goes unlabelled for want of confidence. Id 255, unlabelled, has no entry: Nav2's layer
+    leaves out ids without a name, and reports names that its parameters do not know as errors.
+    """
     if LabelInfo is None:
         return None
     class_map = [VisionClass(class_id=index, class_name=name) for index, name in enumerate(classes.names)]
