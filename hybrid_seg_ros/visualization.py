@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -18,6 +19,12 @@ TINT = 0.25
 """How much of a token's colour lies over the image."""
 _PRUNED_TINT = 0.85
 _EARLIEST_SHADE, _LATEST_SHADE = 0, 75
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_WHITE: Color = (255, 255, 255)
+_LEGEND_ROWS, _LEGEND_ROW_HEIGHTS = 24, (12, 32)
+"""A picture's height is that of so many rows of its legend, within these limits in pixels."""
+_LEGEND_TINT = 0.6
+"""How much of the picture below the legend is darkened: white text is to be read on a white sky."""
 
 
 def draw_overlay(image: np.ndarray, labels: np.ndarray, classes: LabelSpace, alpha: float) -> np.ndarray:
@@ -34,6 +41,26 @@ def draw_overlay(image: np.ndarray, labels: np.ndarray, classes: LabelSpace, alp
     if unlabelled.any():
         overlay[unlabelled] = image[unlabelled]
     return overlay
+
+
+def add_class_legend(picture: np.ndarray, labels: np.ndarray, classes: LabelSpace) -> np.ndarray:
+    """Name the classes of `labels` (h, w) uint8 in a picture's upper left corner: a new (H, W, 3) uint8 RGB array.
+
+    In the order of their ids, so that each keeps its place. Where more are present than fit, those with the fewest
+    pixels are only counted. Unlabelled pixels are no class.
+    """
+    pixels = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()[: len(classes)]
+    present = np.flatnonzero(pixels)
+    low, high = _LEGEND_ROW_HEIGHTS
+    row_height = min(max(picture.shape[0] // _LEGEND_ROWS, low), high)
+    fitting = max(1, picture.shape[0] // row_height - 1)
+    if len(present) > fitting:
+        largest = present[np.argsort(-pixels[present], kind='stable')[: fitting - 1]]
+        rows = [(classes.names[index], classes.palette[index]) for index in np.sort(largest)]
+        rows.append((f'+ {len(present) - len(largest)} more', None))
+    else:
+        rows = [(classes.names[index], classes.palette[index]) for index in present]
+    return _draw_rows(picture, rows, row_height)
 
 
 def draw_token_map(image: np.ndarray, tokens: TokenReport, size_hw: tuple[int, int]) -> np.ndarray:
@@ -91,8 +118,27 @@ def draw_legend(entries: Sequence[tuple[str, Color]], width: int, row_height: in
         cv2.rectangle(picture, (4, top + 4), (24, top + row_height - 4), tuple(map(int, color)), cv2.FILLED)
         cv2.rectangle(picture, (4, top + 4), (24, top + row_height - 4), (0, 0, 0), 1)
         cv2.putText(
-            picture, text, (32, top + row_height - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA
+            picture, text, (32, top + row_height - 7), _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA
         )
+    return picture
+
+
+def _draw_rows(picture: np.ndarray, rows: Sequence[tuple[str, Optional[Color]]], row_height: int) -> np.ndarray:
+    """Write (text, colour) rows over the upper left corner of a copy of the picture; no larger than they need."""
+    picture = picture.copy()
+    if not rows:
+        return picture
+    scale, gap, square = row_height / 38, row_height // 4, row_height * 5 // 8
+    width = max(cv2.getTextSize(text, _FONT, scale, 1)[0][0] for text, _ in rows)
+    box = picture[: len(rows) * row_height + gap, : square + width + 3 * gap]
+    box[:] = cv2.convertScaleAbs(box, alpha=1.0 - _LEGEND_TINT)
+    for index, (text, color) in enumerate(rows):
+        top = index * row_height + gap
+        if color is not None:
+            corners = (gap, top), (gap + square - 1, top + square - 1)
+            cv2.rectangle(picture, *corners, tuple(map(int, color)), cv2.FILLED)
+            cv2.rectangle(picture, *corners, _WHITE, 1)
+        cv2.putText(picture, text, (square + 2 * gap, top + square - 1), _FONT, scale, _WHITE, 1, cv2.LINE_AA)
     return picture
 
 

@@ -26,6 +26,7 @@ NODE_PARAMETERS = {
     'expected_fps': 'double',
     'mask_size': 'string',
     'image_timeout_s': 'double',
+    'exit_after_failures': 'integer',
     'autostart': 'boolean',
     'variant': 'string',
     'keep': 'double',
@@ -116,6 +117,10 @@ def generate_launch_description():
         DeclareLaunchArgument(
             'image_timeout_s', default_value='',
             description='Diagnostics warn after this many seconds without an image.',
+        ),
+        DeclareLaunchArgument(
+            'exit_after_failures', default_value='',
+            description='End the node after so many failed images in a row, for respawn to start it anew. 0: never.',
         ),
         DeclareLaunchArgument(
             'autostart', default_value='', choices=['', 'true', 'false'],

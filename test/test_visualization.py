@@ -11,6 +11,7 @@ from hybrid_seg_ros.segmentation import TokenReport
 from hybrid_seg_ros.visualization import (
     MERGED_COLOR,
     SINGLE_COLOR,
+    add_class_legend,
     class_legend,
     draw_legend,
     draw_overlay,
@@ -110,6 +111,52 @@ def test_legends():
     assert token_legend(tokens).shape[0] == 4 * class_legend(CLASSES).shape[0] // 2
     picture = draw_legend([('road', (10, 20, 30))], width=100, row_height=20)
     assert picture.shape == (20, 100, 3) and tuple(picture[10, 14]) == (10, 20, 30)
+
+
+def names(count):
+    red, green = (250, 10, 10), (10, 250, 10)
+    return LabelSpace(tuple(f'class {index}' for index in range(count)), (red,) * (count - 1) + (green,))
+
+
+def bands(*ids):
+    """Return a label map (384, 512) of equally high bands, one per id."""
+    return np.repeat(np.array(ids, np.uint8), 384 // len(ids)).repeat(512).reshape(-1, 512)
+
+
+@pytest.mark.parametrize(
+    ('ids', 'red', 'green'), [((0,), 1, 0), ((0, 255), 1, 0), ((3, 0, 1, 3), 2, 1), ((255,), 0, 0), ((77, 255), 0, 0)]
+)
+def test_the_legend_has_a_square_for_each_class_in_the_labels_in_the_order_of_their_ids(ids, red, green):
+    picture = np.full((384, 512, 3), 200, np.uint8)
+    result = add_class_legend(picture, bands(*ids), names(4))
+    assert (picture == 200).all() and result.shape == picture.shape
+    square = [(result == color).all(2).any(1) for color in ((250, 10, 10), (10, 250, 10))]
+    starts = [np.flatnonzero(np.diff(rows.astype(int)) == 1) for rows in square]
+    assert (len(starts[0]), len(starts[1])) == (red, green)
+    assert not (red and green) or starts[0].max() < starts[1].min(), 'the last class comes last'
+    changed = np.argwhere((result != 200).any(2))
+    assert (changed.size > 0) == (red + green > 0)
+    assert len(changed) == 0 or (changed.max(0) < (16 * (red + green) + 8, 120)).all(), 'no larger than it needs'
+    text = (result[:, 15:] > 205).all(2).sum()
+    assert 20 * (red + green) <= text <= 120 * (red + green), 'white text on a darkened ground'
+
+
+def test_what_does_not_fit_into_the_legend_is_counted():
+    labels = np.zeros((48, 64), np.uint8)
+    labels[:, :40].flat = np.arange(40 * 48) % 40
+    labels[0, 63] = 40
+    few, many, more = (add_class_legend(np.full((48, 64, 3), 200, np.uint8), labels, names(n)) for n in (3, 40, 41))
+    third_row = slice(27, 33)
+    assert (few[third_row] == (10, 250, 10)).all(2).any(), 'the third of three classes'
+    for color in ((250, 10, 10), (10, 250, 10)):
+        assert not (many[third_row] == color).all(2).any(), 'how many more there are'
+    assert (many[:24] == more[:24]).all() and (many[24:] != more[24:]).any(), 'one pixel of a class counts'
+
+
+@pytest.mark.parametrize('size_hw', [(1, 1), (10, 200), (96, 128), (1500, 8)])
+def test_a_legend_fits_into_every_size(size_hw):
+    labels = (np.arange(size_hw[0] * size_hw[1]) % 40).reshape(size_hw).astype(np.uint8)
+    assert add_class_legend(np.zeros((*size_hw, 3), np.uint8), labels, names(40)).shape == (*size_hw, 3)
 
 
 @pytest.mark.parametrize('image', [GREY.astype(float), GREY[..., 0], GREY[..., :2]])

@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from hybrid_seg_ros.inference import SegmentationPipeline
 from hybrid_seg_ros.inference.point_keeper import PointState
 from hybrid_seg_ros.ros.camera_monitor import CameraHealth
+from hybrid_seg_ros.ros.machine_state import machine_verdict
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 """Of type bytes in Python, as the message's `level` is."""
@@ -87,6 +88,10 @@ class Diagnostics:
     def point_statuses(self, point: PointState) -> list[DiagnosticStatus]:
         """Return the status on the operating point: which one runs, and why."""
         return [self.status('operating point', *point_verdict(point), _point_values(point))]
+
+    def machine_statuses(self, values: Mapping[str, Any]) -> list[DiagnosticStatus]:
+        """Return the status on the machine, of what MachineState reads."""
+        return [self.status('machine', *machine_verdict(values), values)]
 
     def camera_statuses(self, name: str, source: InputState, health: CameraHealth) -> list[DiagnosticStatus]:
         """Return one status each on a camera's images, their segmentation and its tokens.

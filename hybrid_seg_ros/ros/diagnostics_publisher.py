@@ -12,6 +12,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 
 from hybrid_seg_ros.ros.diagnostics import Diagnostics, ModelState
+from hybrid_seg_ros.ros.machine_state import MachineState
 from hybrid_seg_ros.ros.parameters import read_live_settings
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class DiagnosticsPublisher:
         self._node, self._progress = node, progress
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 5)
         self._timer = node.create_timer(_PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._machine = MachineState()
         self._last_s = 0.0
 
     def publish_if_due(self) -> None:
@@ -54,9 +56,11 @@ class DiagnosticsPublisher:
             message.status += diagnostics.camera_statuses(
                 camera.name, camera.input_state(is_listening), camera.health()
             )
+        message.status += diagnostics.machine_statuses(self._machine.values())
         message.header.stamp = node.get_clock().now().to_msg()
         self._publisher.publish(message)
 
     def destroy(self) -> None:
         """Publish no more."""
         self._timer.cancel()
+        self._machine.close()

@@ -178,7 +178,7 @@ class FrameWorker:
         latencies = [self._publish(job, result) for job, result in zip(jobs, results)]
         for job, result in zip(jobs, results):
             job.camera.publishers.publish_pictures(
-                job.frame.message.header, job.image, result, settings.overlay_alpha
+                job.frame.message.header, job.image, result, settings.overlay_alpha, settings.overlay_legend
             )
         self.failures_in_a_row = 0
         now_s = time.monotonic()

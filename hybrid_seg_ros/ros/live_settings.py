@@ -21,6 +21,7 @@ class LiveSettings:
     target_latency_ms: float
     target_fps: float
     overlay_alpha: float
+    overlay_legend: bool
     enabled: bool
 
     @property

@@ -163,6 +163,7 @@ DECLARATIONS = (
         'are kept.', LIVE, low_high=(0.0, 1000.0),
     ),
     Declaration('overlay_alpha', 0.5, 'Share of the class colours in the overlay.', LIVE, low_high=(0.0, 1.0)),
+    Declaration('overlay_legend', False, 'Write names and colours of the classes in view into the overlay.', LIVE),
     Declaration('enabled', True, 'Segment images. False: stay active, but leave images alone.', LIVE),
 )  # fmt: skip
 

@@ -8,13 +8,13 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header, Int32MultiArray
 
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.ros import messages
 from hybrid_seg_ros.segmentation import Segmentation
-from hybrid_seg_ros.visualization import draw_overlay, draw_token_map
+from hybrid_seg_ros.visualization import add_class_legend, draw_overlay, draw_token_map
 
 # Reliable matches any subscriber (REP-2003); keep last, so that a slow one loses old masks and holds nobody up.
 _DEPTH = 5
@@ -27,6 +27,7 @@ class Publishers:
         self._node, self._classes, self._prefix = node, classes, prefix
         self._all: list[LifecyclePublisher] = []
         self._mask = self._create(Image, 'mask', overridable=True)
+        self._mask_png = self._create(CompressedImage, 'mask/compressed', overridable=True)
         self._confidence = self._create(Image, 'confidence', overridable=True)
         self._color_mask = self._create(Image, 'color_mask', overridable=True)
         self._overlay = self._create(Image, 'overlay', overridable=True)
@@ -58,13 +59,19 @@ class Publishers:
         if info is not None and tuple(mask_hw) != tuple(image_hw):
             self._camera_info.publish(messages.scale_camera_info(info, image_hw, mask_hw, header))
 
-    def publish_pictures(self, header: Header, image: np.ndarray, result: Segmentation, overlay_alpha: float) -> None:
-        """Draw and publish, for those who look: colour mask, overlay, token map, all of the mask's size."""
+    def publish_pictures(
+        self, header: Header, image: np.ndarray, result: Segmentation, overlay_alpha: float, overlay_legend: bool
+    ) -> None:
+        """Publish, for those who look: mask as PNG, colour mask, overlay, token map; all of the mask's size."""
         labels = result.labels
+        if _is_wanted(self._mask_png):
+            self._mask_png.publish(messages.array_to_png(labels, header))
         if _is_wanted(self._color_mask):
             self._color_mask.publish(messages.array_to_image(self._classes.colorize(labels), header))
         if _is_wanted(self._overlay):
             overlay = draw_overlay(image, labels, self._classes, overlay_alpha)
+            if overlay_legend:
+                overlay = add_class_legend(overlay, labels, self._classes)
             self._overlay.publish(messages.array_to_image(overlay, header))
         if _is_wanted(self._token_map):
             token_map = draw_token_map(image, result.tokens, labels.shape)

@@ -95,7 +95,7 @@ def test_models_that_are_missing_damaged_or_others_and_transitions_that_are_not_
         assert 'sha256' in client.status('model', lambda s: s.level == DiagnosticStatus.ERROR).message
         weights.unlink()
         assert not client.transition('configure')
-        client.status('model', lambda s: s.level == DiagnosticStatus.ERROR and 'no such file' in s.message)
+        client.status('model', lambda s: s.level == DiagnosticStatus.ERROR and 'does not exist' in s.message)
         assert client.state() == 'unconfigured'
         weights.write_bytes(whole)
 

@@ -74,7 +74,7 @@ class FakeCamera:
         self.publishers = types.SimpleNamespace(
             publish_result=lambda header, image_hw, result, info: self.published.append(header.stamp.sec),
             publish_fps=lambda rate_hz: None,
-            publish_pictures=lambda header, image, result, overlay_alpha: None,
+            publish_pictures=lambda *arguments: None,
         )
 
     def to_rgb(self, frame):
@@ -89,7 +89,7 @@ class FakeCamera:
             schedule.request(self)
 
 
-SETTINGS = LiveSettings('', -1.0, 0.0, 0.0, 0.0, 0.5, True)
+SETTINGS = LiveSettings('', -1.0, 0.0, 0.0, 0.0, 0.5, False, True)
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from hybrid_seg_ros.ros.parameters import (
 )
 
 OWN = LiveSettings(
-    variant='', keep=-1.0, threshold=0.0, target_latency_ms=0.0, target_fps=0.0, overlay_alpha=0.5, enabled=True
+    variant='', keep=-1.0, threshold=0.0, target_latency_ms=0.0, target_fps=0.0, overlay_alpha=0.5,
+    overlay_legend=False, enabled=True,
 )
 
 

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import signal
+import time
 
+import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import IMAGE_HW, QUIET_S, Client, NodeProcess, image_message, picture, street, values_of
+from image_encodings import ENCODINGS, EXACT, GREY, encode
+from node_harness import IMAGE_HW, QUIET_S, Client, NodeProcess, image_message, picture, stamp_of, street, values_of
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Int32MultiArray
 from tiny_model import write_tiny_model
+
+from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 
 MASK_HW = (96, 128)
 IMAGE_TIMEOUT_S = 0.4
 ALL_STAGES = 'total,merged,kept@6,kept@8'
+BAD_FRAMES = (
+    ({'encoding': 'rgb7'}, "unknown encoding 'rgb7'; legal are rgb8, "),
+    ({'height': 0}, 'at least 1x1 pixel, got 160x0'),
+    ({'width': 0}, 'at least 1x1 pixel, got 0x120'),
+    ({'width': 2**32 - 1, 'height': 2**32 - 1, 'step': 2**32 - 1}, 'expected step >= 12884901885'),
+    ({'height': 2**32 - 1}, 'expected 2061584301600 bytes (step 480 x height 4294967295), got 57600'),
+    ({'step': 479}, 'expected step >= 480 (160 pixels of rgb8), got step 479'),
+    ({'data': bytes(57595)}, 'expected 57600 bytes (step 480 x height 120), got 57595'),
+    ({'encoding': '32FC1', 'width': 120, 'data': np.full(14400, np.nan, np.float32).tobytes()}, 'got none and 14400'),
+    ({'encoding': '32FC1', 'width': 120, 'data': np.full(14400, 2.5, np.float32).tobytes()}, 'got 2.5 to 2.5 and 0'),
+    ({'encoding': 'nv12', 'width': 161}, 'expected even width and height'),
+)
+"""What is changed of an image of 160x120 pixels rgb8, and what the node says of it."""
 
 
 @pytest.fixture(scope='module')
@@ -67,6 +85,58 @@ def test_every_output_carries_the_header_of_the_image(client):
     assert mask.max() < 11
 
 
+def test_the_compressed_mask_is_the_mask_as_png(client):
+    client.listen('~/mask', Image)
+    client.listen('~/mask/compressed', CompressedImage)
+    stamp = client.ask('~/mask/compressed')
+    mask, compressed = client.answer('~/mask', stamp), client.answer('~/mask/compressed', stamp)
+    assert compressed.header == mask.header and compressed.format == 'mono8; png compressed '
+    assert len(compressed.data) < len(mask.data) / 4
+    decoded = cv2.imdecode(np.frombuffer(compressed.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert decoded.shape == MASK_HW and decoded.tobytes() == mask.data.tobytes()
+
+
+def test_the_overlay_has_a_legend_where_that_is_wanted(client):
+    client.listen('~/overlay', Image)
+    pictures = []
+    for is_wanted in (False, True, False):
+        assert client.set_parameter('overlay_legend', is_wanted).successful
+        overlay = client.answer('~/overlay', client.ask('~/overlay'))
+        pictures.append(np.frombuffer(overlay.data, np.uint8).reshape(*MASK_HW, 3).astype(int))
+    without, with_legend, again = pictures
+    assert (without == again).all()
+    assert (with_legend[:12, :20].mean() < 0.8 * without[:12, :20].mean()), 'a darkened corner'
+    assert (with_legend[-8:] == without[-8:]).all()
+
+
+def test_mask_and_confidence_are_what_nav2_s_segmentation_layer_takes(client):
+    received = {'mask': {}, 'confidence': {}}
+    subscriptions = [
+        client.node.create_subscription(
+            Image,
+            f'/segmentation_node/{name}',
+            lambda message, kept=kept: kept.update({stamp_of(message): message}),
+            qos_profile_sensor_data,
+        )
+        for name, kept in received.items()
+    ]
+
+    def synchronized():  # as an exact TimeSynchronizer does it
+        client.send(street())
+        client.spin_for(0.05)
+        return received['mask'].keys() & received['confidence'].keys()
+
+    client.wait(synchronized, 'a mask and a confidence of one stamp, by best effort')
+    stamp = synchronized().pop()
+    for kept in received.values():
+        message = kept[stamp]
+        assert (message.encoding, message.height, message.width) == ('mono8', *MASK_HW)
+        assert message.step == message.width and len(message.data) == message.width * message.height
+        assert message.header.frame_id == 'camera_optical_frame'
+    for subscription in subscriptions:
+        client.node.destroy_subscription(subscription)
+
+
 def test_token_usage_and_fps(client):
     usage, fps = client.listen('~/token_usage', Int32MultiArray), client.listen('~/fps', Float32)
     client.listen('~/mask', Image)
@@ -99,23 +169,22 @@ def test_camera_info_is_scaled_to_the_mask(client):
     assert (scaled.k[0], scaled.k[2], scaled.k[4]) == pytest.approx((300 * 0.4, 160 * 0.4, 300 * 0.4))
 
 
-@pytest.mark.parametrize('encoding', ['bgr8', 'rgba8', 'bgra8', '8UC3', 'padded rgb8'])
-def test_encodings_of_one_picture_give_one_mask(client, encoding):
+def test_every_encoding_is_answered_with_the_mask_of_the_picture(client):
     client.listen('~/mask', Image)
     rgb = picture(*IMAGE_HW, seed=3)
-    swapped, opaque = rgb[..., ::-1], np.full((*IMAGE_HW, 1), 255, np.uint8)
-    make = {
-        'bgr8': lambda: image_message(swapped, 'bgr8'),
-        '8UC3': lambda: image_message(swapped, '8UC3'),
-        'rgba8': lambda: image_message(np.dstack([rgb, opaque]), 'rgba8'),
-        'bgra8': lambda: image_message(np.dstack([swapped, opaque]), 'bgra8'),
-        'padded rgb8': lambda: image_message(rgb, 'rgb8', padding=13),
-    }[encoding]
-    masks = [
-        client.answer('~/mask', client.ask('~/mask', image)).data
-        for image in (image_message(rgb, 'rgb8'), make())
-    ]
-    assert masks[0] == masks[1]
+
+    def mask_of(message):
+        return np.frombuffer(client.answer('~/mask', client.ask('~/mask', message)).data, np.uint8)
+
+    color, grey = (mask_of(encode(pixels, 'rgb8')) for pixels in (rgb, np.dstack([rgb[..., 1]] * 3)))
+    assert (color != grey).mean() > 0.05
+    for encoding in ENCODINGS:
+        message = encode(rgb, encoding, padding=8, big_endian='16' in encoding)
+        if encoding in EXACT + GREY:
+            expected = grey if encoding in GREY else color
+        else:  # a hint of another colour may change the mask: that of the picture as it was decoded
+            expected = mask_of(encode(image_to_rgb(message), 'rgb8'))
+        assert (mask_of(message) == expected).all(), encoding
 
 
 def test_sizes_may_change_in_mid_stream(client):
@@ -164,27 +233,25 @@ def test_a_flood_keeps_the_newest_frame_and_counts_the_others(client):
     client.status('images', lambda status: int(values_of(status)['dropped']) > before)
 
 
-@pytest.mark.parametrize(
-    ('make', 'problem'),
-    [
-        (lambda: image_message(picture(), 'rgb7'), "unknown encoding 'rgb7'"),
-        (lambda: image_message(picture(), 'rgb8', shorten=5), 'expected 57600 bytes'),
-        (lambda: image_message(picture()[..., 0], 'rgb8'), 'expected step >= 480'),
-        (lambda: Image(encoding='rgb8'), 'at least 1x1 pixel'),
-    ],
-    ids=['unknown encoding', 'short data', 'small step', 'empty'],
-)
-def test_a_bad_frame_is_reported_and_the_next_one_segmented(client, make, problem):
+def test_bad_frames_are_reported_and_the_next_one_segmented(node, client):
     client.listen('~/mask', Image)
-
-    def is_reported():
-        client.send(make())
-        client.spin_for(0.1)
-        statuses = [s for array in client.received['/diagnostics'] for s in array.status if s.name.endswith('images')]
-        return any(problem in s.message and s.level == DiagnosticStatus.WARN for s in statuses)
-
-    client.wait(is_reported, f'a warning that says {problem!r}')
     client.ask('~/mask')
+    start_s, lines = time.monotonic(), node.output.count('bad frame on')
+    for fields, problem in BAD_FRAMES:
+        message = encode(picture(), 'rgb8')
+        for name, value in fields.items():
+            setattr(message, name, value)
+
+        def is_reported(message=message, problem=problem):
+            client.send(message)
+            client.spin_for(0.05)
+            statuses = [status for array in client.received['/diagnostics'] for status in array.status]
+            return any(problem in s.message and s.level == DiagnosticStatus.WARN for s in statuses)
+
+        client.wait(is_reported, f'a warning that says {problem!r}')
+        client.ask('~/mask')
+    lines, passed_s = node.output.count('bad frame on') - lines, time.monotonic() - start_s
+    assert 1 <= lines <= 1 + passed_s / 5, f'{lines} lines in {passed_s:.1f} s'
 
 
 def test_live_parameters_take_effect_at_the_next_frame(client):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import cv2
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from node_harness import IMAGE_HW, Client, NodeProcess, picture
@@ -41,13 +42,25 @@ def test_compressed_images_and_broken_ones(start_node, model):
     with Client('/camera/image/compressed', compressed=True) as client:
         client.wait_for_node()
         client.listen('~/mask', Image)
-        for kind in ('.jpg', '.png'):
-            stamp = client.ask('~/mask', compressed_message(kind))
+        bgr = picture(*IMAGE_HW)
+        grey, bgra, wide = bgr[..., 0], np.dstack([bgr, bgr])[..., :4], bgr.astype(np.uint16) * 257
+        for kind, pixels in (
+            ('.jpg', bgr), ('.jpg', grey), ('.png', bgr), ('.png', grey), ('.png', bgra), ('.png', wide),
+            ('.png', wide[..., 0]),
+        ):  # fmt: skip
+            stamp = client.ask('~/mask', compressed_message(kind, pixels))
             assert client.answer('~/mask', stamp).header.frame_id == 'camera_optical_frame'
-        client.send(compressed_message('.jpg', cut=100))
-        client.status('images', lambda s: s.level == DiagnosticStatus.WARN and 'cut off' in s.message)
-        client.ask('~/mask', compressed_message('.jpg'))
-        assert node.output.count('bad frame on') == 1
+        for message, problem in (
+            (compressed_message('.jpg', bgr, cut=100), 'JPEG picture of'),
+            (compressed_message('.png', bgr, cut=100), 'PNG picture of'),
+            (compressed_message('.png', grey, '16UC1; compressedDepth png'), 'got a depth image'),
+            (CompressedImage(format='h264'), 'expected a JPEG or PNG picture'),
+        ):
+            client.send(message)
+            status = client.status('images', lambda s, problem=problem: problem in s.message)
+            assert status.level == DiagnosticStatus.WARN
+            client.ask('~/mask', compressed_message('.jpg', bgr))
+        assert 1 <= node.output.count('bad frame on') <= 2, 'throttled'
     assert node.stop(signal.SIGTERM) == 0, node.output
 
 
@@ -117,8 +130,8 @@ def test_an_image_topic_of_another_type_is_named(start_node, model):
     assert node.stop(signal.SIGTERM) == 0, node.output
 
 
-def compressed_message(kind, cut=0):
-    data = cv2.imencode(kind, picture(*IMAGE_HW))[1].tobytes()
-    message = CompressedImage(format=kind[1:])
+def compressed_message(kind, pixels, image_format='', cut=0):
+    data = cv2.imencode(kind, pixels)[1].tobytes()
+    message = CompressedImage(format=image_format or kind[1:])
     message.data.frombytes(data[: len(data) - cut])
     return message
