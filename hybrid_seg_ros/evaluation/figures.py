@@ -57,9 +57,9 @@ def draw_sweep(sweep: Sweep, path: Path) -> None:
     _limit_gflops(panels[0], sweep.rows)
     for panel, rule in zip(panels, rules):
         style_axis(panel)
-        panel.set_title(_panel_title(sweep, rule), fontsize=TEXT, fontweight='bold', loc='left')
         panel.set_xlabel('GFLOPs per frame, everything counted', fontsize=TEXT)
         pruned = [row for row in sweep.rows if row.point.rule == rule and rule is not None]
+        panel.set_title(_panel_title(rule, pruned), fontsize=TEXT, fontweight='bold', loc='left')
         _limit_miou(panel, [row for row in sweep.rows if row.point.rule in (rule, None)])
         labels = LabelPlacer(panel, figure.canvas.get_renderer())
         _draw_references(panel, sweep, labels)
@@ -68,6 +68,7 @@ def draw_sweep(sweep: Sweep, path: Path) -> None:
             if sweep.is_default(row) and row.point.rule in (rule, None):
                 _draw_default(panel, row, labels)
         _label_curves(pruned, labels)
+        _label_references(sweep, labels)
     panels[0].set_ylabel('mIoU in %', fontsize=TEXT)
     save_figure(figure, path)
 
@@ -107,12 +108,10 @@ def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title
     save_figure(figure, path)
 
 
-def _panel_title(sweep: Sweep, rule: Optional[str]) -> str:
+def _panel_title(rule: Optional[str], rows: Sequence[SweepRow]) -> str:
     """Say what tells the points of a curve apart, and what the numbers beside them are."""
-    if rule is None:
-        return ''
-    several = len({row.point.merged_windows for row in sweep.rows if row.point.merged_windows is not None}) > 1
-    return f'along a curve: {RULE_TITLES[rule]}' if several else f'numbers: {RULE_TITLES[rule]}'
+    several = any(len(_by_merging(of_variant)) > 1 for of_variant in _by_variant(rows).values())
+    return '' if rule is None else f'{"along a curve" if several else "numbers"}: {RULE_TITLES[rule]}'
 
 
 def _draw_references(panel: Any, sweep: Sweep, labels: LabelPlacer) -> None:
@@ -128,7 +127,6 @@ def _draw_references(panel: Any, sweep: Sweep, labels: LabelPlacer) -> None:
         labels.avoid_line([row.gflops_mean], [row.miou])
     for variant, rows in _by_variant(unpruned).items():
         if len(rows) > 1:  # with several numbers of merged windows there is no room above
-            labels.place(variant, rows[0].gflops_mean, rows[0].miou, fontsize=TEXT)
             continue
         row = rows[0]
         panel.axvline(row.gflops_mean, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
@@ -160,6 +158,13 @@ def _label_curves(rows: Sequence[SweepRow], labels: LabelPlacer) -> None:
         for row in of_variant if len(curves) == 1 else [curve[0] for curve in curves.values()]:
             text = f'{row.point.value}' if len(curves) == 1 else f'merged {row.point.merging}'
             labels.place(text, row.gflops_mean, row.miou, fontsize=SMALL, color=STYLES.get(variant, OTHER_STYLE)[0])
+
+
+def _label_references(sweep: Sweep, labels: LabelPlacer) -> None:
+    """Name what does not prune and was measured with several numbers of merged windows, at the most of these."""
+    for variant, rows in _by_variant([row for row in sweep.rows if row.point.rule is None]).items():
+        if len(rows) > 1:
+            labels.place(variant, rows[0].gflops_mean, rows[0].miou, fontsize=TEXT)
 
 
 def _by_variant(rows: Sequence[SweepRow]) -> dict[str, list[SweepRow]]:
