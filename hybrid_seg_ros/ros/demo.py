@@ -5,76 +5,44 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from hybrid_seg_ros.ros.demo_options import DemoError, DemoOptions, DemoReport
+from hybrid_seg_ros.ros.demo_setup import (
+    add_drive_arguments,
+    end_in_order_on_sigterm,
+    own_ros_network,
+    parse_parameters,
+)
 
 DEFAULT_OUTPUT = Path('out/demo')
 
 
 def demo(options: DemoOptions) -> DemoReport:
     """Run the demo and write its pictures. Raises DemoError with the log of whichever process failed, or BagError."""
-    with _own_ros_network():
+    with own_ros_network():
         from hybrid_seg_ros.ros.demo_run import run_demo
 
         return run_demo(options)
 
 
-@contextmanager
-def _own_ros_network() -> Iterator[None]:
-    """Keep the demo and its children to themselves, with room for images in shared memory."""
-    from hybrid_seg_ros.ros.model_path import resolve_model_path
-
-    # Fast DDS renamed its variable after Humble, and warns of the old one
-    vendor = 'FASTRTPS' if os.environ.get('ROS_DISTRO') == 'humble' else 'FASTDDS'
-    settings = {
-        'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),  # above 101, its ports could be taken on Linux
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        f'{vendor}_DEFAULT_PROFILES_FILE': str(resolve_model_path('package://hybrid_seg_ros/config/fastdds_shm.xml')),
-        'PYTHONUNBUFFERED': '1',
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `hybrid_seg demo`."""
     default = DemoOptions(DEFAULT_OUTPUT)
-    parser.add_argument('--bag', type=Path, help='rosbag2 to play; default: the one that comes with the package')
-    parser.add_argument('--topic', metavar='NAME', help='camera topic of the bag, where it holds several')
-    parser.add_argument('--label-topic', metavar='NAME', help='ground-truth topic of the bag, where it holds several')
-    parser.add_argument('--model', type=Path, help='model YAML; default: the one that comes with the package')
+    add_drive_arguments(parser, DEFAULT_OUTPUT)
     parser.add_argument('--variant', default=default.variant, help='which tokens merge and leave early (%(default)s)')
-    parser.add_argument('--output', type=Path, default=default.output, help='folder for the pictures (%(default)s)')
     parser.add_argument('--rate', type=float, default=default.rate, help='speed of the real-time part (%(default)s)')
-    parser.add_argument('--limit', type=int, metavar='N', help='use the first N frames only')
     parser.add_argument('--timeout', type=float, default=default.timeout_s, help='seconds for a mask (%(default)s)')
-    parser.add_argument(
-        '--param', action='append', default=[], metavar='NAME:=VALUE', help='set a parameter of the node: device:=cuda'
-    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run `hybrid_seg demo`; 1 if the node or the replay failed, or no mask came."""
-    signal.signal(signal.SIGTERM, _exit_in_order)
+    end_in_order_on_sigterm()
     options = DemoOptions(
         output=args.output, bag=args.bag, topic=args.topic, label_topic=args.label_topic, model=args.model,
         variant=args.variant, rate=args.rate, limit=args.limit, timeout_s=args.timeout,
-        parameters=dict(map(_parse_parameter, args.param)),
+        parameters=parse_parameters(args.param),
     )  # fmt: skip
     try:
         report = demo(options)
@@ -84,15 +52,3 @@ def run(args: argparse.Namespace) -> int:
     (options.output / 'report.json').write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n', 'utf-8')
     print(report)
     return 0
-
-
-def _exit_in_order(number: int, _frame: Any) -> None:
-    """Leave by an exception, so that the children are ended on the way."""
-    sys.exit(128 + number)
-
-
-def _parse_parameter(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition(':=')
-    if not (name and separator and value):
-        raise ValueError(f'param: expected NAME:=VALUE, got {text!r}')
-    return name, value

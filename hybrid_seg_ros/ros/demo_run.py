@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
@@ -15,22 +14,21 @@ import numpy as np
 from tqdm import tqdm
 
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagReader, BagTopic
+from hybrid_seg_ros.ros.bag_reader import BagReader
 from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.contact_sheet import SheetRow, draw_contact_sheet
+from hybrid_seg_ros.ros.demo_node import NODE, POLL_S, DemoNode
 from hybrid_seg_ros.ros.demo_observer import DemoObserver, Score
 from hybrid_seg_ros.ros.demo_options import DemoError, DemoOptions, DemoReport, PhaseReport
-from hybrid_seg_ros.ros.ground_truth import GroundTruth
-from hybrid_seg_ros.ros.messages import compressed_to_rgb, image_to_rgb
+from hybrid_seg_ros.ros.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
+from hybrid_seg_ros.ros.node_watch import NodeWatch
 from hybrid_seg_ros.ros.replay_options import ReplayReport
 from hybrid_seg_ros.ros.session import RosSession
 from hybrid_seg_ros.ros.video import Video
 
-_NODE = '/segmentation_node'
 _IMAGE = '/camera/image'
 _SHEET_ROWS = 5
-_POLL_S = 0.05
 _LAST_VIEWS_S = 5.0
 _VIDEO_WIDTH = 720
 """Encoding takes a good part of the demo's time, and grows with the pixels."""
@@ -40,20 +38,20 @@ def run_demo(options: DemoOptions) -> DemoReport:
     """Run the demo in the ROS network of the environment. Raises DemoError or BagError."""
     spec = ModelSpec.load(resolve_model_path(str(options.model or '')))
     with BagReader(options.bag or resolve_model_path('package://hybrid_seg_ros/bags/camvid_val')) as bag:
-        drive = _Drive(bag, options)
-        command, log = _node_command(options, drive.camera), _log_folder(options) / 'node.log'
-        with ChildProcess(command, log, os.environ) as node, RosSession('hybrid_seg_demo') as session:
-            observer = DemoObserver(session, _NODE)
+        drive = Drive(bag, options.topic, options.label_topic, options.limit)
+        node = DemoNode(_log_folder(options) / 'node.log', _node_parameters(options, drive), {'image': _IMAGE})
+        with node, RosSession('hybrid_seg_demo') as session:
+            watch, observer = NodeWatch(session, NODE), DemoObserver(session, NODE)
             print(f'starting segmentation_node with {spec.name}, {options.variant}', flush=True)
-            _wait_until_active(observer, session, node, options.start_s)
+            node.wait_until_active(watch, session, options.start_s)
             play = _Player(session, observer, node, drive, options)
-            real_time = play('real-time', drive.new_score(spec), '--rate', str(options.rate))
+            real_time = play('real-time', _new_score(drive, spec), '--rate', str(options.rate))
             album = _Album(drive)
             observer.watch_views(album.add)
-            lock_step = play('lock-step', drive.new_score(spec), '--lock-step')
+            lock_step = play('lock-step', _new_score(drive, spec), '--lock-step')
             tokens = observer.tokens_mean
             session.spin_until(lambda: album.count >= lock_step.answered, _LAST_VIEWS_S)
-        model = observer.model or 'that sent no diagnostics'
+        model = watch.model or 'that sent no diagnostics'
         sheet = options.output / 'contact_sheet.png'
         _write_png(sheet, draw_contact_sheet(album.rows(spec), spec.classes, f'segmentation_node {model}'))
         video = options.output / 'overlay.mp4'
@@ -63,36 +61,10 @@ def run_demo(options: DemoOptions) -> DemoReport:
         return DemoReport(name, options.rate * drive.rate_hz, model, real_time, lock_step, tokens, files)
 
 
-class _Drive:
-    """The frames that are played, and their ground truth."""
-
-    def __init__(self, bag: BagReader, options: DemoOptions) -> None:
-        self.bag, self.limit = bag, options.limit
-        self.camera = bag.select_camera_topic(options.topic)
-        log_ns, self.stamps_ns = [], []
-        for message in bag.messages([self.camera]):
-            log_ns.append(message.log_ns)
-            self.stamps_ns.append(message.stamp_ns)
-        self.rate_hz = (len(log_ns) - 1) * 1e9 / (log_ns[-1] - log_ns[0]) if log_ns[-1] > log_ns[0] else 1.0
-        self.stamps_ns = self.stamps_ns[: options.limit]
-        labels = bag.select_label_topic(options.label_topic)
-        self.truth = None if labels is None else GroundTruth(bag, labels)
-
-    def new_score(self, spec: ModelSpec) -> Optional[Score]:
-        """Return an empty score; None without ground truth."""
-        return None if self.truth is None else Score(self.truth, len(spec.classes))
-
-    def images(self, stamps_ns: set[int]) -> dict[int, np.ndarray]:
-        """Return the camera images (H, W, 3) uint8 RGB of these stamps."""
-        to_rgb = compressed_to_rgb if self.camera.msgtype == COMPRESSED_IMAGE else image_to_rgb
-        messages = (message for message in self.bag.messages([self.camera]) if message.stamp_ns in stamps_ns)
-        return {message.stamp_ns: to_rgb(self.bag.deserialize(message)) for message in messages}
-
-
 class _Album:
     """Takes the pictures: all for the video, a few of them, spread over the drive, for the contact sheet."""
 
-    def __init__(self, drive: _Drive) -> None:
+    def __init__(self, drive: Drive) -> None:
         self._drive = drive
         picks = np.linspace(0, len(drive.stamps_ns) - 1, min(_SHEET_ROWS, len(drive.stamps_ns))).round().astype(int)
         self._picks = [drive.stamps_ns[index] for index in picks]
@@ -123,7 +95,7 @@ class _Album:
     def rows(self, spec: ModelSpec) -> list[SheetRow]:
         """Return the rows of the contact sheet. Raises DemoError if no pictures came."""
         if not self._kept:
-            raise DemoError(f'no pictures came from {_NODE}')
+            raise DemoError(f'no pictures came from {NODE}')
         images, start_ns = self._drive.images(set(self._kept)), self._drive.stamps_ns[0]
         rows = []
         for stamp_ns, views in sorted(self._kept.items()):
@@ -140,7 +112,7 @@ class _Player:
     """Plays the drive from a process of its own and reports."""
 
     def __init__(
-        self, session: RosSession, observer: DemoObserver, node: ChildProcess, drive: _Drive, options: DemoOptions
+        self, session: RosSession, observer: DemoObserver, node: DemoNode, drive: Drive, options: DemoOptions
     ) -> None:
         self._session, self._observer, self._node = session, observer, node
         self._drive, self._options = drive, options
@@ -155,11 +127,11 @@ class _Player:
         with ChildProcess(command, output.with_suffix('.log'), os.environ, shows_progress=True) as replay:
             self._spin_until(lambda: replay.exit_status is not None)
             if not output.is_file():
-                raise DemoError(_failure(f'the replay ended with status {replay.exit_status}', replay, self._node))
+                raise self._node.failure(f'the replay ended with status {replay.exit_status}', replay)
         played = ReplayReport(**json.loads(output.read_text(encoding='utf-8')))
         self._session.spin_until(lambda: self._observer.mask_count >= played.answered, 2.0)
         if not played.answered or not self._observer.mask_count:
-            raise DemoError(_failure(f'no masks came for {played.sent} frames', self._node))
+            raise self._node.failure(f'no masks came for {played.sent} frames')
         return PhaseReport(
             sent=played.sent, answered=played.answered, fps=played.answers_hz, latency_p50_ms=played.percentile_ms(50),
             latency_p95_ms=played.percentile_ms(95), miou=score.miou if score is not None and score.frames else None,
@@ -168,24 +140,13 @@ class _Player:
 
     def _spin_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            _check_alive(self._node)
-            self._session.spin_for(_POLL_S)
+            self._node.check_alive()
+            self._session.spin_for(POLL_S)
 
 
-def _wait_until_active(observer: DemoObserver, session: RosSession, node: ChildProcess, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not observer.is_active():
-        _check_alive(node)
-        if observer.model_failure:
-            raise DemoError(_failure(f'segmentation_node is {observer.model_failure}', node))
-        if time.monotonic() > deadline:
-            raise DemoError(_failure(f'segmentation_node is not active after {timeout_s:g} s', node))
-        session.spin_for(_POLL_S)
-
-
-def _check_alive(node: ChildProcess) -> None:
-    if node.exit_status is not None:
-        raise DemoError(_failure(f'segmentation_node ended with status {node.exit_status}', node))
+def _new_score(drive: Drive, spec: ModelSpec) -> Optional[Score]:
+    """Return an empty score; None without ground truth."""
+    return None if drive.truth is None else Score(drive.truth, len(spec.classes))
 
 
 def _log_folder(options: DemoOptions) -> Path:
@@ -194,29 +155,22 @@ def _log_folder(options: DemoOptions) -> Path:
     return folder
 
 
-def _failure(text: str, *children: ChildProcess) -> str:
-    logs = [f'--- {child.log}\n{child.log_tail()}' for child in children]
-    return '\n'.join([f'{text}; its log:', *logs])
-
-
-def _node_command(options: DemoOptions, camera: BagTopic) -> list[str]:
-    parameters = {
+def _node_parameters(options: DemoOptions, drive: Drive) -> dict[str, str]:
+    return {
         'variant': options.variant,
-        'image_transport': 'compressed' if camera.msgtype == COMPRESSED_IMAGE else 'raw',
+        'image_transport': 'compressed' if drive.is_compressed else 'raw',
         **({'model_path': str(options.model)} if options.model else {}),
         **options.parameters,
     }
-    command = [sys.executable, '-m', 'hybrid_seg_ros.ros.segmentation_node', '--ros-args', '-r', f'image:={_IMAGE}']
-    return command + [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
 
 
-def _replay_command(drive: _Drive, report: Path, timeout_s: float, *arguments: str) -> list[str]:
-    topic = f'{_IMAGE}/compressed' if drive.camera.msgtype == COMPRESSED_IMAGE else _IMAGE
+def _replay_command(drive: Drive, report: Path, timeout_s: float, *arguments: str) -> list[str]:
+    topic = drive.topic(_IMAGE)
     remap = ['--remap', f'{drive.camera.name}:={topic}'] if topic != drive.camera.name else []
     limit = [] if drive.limit is None else ['--limit', str(drive.limit)]
     return [
         sys.executable, '-m', 'hybrid_seg_ros.cli', 'replay', str(drive.bag.path), '--topic', drive.camera.name,
-        '--answer-topic', f'{_NODE}/mask', '--timeout', str(timeout_s), '--json', str(report),
+        '--answer-topic', f'{NODE}/mask', '--timeout', str(timeout_s), '--json', str(report),
         *remap, *limit, *arguments,
     ]  # fmt: skip
 
