@@ -54,6 +54,7 @@ COMMANDS = {
     'replay': Command('hybrid_seg_ros.ros.replay', 'play a rosbag2 to a running node, over DDS'),
     'write-bag': Command('hybrid_seg_ros.ros.bag_writer', 'write a dataset as a rosbag2'),
     'demo': Command('hybrid_seg_ros.ros.demo', 'start the node, replay street video to it, show the result'),
+    'demo-budget': Command('hybrid_seg_ros.ros.budget_demo', 'load the machine, and show a latency budget being kept'),
 }
 
 
