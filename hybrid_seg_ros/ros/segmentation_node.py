@@ -68,10 +68,10 @@ class SegmentationNode(LifecycleNode):
         self.cameras: list[Camera] = []
         self._log_forwarder = LogForwarder(self.get_logger())
         self._log_forwarder.attach()
+        self._diagnostics = DiagnosticsPublisher(self, lambda: self._log_forwarder.last)
         declare_parameters(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         self._enable_service = self.create_service(SetBool, '~/enable', self._enable)
-        self._diagnostics = DiagnosticsPublisher(self, lambda: self._log_forwarder.last)
 
     def autostart(self) -> None:
         """Configure and activate, if the parameter `autostart` says so; a failure leaves the node as it is."""
@@ -267,10 +267,10 @@ def main(args: Optional[Sequence[str]] = None, load: Optional[Load] = None) -> i
     keep_freed_memory()
     wait_passively()
     stop = stop_event()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmentationNode(load, stop)
-    except ParameterException as error:
+    except (ParameterException, rclpy_implementation.RCLError) as error:  # the second one for arguments not understood
         print(f'segmentation_node: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 1

@@ -36,6 +36,20 @@ def start_node(tmp_path):
         node.stop(signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    ('parameters', 'problem'),
+    [
+        ({'cameras': 'front'}, "'cameras' to 'front' of type 'STRING', expecting type 'STRING_ARRAY'"),
+        ({'num_threads': -1}, 'out of range'),
+        ({'cameras': '[front:=/x'}, "Couldn't parse parameter override rule"),
+    ],
+)
+def test_start_values_that_cannot_be_are_refused_in_a_line(start_node, parameters, problem):
+    node = start_node(**parameters)
+    assert node.wait() == 1
+    assert problem in node.output and 'Traceback' not in node.output
+
+
 def test_compressed_images_and_broken_ones(start_node, model):
     node = start_node('image:=/camera/image', model_path=model, image_transport='compressed')
     node.wait_for_output('waiting for images on /camera/image/compressed')
