@@ -147,9 +147,11 @@ class SegmentationNode(LifecycleNode):
         """Stop and free everything, from whatever state."""
         try:
             self._stop(state, _STUCK_S)
-        finally:
             self._release(_STUCK_S)
-            self.lifecycle = 'finalized'
+        except Stuck as error:
+            self.get_logger().error(str(error))
+            self._release(0.0)
+        self.lifecycle = 'finalized'
         return super().on_shutdown(state)
 
     @reported
@@ -183,8 +185,8 @@ class SegmentationNode(LifecycleNode):
         for camera in cameras:
             camera.input.stop()
         try:
-            if worker is not None:
-                worker.close(timeout_s)
+            if worker is not None and not worker.close(timeout_s):
+                self.has_lost_threads = True  # a preparation that takes minutes; it ends by itself
         except Stuck as error:
             self.has_lost_threads = True
             self.get_logger().error(f'{error}; its memory stays in use until this process ends')

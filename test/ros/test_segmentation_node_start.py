@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import IMAGE_HW, Client, NodeProcess, picture
-from sensor_msgs.msg import CompressedImage, Image
+from node_harness import IMAGE_HW, Client, NodeProcess, image_message, picture
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Int32MultiArray
 from tiny_model import write_tiny_model
 
@@ -124,14 +125,52 @@ def test_a_backend_makes_its_graphs_when_it_is_configured(start_node, model, tmp
     assert node.stop(signal.SIGINT) == 0, node.output
 
 
-def test_incompatible_qos_is_an_error_that_says_what_to_change(start_node, model):
-    setting = 'qos_overrides./camera/image.subscription.reliability'
-    node = start_node('image:=/camera/image', model_path=model, **{setting: 'reliable'})
+@pytest.mark.parametrize('by', ['image_reliability', 'qos_overrides./camera/image.subscription.reliability'])
+def test_incompatible_qos_is_an_error_that_says_what_to_change(start_node, model, by):
+    node = start_node('image:=/camera/image', model_path=model, **{by: 'reliable'})
+    node.wait_for_output('waiting for images')
+    with Client() as client:  # whose camera publishes best effort
+        status = client.status('images', lambda s: s.level == DiagnosticStatus.ERROR and 'QoS' in s.message)
+        assert 'RELIABILITY' in status.message and by in status.message
+        node.wait_for_output('incompatible QoS')
+    assert node.stop(signal.SIGINT) == 0, node.output
+
+
+def test_images_that_get_lost_are_missed_and_the_likely_cause_is_named(start_node, model):
+    """Images of 2.8 MB, best effort, through the default 512 KB of shared memory: hardly any arrives."""
+    node = start_node('image:=/camera/image', model_path=model)
     node.wait_for_output('waiting for images')
     with Client() as client:
-        status = client.status('images', lambda s: s.level == DiagnosticStatus.ERROR and 'QoS' in s.message)
-        assert 'RELIABILITY' in status.message and setting in status.message
-        node.wait_for_output('incompatible QoS')
+        client.wait_for_node()
+        infos = client.node.create_publisher(CameraInfo, '/camera/camera_info', qos_profile_sensor_data)
+        image = image_message(picture(720, 1280), 'rgb8')
+
+        def is_missed():
+            for _ in range(10):
+                infos.publish(CameraInfo())
+                client.send(image)
+                client.spin_for(0.03)
+            statuses = [s for array in client.received['/diagnostics'] for s in array.status]
+            return any(s.level != DiagnosticStatus.OK and 'fastdds_shm.xml' in s.message for s in statuses)
+
+        client.wait(is_missed, 'a warning that names config/fastdds_shm.xml')
+    assert node.stop(signal.SIGINT) == 0, node.output
+
+
+def test_fewer_images_than_expected_are_a_warning(start_node, model):
+    node = start_node('image:=/camera/image', model_path=model, expected_fps=1000.0)
+    node.wait_for_output('waiting for images')
+    with Client() as client:
+        client.wait_for_node()
+
+        def is_missed():
+            for _ in range(10):
+                client.send(image_message(picture(), 'rgb8'))
+                client.spin_for(0.03)
+            statuses = [s for array in client.received['/diagnostics'] for s in array.status]
+            return any('of 1000.0 published: the network or the processor is too slow' in s.message for s in statuses)
+
+        client.wait(is_missed, 'a warning on the rate')
     assert node.stop(signal.SIGINT) == 0, node.output
 
 
