@@ -39,6 +39,7 @@ COMMANDS = {
     'segment': Command('hybrid_seg_ros.inference.segment_images', 'segment image files into masks and overlays'),
     'evaluate': Command('hybrid_seg_ros.evaluation.evaluate_dataset', 'mIoU, tokens, GFLOPs and time on a dataset'),
     'sweep': Command('hybrid_seg_ros.evaluation.sweep', 'accuracy for GFLOPs at each operating point, with a picture'),
+    'choose-points': Command('hybrid_seg_ros.evaluation.choose_points', "a latency budget's points, from a sweep"),
     'calibration': Command('hybrid_seg_ros.evaluation.calibration', 'whether the confidence that prunes is calibrated'),
     'flops': Command('hybrid_seg_ros.evaluation.flops', 'GFLOPs per variant and per component'),
     'benchmark': Command('hybrid_seg_ros.evaluation.benchmark', 'time variants and backends, from image to label map'),

@@ -16,18 +16,18 @@ from hybrid_seg_ros.data.segmentation_dataset import FileDataset, SegmentationDa
 from hybrid_seg_ros.evaluation.evaluate_dataset import EvaluationResult, check_classes, count_frames, evaluate
 from hybrid_seg_ros.evaluation.figures import draw_sweep, require_matplotlib
 from hybrid_seg_ros.evaluation.flops import count_flops
-from hybrid_seg_ros.evaluation.sweep_report import OperatingPoint, Sweep, SweepRow, SweepSubject
+from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepPoint, SweepRow, SweepSubject
 from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.inference.operating_point import add_backend_arguments, keep_value
-from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, choose_budget, load_pipeline
-from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant, sha256_of
+from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, check_operating_point, load_pipeline
+from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant, sha256_of
 
 KEEPS = (0.2, 0.4, 0.6, 0.8)
 THRESHOLDS = (0.7, 0.8, 0.9, 0.95, 0.98)
 
 
 def run_sweep(
-    pipeline: SegmentationPipeline, dataset: SegmentationDataset, points: Sequence[OperatingPoint], sweep: Sweep,
+    pipeline: SegmentationPipeline, dataset: SegmentationDataset, points: Sequence[SweepPoint], sweep: Sweep,
     path: Path, limit: Optional[int] = None,
 ) -> Sweep:  # fmt: skip
     """Evaluate the points that `sweep` lacks, one after the other; it is written to `path` (JSON) after each.
@@ -39,7 +39,7 @@ def run_sweep(
     with tqdm(total=len(points), initial=len(points) - len(missing), desc='sweep', unit='point') as progress:
         for point in missing:
             progress.set_postfix_str(str(point))
-            pipeline.set_operating_point(Variant.parse(point.variant), point_budget(pipeline.spec, point))
+            pipeline.set_operating_point(Variant.parse(point.variant), point.budget(pipeline.spec.budget))
             sweep = sweep.with_row(make_row(pipeline.spec, point, evaluate(pipeline, dataset, limit)))
             sweep.save_json(path)
             progress.update()
@@ -47,39 +47,35 @@ def run_sweep(
 
 
 def plan_points(
-    spec: ModelSpec, variants: Sequence[str], keeps: Sequence[Keep], thresholds: Sequence[float]
-) -> list[OperatingPoint]:
-    """List the points: each variant once if it does not prune, else at each keep and threshold.
+    spec: ModelSpec, variants: Sequence[str], keeps: Sequence[Keep], thresholds: Sequence[float],
+    merged: Sequence[Keep] = (),
+) -> list[SweepPoint]:  # fmt: skip
+    """List the points: those that merge with each number of `merged` windows, those that prune at each keep, threshold.
 
-    The model's own point is among them if its variant is. Raises ValueError for what the model cannot run.
+    Without `merged`, the model's own number of windows. The model's own point is among them if its variant is. Raises
+    ValueError for what the model cannot run.
     """
-    points = []
-    for name in variants:
-        variant = Variant.parse(name)
+    pruning = [('keep', keep) for keep in keeps] + [('threshold', float(threshold)) for threshold in thresholds]
+    chosen = [Variant.parse(name) for name in variants]
+    for variant in chosen:
         spec.check_variant(variant)
-        if variant.prune_layers:
-            points += [OperatingPoint(str(variant), 'keep', keep) for keep in keeps]
-            points += [OperatingPoint(str(variant), 'threshold', float(threshold)) for threshold in thresholds]
-        else:
-            points.append(OperatingPoint(str(variant)))
-    default = OperatingPoint.default(spec)
-    if default is not None and default.variant in {str(Variant.parse(name)) for name in variants}:
+    points = [
+        SweepPoint(str(variant), rule, value, windows)
+        for variant in chosen
+        for windows in ((merged or (spec.budget.merged_windows,)) if variant.merges else (None,))
+        for rule, value in (pruning if variant.prune_layers else ((None, None),))
+    ]
+    default = SweepPoint.default(spec)
+    if default is not None and spec.variant in chosen:
         points.append(default)
     for point in points:
-        point_budget(spec, point)
+        check_operating_point(spec, Variant.parse(point.variant), point.budget(spec.budget))
     if not points:
         raise ValueError('expected at least one operating point, got no variants, or neither keeps nor thresholds')
     return list({str(point): point for point in points}.values())
 
 
-def point_budget(spec: ModelSpec, point: OperatingPoint) -> TokenBudget:
-    """Return the model's budget with the point's rule. Raises ValueError for a value that is not legal."""
-    return choose_budget(
-        spec.budget, point.value if point.rule == 'keep' else None, point.value if point.rule == 'threshold' else None
-    )
-
-
-def make_row(spec: ModelSpec, point: OperatingPoint, result: EvaluationResult) -> SweepRow:
+def make_row(spec: ModelSpec, point: SweepPoint, result: EvaluationResult) -> SweepRow:
     """Turn an evaluation into a row; the dense variant's GFLOPs are counted, it need not have run.
 
     Raises ValueError for a dataset without any label.
@@ -105,12 +101,12 @@ def describe_subject(
     return SweepSubject(
         model=spec.name, model_sha256=spec.sha256 or sha256_of(spec.weights_path), dataset=dataset_name, split=split,
         frames=frames, samples_sha256=hashlib.sha256(names.encode()).hexdigest(), inference=spec.inference,
-        merged_windows=spec.budget.merged_windows, keep_per_class=spec.budget.keep_per_class,
+        keep_per_class=spec.budget.keep_per_class,
         backend=pipeline.backend_name, device=pipeline.device_name, precision=pipeline.precision,
     )  # fmt: skip
 
 
-def resume(path: Path, subject: SweepSubject, default: Optional[OperatingPoint], force: bool) -> Sweep:
+def resume(path: Path, subject: SweepSubject, default: Optional[SweepPoint], force: bool) -> Sweep:
     """Return the rows that are there already, none without a file or, if `force`, with one of another subject."""
     started = Sweep(subject, default)
     if not path.is_file():
@@ -140,6 +136,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='tokens kept at each pruning layer, fractions or counts (default: 0.2 0.4 0.6 0.8)')
     parser.add_argument('--thresholds', type=float, nargs='*', default=THRESHOLDS, metavar='THRESHOLD',
                         help='confidences above which tokens leave (default: 0.7 0.8 0.9 0.95 0.98)')
+    parser.add_argument('--merged', type=keep_value, nargs='+', default=(), metavar='WINDOWS',
+                        help="windows that share a token, shares or counts (default: the model's own)")
     add_backend_arguments(parser)
     parser.add_argument('--limit', type=int, help='only the first images')
     parser.add_argument('--force', action='store_true', help='start anew if the folder holds another sweep')
@@ -153,12 +151,12 @@ def run(args: argparse.Namespace) -> int:
     spec = ModelSpec.load(args.model)
     check_classes(spec, dataset)
     names = [name for text in args.variants or spec.legal_variants() for name in text.split(',') if name]
-    points = plan_points(spec, names, args.keeps, args.thresholds)
+    points = plan_points(spec, names, args.keeps, args.thresholds, args.merged)
     pipeline = load_pipeline(args.model, args.backend, args.device, args.precision, inference=args.inference)
     subject = describe_subject(pipeline, dataset, args.dataset, args.split, frames)
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / 'sweep.json'
-    sweep = resume(path, subject, OperatingPoint.default(spec), args.force)
+    sweep = resume(path, subject, SweepPoint.default(spec), args.force)
     sweep = run_sweep(pipeline, dataset, points, sweep, path, args.limit)
     sweep.save_json(path)
     sweep.save_csv(args.output / 'sweep.csv')

@@ -11,51 +11,72 @@ from pathlib import Path
 from typing import Any, Optional
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Keep, ModelSpec, Variant
+from hybrid_seg_ros.inference.operating_points import name_point
+from hybrid_seg_ros.inference.pipeline import choose_budget
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Keep, ModelSpec, TokenBudget, Variant
 
 RULES = ('keep', 'threshold')
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
-    """A variant, and how it prunes: `rule` 'keep' or 'threshold' with its `value`; both None where nothing prunes."""
+class SweepPoint:
+    """What to measure: in what the budget of one point differs from the model's own.
+
+    `rule` is 'keep' or 'threshold' with its `value`, both None where nothing prunes; `merged_windows` is None where
+    nothing merges. Once measured, and if chosen, it becomes an OperatingPoint.
+    """
 
     variant: str
     rule: Optional[str] = None
     value: Optional[Keep] = None
+    merged_windows: Optional[Keep] = None
 
     def __post_init__(self) -> None:
-        prunes = bool(Variant.parse(self.variant).prune_layers)
+        variant = Variant.parse(self.variant)
+        prunes = bool(variant.prune_layers)
         if (self.rule is not None) != prunes or (self.value is not None) != prunes:
             raise ValueError(
                 f'{self.variant}: expected a rule and a value where it prunes, got {self.rule}, {self.value}')
         if self.rule is not None and self.rule not in RULES:
             raise ValueError(f'unknown rule {self.rule!r}; legal are {", ".join(RULES)}')
+        if (self.merged_windows is not None) != variant.merges:
+            raise ValueError(f'{self.variant}: expected merged_windows where it merges, got {self.merged_windows}')
 
     @classmethod
-    def default(cls, spec: ModelSpec) -> Optional['OperatingPoint']:
+    def default(cls, spec: ModelSpec) -> Optional['SweepPoint']:
         """Return the point that a model runs at if nobody says otherwise; None if it keeps differently per layer."""
+        merged = spec.budget.merged_windows if spec.variant.merges else None
         if not spec.variant.prune_layers:
-            return cls(str(spec.variant))
+            return cls(str(spec.variant), merged_windows=merged)
         if spec.budget.keep is None:
-            return cls(str(spec.variant), 'threshold', spec.budget.threshold)
-        return cls(str(spec.variant), 'keep', spec.budget.keep[0]) if len(set(spec.budget.keep)) == 1 else None
+            return cls(str(spec.variant), 'threshold', spec.budget.threshold, merged)
+        return cls(str(spec.variant), 'keep', spec.budget.keep[0], merged) if len(set(spec.budget.keep)) == 1 else None
+
+    def budget(self, own: TokenBudget) -> TokenBudget:
+        """Return the complete budget, from the model's own. Raises ValueError for a value that is not legal."""
+        keep, threshold = (self.value if self.rule == rule else None for rule in RULES)
+        return choose_budget(own, keep, threshold, self.merged_windows)
 
     @property
     def pruning(self) -> str:
         """The rule and its value, for people to read; a dash where nothing prunes."""
         return '–' if self.rule is None else f'{self.rule} {self.value}'
 
+    @property
+    def merging(self) -> str:
+        """How many windows share a token, for people to read; a dash where none does."""
+        return '–' if self.merged_windows is None else f'{self.merged_windows:.3g}'
+
     def __str__(self) -> str:
-        """Name the point; keep 1 (a token) and keep 1.0 (all of them) are equal numbers, but not the same name."""
-        return self.variant if self.rule is None else f'{self.variant}, {self.pruning}'
+        """Name the point, as operating points are named."""
+        return name_point(Variant.parse(self.variant), self.budget(TokenBudget()))
 
 
 @dataclass(frozen=True)
 class SweepRow:
     """One point's results, as in EvaluationResult; `of_dense` is its share of the dense variant's GFLOPs, in [0, 1]."""
 
-    point: OperatingPoint
+    point: SweepPoint
     miou: float
     pixel_accuracy: float
     iou_per_class: dict[str, Optional[float]]
@@ -68,7 +89,7 @@ class SweepRow:
 class SweepSubject:
     """What was evaluated and how; rows of one subject can be compared.
 
-    `samples_sha256` is that of the sample names, `merged_windows` and `keep_per_class` are the model's budget.
+    `samples_sha256` is that of the sample names, `keep_per_class` is of the model's budget.
     """
 
     model: str
@@ -78,7 +99,6 @@ class SweepSubject:
     frames: int
     samples_sha256: str
     inference: str
-    merged_windows: Keep
     keep_per_class: int
     backend: str
     device: str
@@ -92,13 +112,13 @@ class SweepSubject:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rows in the order of the paper's variants, then by rule and value."""
+    """Rows in the order of the paper's variants, then by merged windows, rule and value."""
 
     subject: SweepSubject
-    default: Optional[OperatingPoint]
+    default: Optional[SweepPoint]
     rows: tuple[SweepRow, ...] = ()
 
-    def find(self, point: OperatingPoint) -> Optional[SweepRow]:
+    def find(self, point: SweepPoint) -> Optional[SweepRow]:
         """Return a point's row, None if it has none yet."""
         return next((row for row in self.rows if str(row.point) == str(point)), None)
 
@@ -119,15 +139,20 @@ class Sweep:
 
     @classmethod
     def load_json(cls, path: Path) -> 'Sweep':
-        """Read what `save_json` wrote. Raises ValueError for anything else."""
+        """Read what `save_json` wrote, also before rows had `merged_windows`. Raises ValueError for anything else."""
         try:
             content = json.loads(path.read_text(encoding='utf-8'))
             default, rows = content.pop('default'), content.pop('rows')
-            names = [field.name for field in dataclasses.fields(OperatingPoint)]
+            if 'merged_windows' in content:  # one for all points, in files of before
+                merged = content.pop('merged_windows')
+                for point in (default, *rows):
+                    if point is not None:
+                        point['merged_windows'] = merged if Variant.parse(point['variant']).merges else None
+            names = [field.name for field in dataclasses.fields(SweepPoint)]
             return cls(
                 SweepSubject(**content),
-                None if default is None else OperatingPoint(**default),
-                tuple(SweepRow(OperatingPoint(**{name: row.pop(name) for name in names}), **row) for row in rows),
+                None if default is None else SweepPoint(**default),
+                tuple(SweepRow(SweepPoint(**{name: row.pop(name) for name in names}), **row) for row in rows),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f'{path}: expected what a sweep writes, got {type(error).__name__}: {error}') from error
@@ -141,8 +166,9 @@ class Sweep:
              'gflops_mean': row.gflops_mean, 'of_dense': row.of_dense}
             for row in self.rows
         ]  # fmt: skip
-        columns = ['variant', *('rule', 'value', 'miou', 'pixel_accuracy'), *(f'tokens_{stage}' for stage in stages),
-                   'gflops_mean', 'of_dense']  # fmt: skip
+        names = [field.name for field in dataclasses.fields(SweepPoint)]
+        columns = [*names, 'miou', 'pixel_accuracy', *(f'tokens_{stage}' for stage in stages), 'gflops_mean',
+                   'of_dense']  # fmt: skip
         text = io.StringIO(newline='')
         writer = csv.DictWriter(text, columns, restval='', lineterminator='\n')
         writer.writeheader()
@@ -157,14 +183,16 @@ class Sweep:
             f'{subject.precision} on {subject.device}. GFLOPs (multiply-add = 1) count everything that runs, policy '
             'network and auxiliary heads included. Tokens are the mean per frame.',
             '',
-            '| variant | pruning | mIoU % | pixel accuracy % | tokens in → after pruning | GFLOPs | of dense |',
-            '|---|---|---|---|---|---|---|',
+            '| variant | merged | pruning | mIoU % | pixel accuracy % | tokens in → after pruning | GFLOPs '
+            '| of dense |',
+            '|---|---|---|---|---|---|---|---|',
         ]
         for row in self.rows:
             name = f'**{row.point.variant}** (default)' if self.is_default(row) else row.point.variant
             tokens = ' → '.join(f'{n:.0f}' for stage, n in row.tokens_mean.items() if stage != 'total')
-            lines.append(f'| {name} | {row.point.pruning} | {row.miou:.2f} | {row.pixel_accuracy:.2f} | {tokens} '
-                         f'| {row.gflops_mean:.2f} | {100 * row.of_dense:.0f} % |')  # fmt: skip
+            lines.append(f'| {name} | {row.point.merging} | {row.point.pruning} | {row.miou:.2f} '
+                         f'| {row.pixel_accuracy:.2f} | {tokens} | {row.gflops_mean:.2f} '
+                         f'| {100 * row.of_dense:.0f} % |')  # fmt: skip
         return '\n'.join(lines) + '\n'
 
 
@@ -172,8 +200,8 @@ def _without_point(row: SweepRow) -> dict[str, Any]:
     return {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != 'point'}
 
 
-def _order(point: OperatingPoint) -> tuple:
+def _order(point: SweepPoint) -> tuple:
     known = point.variant in PAPER_VARIANTS
     place = PAPER_VARIANTS.index(point.variant) if known else len(PAPER_VARIANTS)
-    # counts of tokens come after fractions; a lower keep or threshold prunes more and comes first
-    return (place, point.variant, point.rule or '', point.value or 0)
+    # what leaves fewer tokens comes first: more merged windows, a lower keep or threshold; fractions before counts
+    return (place, point.variant, -(point.merged_windows or 0), point.rule or '', point.value or 0)

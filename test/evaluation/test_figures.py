@@ -8,19 +8,21 @@ import pytest
 
 from hybrid_seg_ros.evaluation.calibration import summarize
 from hybrid_seg_ros.evaluation.figures import SIZE_PX, STYLES, draw_reliability, draw_sweep, require_matplotlib
-from hybrid_seg_ros.evaluation.sweep_report import OperatingPoint, Sweep, SweepRow, SweepSubject
+from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepPoint, SweepRow, SweepSubject
+from hybrid_seg_ros.model_spec import Variant
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
 
-SUBJECT = SweepSubject('tiny', 'a' * 64, 'camvid', 'val', 2, 'b' * 64, 'whole', 0.4, 5, 'pytorch', 'cpu', 'float32')
-DEFAULT = OperatingPoint('hybrid@8', 'threshold', 0.9)
+SUBJECT = SweepSubject('tiny', 'a' * 64, 'camvid', 'val', 2, 'b' * 64, 'whole', 5, 'pytorch', 'cpu', 'float32')
+DEFAULT = SweepPoint('hybrid@8', 'threshold', 0.9, 0.4)
 
 
 def sweep_of(*points, default=DEFAULT):
     sweep = Sweep(SUBJECT, default)
-    for index, (variant, *rule) in enumerate(points):
-        sweep = sweep.with_row(
-            SweepRow(OperatingPoint(variant, *rule), 60 + 0.2 * index, 90.0, {}, {}, 4 + 0.3 * index, 0.7))
+    for index, (variant, rule, value, *merged) in enumerate(points):
+        windows = merged[0] if merged else 0.4 if Variant.parse(variant).merges else None
+        point = SweepPoint(variant, rule, value, windows)
+        sweep = sweep.with_row(SweepRow(point, 60 + 0.2 * index, 90.0, {}, {}, 4 + 0.3 * index, 0.7))
     return sweep
 
 
@@ -36,12 +38,13 @@ PRUNED = [(variant, rule, value) for variant in ('dtop@8', 'hybrid@8') for rule,
 @pytest.mark.parametrize(
     'points, shown',
     [
-        ([('dense',), ('cts',), *PRUNED], ('dtop@8', 'hybrid@8')),
+        ([('dense', None, None), ('cts', None, None), *PRUNED], ('dtop@8', 'hybrid@8')),
         (PRUNED[:2], ('dtop@8',)),
-        ([('dense',)], ()),
-        ([('dense',), ('hybrid@4', 'keep', 30)], ()),
+        ([('dense', None, None)], ()),
+        ([('dense', None, None), ('hybrid@4', 'keep', 30)], ()),
+        ([(*point, merged) for point in (('cts', None, None), *PRUNED[4:]) for merged in (0.4, 0.6)], ('hybrid@8',)),
     ],
-    ids=['both rules', 'one rule', 'no pruning', 'another layer'],
+    ids=['both rules', 'one rule', 'no pruning', 'another layer', 'several numbers of merged windows'],
 )
 def test_sweep(tmp_path, points, shown):
     draw_sweep(sweep_of(*points), tmp_path / 'sweep.png')
@@ -55,7 +58,7 @@ def test_sweep(tmp_path, points, shown):
 def test_the_default_is_marked(tmp_path):
     pictures = []
     for default in (DEFAULT, None):
-        draw_sweep(sweep_of(('dense',), *PRUNED, default=default), tmp_path / 'sweep.png')
+        draw_sweep(sweep_of(('dense', None, None), *PRUNED, default=default), tmp_path / 'sweep.png')
         pictures.append(cv2.imread(str(tmp_path / 'sweep.png')).astype(int))
     black = [(picture.max(2) < 30).sum() for picture in pictures]
     assert black[0] > black[1] + 200

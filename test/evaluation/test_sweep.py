@@ -12,13 +12,16 @@ from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate
 from hybrid_seg_ros.evaluation.figures import SIZE_PX
 from hybrid_seg_ros.evaluation.sweep import describe_subject, plan_points, run_sweep
-from hybrid_seg_ros.evaluation.sweep_report import OperatingPoint, Sweep
+from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepPoint
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
 
-KEEP_POINT = OperatingPoint('hybrid@8', 'keep', 0.5)
+OWN = 103 / 256
+"""Share of windows that the tiny model merges."""
+
+KEEP_POINT = SweepPoint('hybrid@8', 'keep', 0.5, OWN)
 
 
 @pytest.fixture
@@ -28,33 +31,47 @@ def command(camvid_root, tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'variants, keeps, thresholds, expected',
+    'variants, keeps, thresholds, merged, expected',
     [
-        (['dense', 'cts'], [0.5], [0.9], ['dense', 'cts']),
-        (['dtop@8'], [0.5, 30], [], ['dtop@8, keep 0.5', 'dtop@8, keep 30']),
-        (['dtop@8', 'dtop@8'], [0.5], [0.9, 1], ['dtop@8, keep 0.5', 'dtop@8, threshold 0.9', 'dtop@8, threshold 1.0']),
-        (['dtop@8'], [1, 1.0], [], ['dtop@8, keep 1', 'dtop@8, keep 1.0']),
-        (['hybrid@6+8'], [], [0.9], ['hybrid@6+8, threshold 0.9', 'hybrid@6+8, threshold 0.3']),
-        (['hybrid@6+8'], [], [0.3], ['hybrid@6+8, threshold 0.3']),
+        (['dense', 'cts'], [0.5], [0.9], [], ['dense', f'cts merged {OWN}']),
+        (['dense', 'cts'], [0.5], [0.9], [12, 0.5], ['dense', 'cts merged 12', 'cts merged 0.5']),
+        (['dtop@8'], [0.5, 30], [], [0.5], ['dtop@8 keep 0.5', 'dtop@8 keep 30']),
+        (['dtop@8', 'dtop@8'], [0.5], [0.9, 1], [],
+         ['dtop@8 keep 0.5', 'dtop@8 threshold 0.9', 'dtop@8 threshold 1.0']),
+        (['dtop@8'], [1, 1.0], [], [], ['dtop@8 keep 1', 'dtop@8 keep 1.0']),
+        (['hybrid@8'], [0.5, 30], [], [0.5, 0.0],
+         [f'hybrid@8 keep {keep} merged {merged}' for merged in (0.5, 0.0) for keep in (0.5, 30)]),
+        (['hybrid@6+8'], [], [0.9], [], [f'hybrid@6+8 threshold {each} merged {OWN}' for each in (0.9, 0.3)]),
+        (['hybrid@6+8'], [], [0.3], [], [f'hybrid@6+8 threshold 0.3 merged {OWN}']),
+        (['hybrid@6+8'], [], [0.3], [0.5], [f'hybrid@6+8 threshold 0.3 merged {each}' for each in (0.5, OWN)]),
     ],
-)
-def test_points(variants, keeps, thresholds, expected):
+)  # fmt: skip
+def test_points(variants, keeps, thresholds, merged, expected):
     """The tiny model's own point, hybrid@6+8 by threshold 0.3, joins where its variant is asked for."""
-    assert [str(point) for point in plan_points(tiny_spec(), variants, keeps, thresholds)] == expected
+    assert [str(point) for point in plan_points(tiny_spec(), variants, keeps, thresholds, merged)] == expected
 
 
 @pytest.mark.parametrize(
     'budget, variant, expected',
     [
-        (TokenBudget(threshold=0.8), 'hybrid@8', 'hybrid@8, threshold 0.8'),
-        (TokenBudget(keep=0.6), 'hybrid@8', 'hybrid@8, keep 0.6'),
-        (TokenBudget(keep=(0.6, 0.6)), 'hybrid@6+8', 'hybrid@6+8, keep 0.6'),
+        (TokenBudget(threshold=0.8, merged_windows=0.5), 'hybrid@8', 'hybrid@8 threshold 0.8 merged 0.5'),
+        (TokenBudget(keep=0.6, merged_windows=9), 'hybrid@8', 'hybrid@8 keep 0.6 merged 9'),
+        (TokenBudget(keep=(0.6, 0.6)), 'dtop@6+8', 'dtop@6+8 keep 0.6'),
         (TokenBudget(keep=(0.8, 0.6)), 'hybrid@6+8', 'None'),
-        (TokenBudget(), 'cts', 'cts'),
+        (TokenBudget(merged_windows=0.5), 'cts', 'cts merged 0.5'),
+        (TokenBudget(merged_windows=0.5), 'dense', 'dense'),
     ],
 )
 def test_default_point(budget, variant, expected):
-    assert str(OperatingPoint.default(tiny_spec(budget=budget, variant=Variant.parse(variant)))) == expected
+    assert str(SweepPoint.default(tiny_spec(budget=budget, variant=Variant.parse(variant)))) == expected
+
+
+def test_budget_of_a_point():
+    own = TokenBudget(merged_windows=0.4, threshold=0.8, keep_per_class=3, keep=0.5)
+    assert SweepPoint('dense').budget(own) == own
+    assert SweepPoint('cts', merged_windows=7).budget(own) == TokenBudget(7, 0.8, 3, (0.5,))
+    assert SweepPoint('dtop@8', 'threshold', 0.9).budget(own) == TokenBudget(0.4, 0.9, 3, None)
+    assert SweepPoint('hybrid@8', 'keep', 9, 0.6).budget(own) == TokenBudget(0.6, 0.8, 3, (9,))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +80,8 @@ def test_default_point(budget, variant, expected):
         (['--variants', 'hybrid@7'], 'legal for tiny are dense'),
         (['--keeps', '0.0'], 'a fraction in (0, 1], got 0.0'),
         (['--thresholds', '1.5'], 'a number in (0, 1], got 1.5'),
+        (['--merged', '13'], 'at most 12'),
+        (['--merged', '1.5'], 'a count or a share in [0, 1], got 1.5'),
         (['--variants', 'dtop@8', '--keeps', '--thresholds'], 'expected at least one operating point'),
         (['--limit', '0'], 'at least 1 image'),
         (['--split', 'nowhere'], "no split 'nowhere'"),
@@ -81,10 +100,10 @@ def test_command_writes_what_evaluate_says_and_goes_on(command, camvid_root, tin
     assert {key: content[key] for key in ('model', 'dataset', 'split', 'frames', 'device', 'precision')} == {
         'model': 'tiny', 'dataset': 'camvid', 'split': 'val', 'frames': 1, 'device': 'cpu', 'precision': 'float32'
     }  # fmt: skip
-    assert content['default'] == {'variant': 'hybrid@6+8', 'rule': 'threshold', 'value': 0.3}
-    names = [(row['variant'], row['rule'], row['value']) for row in content['rows']]
-    assert names == [('dense', None, None), ('cts', None, None), ('hybrid@8', 'keep', 0.5),
-                     ('hybrid@8', 'threshold', 0.3)]  # fmt: skip
+    assert content['default'] == {'variant': 'hybrid@6+8', 'rule': 'threshold', 'value': 0.3, 'merged_windows': OWN}
+    names = [tuple(row[key] for key in ('variant', 'rule', 'value', 'merged_windows')) for row in content['rows']]
+    assert names == [('dense', None, None, None), ('cts', None, None, OWN), ('hybrid@8', 'keep', 0.5, OWN),
+                     ('hybrid@8', 'threshold', 0.3, OWN)]  # fmt: skip
     dataset = open_dataset('camvid', camvid_root, 'val')
     result = evaluate(load_pipeline(tiny_model, variant='hybrid@8', keep=0.5), dataset, limit=1)
     for key in ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean'):
@@ -95,9 +114,10 @@ def test_command_writes_what_evaluate_says_and_goes_on(command, camvid_root, tin
     assert keep['tokens_mean'] == {'total': 48.0, 'merged': 33.0, 'kept@8': 16.0}
     table = list(csv.DictReader((out / 'sweep.csv').open()))
     assert [float(row['miou']) for row in table] == [row['miou'] for row in content['rows']]
+    assert [row['merged_windows'] for row in table] == ['', str(OWN), str(OWN), str(OWN)]
     assert [row['tokens_kept@8'] for row in table][:3] == ['', '', '16.0']
     markdown = (out / 'sweep.md').read_text()
-    assert '| hybrid@8 | keep 0.5 |' in markdown and '| 33 → 16 |' in markdown and '| 100 % |' in markdown
+    assert '| hybrid@8 | 0.402 | keep 0.5 |' in markdown and '| 33 → 16 |' in markdown and '| 100 % |' in markdown
     assert cv2.imread(str(out / 'sweep.png')).shape == (SIZE_PX[1], SIZE_PX[0], 3)
     assert markdown in capsys.readouterr().out
 
@@ -107,6 +127,31 @@ def test_command_writes_what_evaluate_says_and_goes_on(command, camvid_root, tin
     again = json.loads((out / 'sweep.json').read_text())
     assert [row['value'] for row in again['rows']] == [None, None, 0.25, 0.5, 0.3]
     assert again['rows'][3] == content['rows'][2]
+
+
+def test_number_of_merged_windows_varies(command, tmp_path):
+    options = ['--variants', 'dtop@8,hybrid@8', '--keeps', '0.5', '--thresholds', '--merged', '0.5', '12']
+    assert main([*command, *options]) == 0
+    rows = json.loads((tmp_path / 'out' / 'sweep.json').read_text())['rows']
+    assert [(row['variant'], row['merged_windows'], row['tokens_mean']['merged']) for row in rows] == [
+        ('dtop@8', None, 48), ('hybrid@8', 12, 12), ('hybrid@8', 0.5, 30)]
+    assert rows[1]['gflops_mean'] < rows[2]['gflops_mean']
+
+
+def test_sweeps_of_before_are_read(command, tmp_path):
+    """Once a sweep had one number of merged windows, which its head held instead of its rows."""
+    path = tmp_path / 'out' / 'sweep.json'
+    options = ['--variants', 'dense,dtop@8,hybrid@8', '--keeps', '0.5', '--thresholds']
+    assert main([*command, *options]) == 0
+    content = json.loads(path.read_text())
+    before = json.loads(path.read_text())
+    for point in (before['default'], *before['rows']):
+        del point['merged_windows']
+    path.write_text(json.dumps({**before, 'merged_windows': OWN}))
+    sweep = Sweep.load_json(path)
+    assert [row.point for row in sweep.rows] == [SweepPoint('dense'), SweepPoint('dtop@8', 'keep', 0.5), KEEP_POINT]
+    assert main([*command, *options]) == 0
+    assert json.loads(path.read_text()) == content
 
 
 def test_an_interrupted_sweep_keeps_whole_points(camvid_root, tiny_model, tmp_path):
@@ -128,7 +173,7 @@ def test_an_interrupted_sweep_keeps_whole_points(camvid_root, tiny_model, tmp_pa
 
     pipeline, path = load_pipeline(tiny_model), tmp_path / 'sweep.json'
     subject = describe_subject(pipeline, dataset, 'camvid', 'val', 2)
-    points = [OperatingPoint('dtop@8', 'keep', 0.5), KEEP_POINT]
+    points = [SweepPoint('dtop@8', 'keep', 0.5), KEEP_POINT]
     with pytest.raises(KeyboardInterrupt):
         run_sweep(pipeline, Interrupted(), points, Sweep(subject, None), path)
     assert [path.name for path in tmp_path.iterdir()] == ['sweep.json']
@@ -155,7 +200,17 @@ def test_rows_of_something_else_are_not_mixed_in(command, tmp_path, capsys, dama
     assert json.loads(path.read_text()) == content
 
 
-@pytest.mark.parametrize('point', [('dense', 'keep', 0.5), ('hybrid@8',), ('hybrid@8', 'keep'), ('dtop@8', 'top', 1)])
-def test_a_point_that_is_none(point):
-    with pytest.raises(ValueError, match='expected a rule and a value|legal are keep, threshold'):
-        OperatingPoint(*point)
+@pytest.mark.parametrize(
+    'point, complaint',
+    [
+        (('dense', 'keep', 0.5), 'expected a rule and a value'),
+        (('hybrid@8',), 'expected a rule and a value'),
+        (('hybrid@8', 'keep'), 'expected a rule and a value'),
+        (('dtop@8', 'top', 1), 'legal are keep, threshold'),
+        (('cts',), 'expected merged_windows where it merges, got None'),
+        (('dense', None, None, 0.5), 'expected merged_windows where it merges, got 0.5'),
+    ],
+)
+def test_a_point_that_is_none(point, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        SweepPoint(*point)
