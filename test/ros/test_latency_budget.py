@@ -105,19 +105,15 @@ def test_a_rate_is_a_budget_too_and_both_go_away(client):
     status_while_sending(client, lambda s: s.message.endswith('as the parameters say'))
 
 
-def test_a_model_without_a_table_refuses_a_target_and_says_how_to_make_one(tmp_path):
-    model = write_tiny_model(tmp_path)
-    node = NodeProcess(tmp_path / 'node.log', '__node:=plain', 'image:=/plain/image', model_path=model)
-    try:
-        node.wait_for_output('waiting for images')
-        with Client('/plain/image', node='/plain') as client:
-            result = client.set_parameter('target_latency_ms', 50.0)
-            assert not result.successful
-            assert 'needs operating points' in result.reason and 'choose-points' in result.reason
-            assert client.set_parameter('overlay_alpha', 0.3).successful
-        assert node.stop(signal.SIGINT) == 0, node.output
-    finally:
-        node.stop(signal.SIGKILL)
+def test_a_model_without_a_table_refuses_a_target_and_says_how_to_make_one(start_node, tmp_path):
+    node = start_node('__node:=plain', model_path=write_tiny_model(tmp_path))
+    node.wait_for_output('waiting for images')
+    with Client(node='/plain') as client:
+        result = client.set_parameter('target_latency_ms', 50.0)
+        assert not result.successful
+        assert 'needs operating points' in result.reason and 'choose-points' in result.reason
+        assert client.set_parameter('overlay_alpha', 0.3).successful
+    assert node.stop(signal.SIGINT) == 0, node.output
 
 
 @pytest.mark.parametrize(
@@ -127,14 +123,11 @@ def test_a_model_without_a_table_refuses_a_target_and_says_how_to_make_one(tmp_p
         ({'operating_points': '/nowhere.yaml'}, 'operating points /nowhere.yaml: no such file'),
     ],
 )
-def test_a_target_or_table_that_cannot_be_had_fails_at_configure(tmp_path, parameters, reason):
-    node = NodeProcess(tmp_path / 'node.log', '__node:=plain', model_path=write_tiny_model(tmp_path), **parameters)
-    try:
-        node.wait_for_output('on_configure failed')
-        assert reason in node.output
-        assert node.stop(signal.SIGTERM) == 0, node.output
-    finally:
-        node.stop(signal.SIGKILL)
+def test_a_target_or_table_that_cannot_be_had_fails_at_configure(start_node, tmp_path, parameters, reason):
+    node = start_node('__node:=plain', model_path=write_tiny_model(tmp_path), **parameters)
+    node.wait_for_output('on_configure failed')
+    assert reason in node.output
+    assert node.stop(signal.SIGTERM) == 0, node.output
 
 
 def test_parameters_of_one_request_are_judged_together(client):

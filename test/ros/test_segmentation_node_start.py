@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import IMAGE_HW, Client, NodeProcess, image_message, picture
+from node_harness import IMAGE_HW, Client, image_message, picture
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Int32MultiArray
@@ -21,20 +21,6 @@ from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp('model'))
-
-
-@pytest.fixture
-def start_node(tmp_path):
-    """Start a node, stop it after the test."""
-    nodes = []
-
-    def start(*remaps, **parameters):
-        nodes.append(NodeProcess(tmp_path / f'node_{len(nodes)}.log', *remaps, **parameters))
-        return nodes[-1]
-
-    yield start
-    for node in nodes:
-        node.stop(signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +38,7 @@ def test_start_values_that_cannot_be_are_refused_in_a_line(start_node, parameter
 
 
 def test_compressed_images_and_broken_ones(start_node, model):
-    node = start_node('image:=/camera/image', model_path=model, image_transport='compressed')
+    node = start_node(model_path=model, image_transport='compressed')
     node.wait_for_output('waiting for images on /camera/image/compressed')
     with Client('/camera/image/compressed', compressed=True) as client:
         client.wait_for_node()
@@ -80,7 +66,7 @@ def test_compressed_images_and_broken_ones(start_node, model):
 
 
 def test_missing_model_leaves_the_node_unconfigured_until_it_is_given_one(start_node, model):
-    node = start_node('image:=/camera/image', model_path='/nowhere/model.yaml')
+    node = start_node(model_path='/nowhere/model.yaml')
     node.wait_for_output('/nowhere/model.yaml: no such file')
     with Client() as client:
         assert client.state() == 'unconfigured'
@@ -99,7 +85,7 @@ def test_missing_model_leaves_the_node_unconfigured_until_it_is_given_one(start_
 def test_an_exported_graph_is_run_as_it_was_exported(start_node, model, tmp_path):
     graph = tmp_path / 'robot.onnx'
     export_model(ModelSpec.load(model), Variant.parse('hybrid@8'), TokenBudget(keep=0.5), graph, outputs='scores')
-    node = start_node('image:=/camera/image', model_path=model, backend='onnxruntime', engine_path=graph)
+    node = start_node(model_path=model, backend='onnxruntime', engine_path=graph)
     node.wait_for_output('loaded tiny: hybrid@8 keep 16 merged 5, onnxruntime float32 on cpu')
     with Client() as client:
         client.wait_for_node()
@@ -118,7 +104,7 @@ def test_an_exported_graph_is_run_as_it_was_exported(start_node, model, tmp_path
 
 def test_a_backend_makes_its_graphs_when_it_is_configured(start_node, model, tmp_path, monkeypatch):
     monkeypatch.setenv('HYBRID_SEG_CACHE_DIR', str(tmp_path / 'cache'))
-    node = start_node('image:=/camera/image', model_path=model, backend='onnxruntime')
+    node = start_node(model_path=model, backend='onnxruntime')
     node.wait_for_output('to ONNX; once, kept in')
     node.wait_for_output('waiting for images')
     assert len(list((tmp_path / 'cache' / 'graphs').iterdir())) == 1
@@ -127,7 +113,7 @@ def test_a_backend_makes_its_graphs_when_it_is_configured(start_node, model, tmp
 
 @pytest.mark.parametrize('by', ['image_reliability', 'qos_overrides./camera/image.subscription.reliability'])
 def test_incompatible_qos_is_an_error_that_says_what_to_change(start_node, model, by):
-    node = start_node('image:=/camera/image', model_path=model, **{by: 'reliable'})
+    node = start_node(model_path=model, **{by: 'reliable'})
     node.wait_for_output('waiting for images')
     with Client() as client:  # whose camera publishes best effort
         status = client.status('images', lambda s: s.level == DiagnosticStatus.ERROR and 'QoS' in s.message)
@@ -138,7 +124,7 @@ def test_incompatible_qos_is_an_error_that_says_what_to_change(start_node, model
 
 def test_images_that_get_lost_are_missed_and_the_likely_cause_is_named(start_node, model):
     """Images of 2.8 MB, best effort, through the default 512 KB of shared memory: hardly any arrives."""
-    node = start_node('image:=/camera/image', model_path=model)
+    node = start_node(model_path=model)
     node.wait_for_output('waiting for images')
     with Client() as client:
         client.wait_for_node()
@@ -158,7 +144,7 @@ def test_images_that_get_lost_are_missed_and_the_likely_cause_is_named(start_nod
 
 
 def test_fewer_images_than_expected_are_a_warning(start_node, model):
-    node = start_node('image:=/camera/image', model_path=model, expected_fps=1000.0)
+    node = start_node(model_path=model, expected_fps=1000.0)
     node.wait_for_output('waiting for images')
     with Client() as client:
         client.wait_for_node()
@@ -175,7 +161,7 @@ def test_fewer_images_than_expected_are_a_warning(start_node, model):
 
 
 def test_an_image_topic_of_another_type_is_named(start_node, model):
-    node = start_node('image:=/camera/image', model_path=model, image_timeout_s=0.2)
+    node = start_node(model_path=model, image_timeout_s=0.2)
     node.wait_for_output('waiting for images')
     with Client(compressed=True) as client:
         status = client.status('images', lambda s: 'CompressedImage' in s.message)
