@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.evaluation.choose_points import points_markdown
+from hybrid_seg_ros.evaluation.flops import count_flops, expected_tokens
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.inference.operating_points import default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec
 from hybrid_seg_ros.ros.bag_reader import BagReader
 from hybrid_seg_ros.ros.ground_truth import GroundTruth
@@ -61,3 +64,18 @@ def test_each_reduction_leaves_fewer_tokens(frames):
     assert merged[0].tokens.stages == {'total': 768, 'merged': 423}
     assert hybrid[0].tokens.stages == {'total': 768, 'merged': 423, 'kept@8': 254}
     assert (hybrid[0].labels == merged[0].labels).mean() > 0.97
+
+
+def test_table_of_operating_points_is_of_this_model():
+    """What was measured stands in the model card; what can be counted is counted again."""
+    spec = ModelSpec.load(MODEL)
+    points = load_operating_points(default_points_path(MODEL), spec)
+    assert len(points) == 6 and points[0].gflops < 0.6 * points[-1].gflops
+    for point in points:
+        entering, kept = expected_tokens(spec, spec.network_size_hw, point.variant, point.budget)
+        assert list(point.tokens.values()) == [768, entering, *(count for _, count in kept)]
+        cost = count_flops(spec, spec.network_size_hw, point.variant, entering, kept).total
+        assert point.gflops == pytest.approx(cost / 1e9, abs=1e-3)
+    card = MODEL.with_suffix('.md').read_text(encoding='utf-8')
+    for line in points_markdown(points).splitlines()[2:]:
+        assert line in card, f'the model card lacks {line}'
