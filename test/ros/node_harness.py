@@ -94,6 +94,7 @@ class Client(RosSession):
         self._name = node
         self.received: dict[str, list[Any]] = {}
         self.messages_sent = 0
+        self._service_clients: dict[str, Any] = {}
         self._image_publisher = self.node.create_publisher(
             CompressedImage if compressed else Image, image_topic, qos_profile_sensor_data
         )
@@ -177,22 +178,32 @@ class Client(RosSession):
         self.wait(is_there, f'a diagnostic status on {task}')
         return found[-1]
 
-    def call(self, service_type: type, name: str, request: Any) -> Any:
-        """Call a service of the node and return its response."""
-        client = self.node.create_client(service_type, f'{self._name}/{name}')
-        try:
-            self.wait(client.service_is_ready, f'service {name}')
-            future = client.call_async(request)
-            self.wait(future.done, f'the response of {name}')
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+    def call(self, service_type: type, name: str, request: Any, is_repeatable: bool = True) -> Any:
+        """Call a service of the node and return its response.
+
+        The first answer to a client that has just been discovered may get lost, so that a call is repeated if it may.
+        """
+        if name not in self._service_clients:
+            self._service_clients[name] = self.node.create_client(service_type, f'{self._name}/{name}')
+        client = self._service_clients[name]
+        self.wait(client.service_is_ready, f'service {name}')
+        futures = [client.call_async(request)]
+
+        def is_answered() -> bool:
+            if self.spin_until(lambda: any(future.done() for future in futures), timeout_s=3.0):
+                return True
+            if is_repeatable:
+                futures.append(client.call_async(request))
+            return False
+
+        self.wait(is_answered, f'the response of {name}')
+        return next(future for future in futures if future.done()).result()
 
     def transition(self, label: str) -> bool:
         """Ask for a lifecycle transition; return whether it succeeded."""
         request = ChangeState.Request()
         request.transition.label = label
-        return self.call(ChangeState, 'change_state', request).success
+        return self.call(ChangeState, 'change_state', request, is_repeatable=False).success
 
     def begin_transition(self, label: str) -> None:
         """Ask for a lifecycle transition and do not wait for it."""
