@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# tests over DDS run one after the other in one of the workers
+PYTEST_WORKERS ?= -n 2 --dist loadgroup
 DEMO_ARGS ?=
 export PYTHON
 
@@ -23,7 +25,7 @@ demo: $(VENV)/.package  ## Start the node, replay street video to it over DDS, s
 	@$(VENV)/bin/hybrid_seg demo $(DEMO_ARGS)
 
 test: $(VENV)/.package $(COLCON_VENV)/.requirements  ## Run all tests; PYTEST_ARGS='-k replay' runs some
-	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.package  ## Run the linters
 	@$(VENV)/bin/python -m ruff check .

@@ -67,7 +67,8 @@ class PointKeeper:
         self._controller: Optional[BudgetController] = None
         self._costs: tuple[float, ...] = ()
         self._preparation: Optional[Future] = None
-        self._prepared_for: Optional[Wanted] = None
+        self._asked: Optional[Wanted] = None  # what was asked for last and has been seen to
+        self._prepared: Optional[Wanted] = None  # what the preparation is for
         self._thread: Optional[WorkThread] = None
         self._state = PointState(name_point(*pipeline.operating_point))
 
@@ -83,24 +84,22 @@ class PointKeeper:
 
     def follow(self, wanted: Wanted, streams: int, now_s: float) -> None:
         """Run what is wanted from the next image on, if it is ready; else begin to make it ready."""
-        if self._preparation is not None:
-            if not self._preparation.done():
-                return
+        if self._preparation is not None and self._preparation.done():
             self._end_preparation(wanted, streams, now_s)
-        if wanted == self._wanted and wanted != self._prepared_for:
-            self._prepared_for = wanted  # back to what runs
+        if wanted == self._wanted and wanted != self._asked:
+            self._asked = wanted  # back to what runs
             self._state = dataclasses.replace(self._state, problem='')
-        if wanted == self._prepared_for:
+        if wanted == self._asked:
             return
         if self._is_ready(wanted):
-            self._prepared_for = wanted
+            self._asked = wanted
             self._try(lambda: self._switch(wanted, streams, now_s))
-            return
-        self._thread = self._thread or WorkThread('preparation')
-        self._prepared_for = wanted
-        self._preparation = self._thread.submit(lambda: self._prepare(wanted))
-        self._state = dataclasses.replace(self._state, preparing=_describe(wanted), problem='')
-        log.info('preparing %s; %s goes on meanwhile', _describe(wanted), self._state.point)
+        elif self._preparation is None:  # one at a time; what was asked for last is next
+            self._thread = self._thread or WorkThread('preparation')
+            self._asked = self._prepared = wanted
+            self._preparation = self._thread.submit(lambda: self._prepare(wanted))
+            self._state = dataclasses.replace(self._state, preparing=_describe(wanted), problem='')
+            log.info('preparing %s; %s goes on meanwhile', _describe(wanted), self._state.point)
 
     def observe(self, total_ms: float, work_ms: float, inference_ms: float, streams: int, now_s: float) -> None:
         """Note what an image took that ran at the present point: see LatencyTarget.pressure."""
@@ -143,7 +142,7 @@ class PointKeeper:
             preparation.result()
             self._switch(wanted, streams, now_s)
 
-        if wanted == self._prepared_for:  # else something else was asked for meanwhile
+        if wanted == self._prepared == self._asked:  # else something else was asked for meanwhile
             self._try(switch)
 
     def _try(self, switch: Callable[[], None]) -> None:
@@ -151,7 +150,7 @@ class PointKeeper:
         try:
             switch()
         except Exception as error:  # whatever a backend raises: the present point still runs
-            problem = f'cannot run {_describe(self._prepared_for)}: {error}'
+            problem = f'cannot run {_describe(self._asked)}: {error}'
             self._state = dataclasses.replace(self._state, problem=problem)
             log.error('%s; %s goes on', problem, self._state.point)
 
@@ -159,14 +158,15 @@ class PointKeeper:
         if not wanted.target:
             self._pipeline.set_operating_point(wanted.variant, wanted.budget)
             self._controller = None
-            self._state = PointState(name_point(wanted.variant, wanted.budget), 'as the parameters say')
+            name = name_point(wanted.variant, wanted.budget)
+            self._state = PointState(name, 'as the parameters say', preparing=self._state.preparing)
         else:
             self._costs = self._costs or self._time_points()
             before = self._controller
             index = first_point(self._costs, wanted.target, streams) if before is None else before.index
             self._controller = BudgetController(self._costs, now_s, index)
             self._run_chosen(self._controller, wanted, changes=0)
-        self._wanted = self._prepared_for = wanted
+        self._wanted = self._asked = wanted
 
     def _time_points(self) -> tuple[float, ...]:
         """Return each point's milliseconds: medians of rounds in which each runs once, so that load hits all alike."""
@@ -184,7 +184,7 @@ class PointKeeper:
         self._pipeline.set_operating_point(point.variant, point.budget)
         self._state = PointState(
             point.name, controller.reason, str(wanted.target), controller.pressure, controller.is_missed, point.miou,
-            point.gflops, f'{controller.index + 1} of {len(self._points)}', changes,
+            point.gflops, f'{controller.index + 1} of {len(self._points)}', changes, self._state.preparing,
         )  # fmt: skip
 
 

@@ -120,11 +120,14 @@ class FrameWorker:
         except StillRunning:
             raise Stuck(f'the frame at work is not done after {timeout_s:g} s: the backend hangs') from None
 
-    def close(self, timeout_s: Optional[float] = None) -> None:
-        """Finish, free the device, end the threads. Raises Stuck; nothing is published any more then, either."""
+    def close(self, timeout_s: Optional[float] = None) -> bool:
+        """Finish, free the device, end the threads; return false where an operating point is still being prepared.
+
+        Raises Stuck; nothing is published any more then, either.
+        """
         closing = self.thread.submit(self._close)
         try:
-            closing.result(timeout_s)
+            return closing.result(timeout_s)
         except StillRunning:
             self._is_abandoned.set()
             raise Stuck(f'the model is not closed after {timeout_s:g} s: the backend hangs') from None
@@ -148,9 +151,9 @@ class FrameWorker:
         if self._is_abandoned.is_set():
             self._close()
 
-    def _close(self) -> None:
-        self._keeper.close(timeout_s=0.0)
+    def _close(self) -> bool:
         self._model.pipeline.close()
+        return self._keeper.close(timeout_s=0.1)
 
     def _follow(self, settings: LiveSettings, streams: int, now_s: float) -> None:
         """Let the model do as the live parameters say, from this frame on where that needs no preparation."""

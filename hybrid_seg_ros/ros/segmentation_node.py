@@ -18,27 +18,17 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
-from hybrid_seg_ros.inference import SegmentationPipeline, load_pipeline
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.ros.camera import Camera
 from hybrid_seg_ros.ros.camera_topics import parse_cameras
 from hybrid_seg_ros.ros.diagnostics_publisher import DiagnosticsPublisher
-from hybrid_seg_ros.ros.frame_worker import FrameWorker, Model, Stuck
+from hybrid_seg_ros.ros.frame_worker import FrameWorker, Stuck
 from hybrid_seg_ros.ros.log_forwarder import LogForwarder
-from hybrid_seg_ros.ros.model_path import resolve_model_path
-from hybrid_seg_ros.ros.model_points import find_points
-from hybrid_seg_ros.ros.parameters import (
-    NodeConfig,
-    check_parameters,
-    declare_parameters,
-    read_config,
-    read_live_settings,
-)
-from hybrid_seg_ros.ros.process import limit_threads, stop_event, wait_passively
+from hybrid_seg_ros.ros.model_loading import Load, load_configured, load_model
+from hybrid_seg_ros.ros.parameters import check_parameters, declare_parameters, read_config, read_live_settings
+from hybrid_seg_ros.ros.process import stop_event, wait_passively
 from hybrid_seg_ros.ros.transitions import reported
 from hybrid_seg_ros.ros.turns import make_schedule
-
-Load = Callable[[NodeConfig], SegmentationPipeline]
 
 _SIGNAL_PERIOD_S = 0.2
 """Python runs signal handlers only between two calls of spin_once."""
@@ -54,24 +44,24 @@ class SegmentationNode(LifecycleNode):
     """
 
     def __init__(
-        self, load: Optional[Load] = None, stop: Optional[threading.Event] = None, **node_options: Any
+        self, load: Load = load_configured, stop: Optional[threading.Event] = None, **node_options: Any
     ) -> None:
-        """`load` makes the pipeline of a configuration; by default that of the model that the parameters name."""
+        """`load` makes the pipeline of a configuration."""
         super().__init__('segmentation_node', **node_options)
         self.failure = ''
         self.stop = stop or threading.Event()
         self.exit_status = 0
         self.has_lost_threads = False
         self.lifecycle = 'unconfigured'
-        self._load = load or load_configured
+        self._load = load
         self.worker: Optional[FrameWorker] = None
         self.cameras: list[Camera] = []
         self._log_forwarder = LogForwarder(self.get_logger())
         self._log_forwarder.attach()
+        self._diagnostics = DiagnosticsPublisher(self, lambda: self._log_forwarder.last)
         declare_parameters(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         self._enable_service = self.create_service(SetBool, '~/enable', self._enable)
-        self._diagnostics = DiagnosticsPublisher(self, lambda: self._log_forwarder.last)
 
     def autostart(self) -> None:
         """Configure and activate, if the parameter `autostart` says so; a failure leaves the node as it is."""
@@ -92,7 +82,7 @@ class SegmentationNode(LifecycleNode):
             config = read_config(self)
             topics = parse_cameras(config.cameras)
             batch = len(topics) if config.schedule == 'batch' else 1
-            self.worker = FrameWorker(self, lambda: self._load_model(config), batch, self._while_loading)
+            self.worker = FrameWorker(self, lambda: load_model(config, self._load), batch, self._while_loading)
             pipeline = self.worker.pipeline
             self.cameras = [
                 Camera(self, config, topic, pipeline.spec.classes, lambda camera: self._schedule.request(camera))
@@ -147,9 +137,11 @@ class SegmentationNode(LifecycleNode):
         """Stop and free everything, from whatever state."""
         try:
             self._stop(state, _STUCK_S)
-        finally:
             self._release(_STUCK_S)
-            self.lifecycle = 'finalized'
+        except Stuck as error:
+            self.get_logger().error(str(error))
+            self._release(0.0)
+        self.lifecycle = 'finalized'
         return super().on_shutdown(state)
 
     @reported
@@ -183,23 +175,14 @@ class SegmentationNode(LifecycleNode):
         for camera in cameras:
             camera.input.stop()
         try:
-            if worker is not None:
-                worker.close(timeout_s)
+            if worker is not None and not worker.close(timeout_s):
+                self.has_lost_threads = True  # a preparation that takes minutes; it ends by itself
         except Stuck as error:
             self.has_lost_threads = True
             self.get_logger().error(f'{error}; its memory stays in use until this process ends')
         finally:
             for camera in cameras:
                 camera.destroy()
-
-    def _load_model(self, config: NodeConfig) -> Model:
-        pipeline = self._load(config)
-        try:
-            points, problem = find_points(config.operating_points, resolve_model_path(config.model_path), pipeline)
-        except BaseException:
-            pipeline.close()
-            raise
-        return Model(pipeline, points, problem)
 
     def _while_loading(self) -> None:
         self._diagnostics.publish_if_due()
@@ -235,17 +218,6 @@ class SegmentationNode(LifecycleNode):
         return response
 
 
-def load_configured(config: NodeConfig) -> SegmentationPipeline:
-    """Load the model that the parameters name. Raises what load_pipeline raises."""
-    limit_threads(config.num_threads)
-    pipeline = load_pipeline(
-        resolve_model_path(config.model_path), backend=config.backend, device=config.device,
-        precision=config.precision, output_size=config.mask_size, graph=config.engine_path or None,
-    )  # fmt: skip
-    limit_threads(config.num_threads)
-    return pipeline
-
-
 def spin(node: SegmentationNode) -> None:
     """Run the node's callbacks until it is told to stop or the context is shut down."""
     executor = SingleThreadedExecutor(context=node.context)
@@ -262,15 +234,15 @@ def spin(node: SegmentationNode) -> None:
     executor.shutdown(timeout_sec=1.0)
 
 
-def main(args: Optional[Sequence[str]] = None, load: Optional[Load] = None) -> int:
+def main(args: Optional[Sequence[str]] = None, load: Load = load_configured) -> int:
     """Run the node until SIGINT or SIGTERM; return 0, or 1 if it could not be made or had to give up."""
     keep_freed_memory()
     wait_passively()
     stop = stop_event()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmentationNode(load, stop)
-    except ParameterException as error:
+    except (ParameterException, rclpy_implementation.RCLError) as error:  # the second one for arguments not understood
         print(f'segmentation_node: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 1

@@ -67,6 +67,29 @@ def test_a_stream_gives_what_calls_give_in_order(model, inference):
     assert taken == [0, 1, 2, 3] and list(pipeline.stream([])) == []
 
 
+@pytest.mark.parametrize('inference', ['whole', 'sliding'])
+@pytest.mark.parametrize('variant', ['dense', 'hybrid@6+8'])
+def test_a_batch_gives_what_calls_give(model, inference, variant):
+    pipeline = load_pipeline(model, inference=inference, variant=variant)
+    images = [picture(size_hw, seed) for seed, size_hw in enumerate([(96, 128), (100, 77), (250, 333)])]
+    for image, result in zip(images, pipeline.segment_batch(images)):
+        expected = pipeline(image)
+        assert (result.labels != expected.labels).mean() < 0.01  # a batch rounds in another order
+        assert np.allclose(result.confidence, expected.confidence, atol=1e-3)
+        assert result.tokens.stages.keys() == expected.tokens.stages.keys()
+        assert result.tokens.areas == expected.tokens.areas
+        assert result.timings.inference_ms > 0
+    assert pipeline.segment_batch([]) == []
+    with pytest.raises(ValueError, match='expected an RGB image'):
+        pipeline.segment_batch([images[0], images[1][0]])
+
+
+def test_a_point_can_be_timed_whether_it_runs_or_not(pipeline):
+    before = pipeline.operating_point
+    assert pipeline.time_inference(Variant(), TokenBudget()) > 0
+    assert pipeline.operating_point == before and pipeline.is_ready(Variant(), TokenBudget())
+
+
 def test_what_a_stream_does_not_take(pipeline):
     results = pipeline.stream([picture((96, 128)), picture((96, 128))[0]])
     with pytest.raises(ValueError, match='expected an RGB image'):

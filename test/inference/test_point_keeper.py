@@ -121,6 +121,22 @@ def test_what_is_no_longer_asked_for_is_not_run_when_it_is_ready():
     assert pipeline.runs == 'dense'
 
 
+def test_what_is_ready_does_not_wait_for_what_is_being_made():
+    pipeline = Pipeline(ready=['dtop@8'])
+    keeper = PointKeeper(pipeline)
+    keeper.start(DENSE, 1, 0.0)
+    pipeline.gate.clear()
+    keeper.follow(CTS, 1, 0.0)
+    other = Wanted(Variant.parse('dtop@8'), TokenBudget())
+    keeper.follow(other, 1, 0.0)
+    assert pipeline.runs == 'dtop@8' and keeper.state.preparing.startswith('cts')
+    third = Wanted(Variant.parse('hybrid@8'), TokenBudget())
+    keeper.follow(third, 1, 0.0)
+    pipeline.gate.set()
+    follow_until(keeper, third, lambda: pipeline.runs == 'hybrid@8')
+    assert pipeline.ready >= {'cts', 'hybrid@8'} and keeper.state.preparing == ''
+
+
 def test_a_budget_starts_at_what_fits_and_follows_the_load():
     pipeline = Pipeline()
     keeper = PointKeeper(pipeline, POINTS)

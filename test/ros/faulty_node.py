@@ -13,6 +13,7 @@ import numpy as np
 
 from hybrid_seg_ros.inference import SegmentationPipeline
 from hybrid_seg_ros.ros import segmentation_node
+from hybrid_seg_ros.ros.model_loading import load_configured
 from hybrid_seg_ros.ros.parameters import NodeConfig
 
 FAULTS = {
@@ -50,7 +51,7 @@ def load(config: NodeConfig) -> Any:
     """Load the model that the parameters name, with the faults."""
     if config.device == 'cpu:never':  # stands for an engine that takes minutes to build
         time.sleep(3600)
-    return FaultyPipeline(segmentation_node.load_configured(config))
+    return FaultyPipeline(load_configured(config))
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import SetParametersResult
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
@@ -88,10 +88,13 @@ class NodeProcess:
 class Client(RosSession):
     """Publishes images, collects what the node publishes, calls its services."""
 
-    def __init__(self, image_topic: str = '/camera/image', compressed: bool = False) -> None:
+    def __init__(self, image_topic: str = '/camera/image', compressed: bool = False, node: str = NODE) -> None:
+        """`node` is the one to talk to."""
         super().__init__('test_client')
+        self._name = node
         self.received: dict[str, list[Any]] = {}
         self.messages_sent = 0
+        self._service_clients: dict[str, Any] = {}
         self._image_publisher = self.node.create_publisher(
             CompressedImage if compressed else Image, image_topic, qos_profile_sensor_data
         )
@@ -101,7 +104,7 @@ class Client(RosSession):
         """Collect the messages of a topic, `~/` being the node's, from now on, in the list that is returned."""
         if topic in self.received:
             return self.received[topic]
-        name = topic.replace('~', NODE)
+        name = topic.replace('~', self._name)
         messages = self.received[topic] = []
         self.node.create_subscription(message_type, name, messages.append, qos or reliable_qos(50))
         assert self.spin_until(lambda: self.node.count_publishers(name) > 0 or topic == '/diagnostics', TIMEOUT_S)
@@ -168,33 +171,43 @@ class Client(RosSession):
 
         def is_there() -> bool:
             for array in self.received['/diagnostics']:
-                found.extend(s for s in array.status if s.name == f'segmentation_node: {task}' and condition(s))
+                found.extend(s for s in array.status if s.name == f'{self._name[1:]}: {task}' and condition(s))
             self.received['/diagnostics'].clear()
             return bool(found)
 
         self.wait(is_there, f'a diagnostic status on {task}')
         return found[-1]
 
-    def call(self, service_type: type, name: str, request: Any) -> Any:
-        """Call a service of the node and return its response."""
-        client = self.node.create_client(service_type, f'{NODE}/{name}')
-        try:
-            self.wait(client.service_is_ready, f'service {name}')
-            future = client.call_async(request)
-            self.wait(future.done, f'the response of {name}')
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+    def call(self, service_type: type, name: str, request: Any, is_repeatable: bool = True) -> Any:
+        """Call a service of the node and return its response.
+
+        The first answer to a client that has just been discovered may get lost, so that a call is repeated if it may.
+        """
+        if name not in self._service_clients:
+            self._service_clients[name] = self.node.create_client(service_type, f'{self._name}/{name}')
+        client = self._service_clients[name]
+        self.wait(client.service_is_ready, f'service {name}')
+        futures = [client.call_async(request)]
+
+        def is_answered() -> bool:
+            if self.spin_until(lambda: any(future.done() for future in futures), timeout_s=3.0):
+                return True
+            if is_repeatable:
+                futures.append(client.call_async(request))
+            return False
+
+        self.wait(is_answered, f'the response of {name}')
+        return next(future for future in futures if future.done()).result()
 
     def transition(self, label: str) -> bool:
         """Ask for a lifecycle transition; return whether it succeeded."""
         request = ChangeState.Request()
         request.transition.label = label
-        return self.call(ChangeState, 'change_state', request).success
+        return self.call(ChangeState, 'change_state', request, is_repeatable=False).success
 
     def begin_transition(self, label: str) -> None:
         """Ask for a lifecycle transition and do not wait for it."""
-        client = self.node.create_client(ChangeState, f'{NODE}/change_state')
+        client = self.node.create_client(ChangeState, f'{self._name}/change_state')
         self.wait(client.service_is_ready, 'the service change_state')
         request = ChangeState.Request()
         request.transition.label = label
@@ -208,6 +221,12 @@ class Client(RosSession):
         """Set a parameter as `ros2 param set` does."""
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
         return self.call(SetParameters, 'set_parameters', request).results[0]
+
+    def set_parameters_atomically(self, values: dict[str, Any]) -> SetParametersResult:
+        """Set all or none."""
+        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        request = SetParametersAtomically.Request(parameters=parameters)
+        return self.call(SetParametersAtomically, 'set_parameters_atomically', request).result
 
 
 @contextmanager

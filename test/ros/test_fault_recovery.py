@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from faulty_node import FAULTS
-from node_harness import IMAGE_HW, NODE, Client, NodeProcess, image_message, stopped
+from node_harness import IMAGE_HW, NODE, Client, image_message, stopped
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from tiny_model import write_lively_model, write_tiny_model
@@ -22,20 +22,6 @@ FAULTY_NODE = Path(__file__).with_name('faulty_node.py')
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
     return write_lively_model(tmp_path_factory.mktemp('model'))
-
-
-@pytest.fixture
-def start_node(tmp_path):
-    """Start a node, stop it after the test."""
-    nodes = []
-
-    def start(**parameters):
-        nodes.append(NodeProcess(tmp_path / f'node_{len(nodes)}.log', 'image:=/camera/image', **parameters))
-        return nodes[-1]
-
-    yield start
-    for node in nodes:
-        node.stop(signal.SIGKILL)
 
 
 def fault(name: str) -> Image:

@@ -14,6 +14,7 @@ from node_harness import IMAGE_HW, QUIET_S, Client, NodeProcess, image_message, 
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Int32MultiArray
+from std_srvs.srv import SetBool
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
@@ -171,7 +172,7 @@ def test_camera_info_is_scaled_to_the_mask(client):
 
 def test_every_encoding_is_answered_with_the_mask_of_the_picture(client):
     client.listen('~/mask', Image)
-    rgb = picture(*IMAGE_HW, seed=3)
+    rgb = picture(120, 160, seed=3)  # in any encoding below the 512 KB that arrive for sure
 
     def mask_of(message):
         return np.frombuffer(client.answer('~/mask', client.ask('~/mask', message)).data, np.uint8)
@@ -296,6 +297,16 @@ def test_disabled_node_leaves_images_alone(client):
     assert client.set_parameter('enabled', False).successful
     assert is_quiet(client, masks)
     assert client.set_parameter('enabled', True).successful
+    client.ask('~/mask')
+
+
+def test_the_service_enable_does_as_the_parameter(client):
+    masks = client.listen('~/mask', Image)
+    client.ask('~/mask')
+    response = client.call(SetBool, 'enable', SetBool.Request(data=False))
+    assert (response.success, response.message) == (True, 'disabled')
+    assert is_quiet(client, masks)
+    assert client.call(SetBool, 'enable', SetBool.Request(data=True)).message == 'enabled'
     client.ask('~/mask')
 
 

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import IMAGE_HW, Client, NodeProcess, picture
-from sensor_msgs.msg import CompressedImage, Image
+from node_harness import IMAGE_HW, Client, image_message, picture
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Int32MultiArray
 from tiny_model import write_tiny_model
 
@@ -22,22 +23,22 @@ def model(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp('model'))
 
 
-@pytest.fixture
-def start_node(tmp_path):
-    """Start a node, stop it after the test."""
-    nodes = []
-
-    def start(*remaps, **parameters):
-        nodes.append(NodeProcess(tmp_path / f'node_{len(nodes)}.log', *remaps, **parameters))
-        return nodes[-1]
-
-    yield start
-    for node in nodes:
-        node.stop(signal.SIGKILL)
+@pytest.mark.parametrize(
+    ('parameters', 'problem'),
+    [
+        ({'cameras': 'front'}, "'cameras' to 'front' of type 'STRING', expecting type 'STRING_ARRAY'"),
+        ({'num_threads': -1}, 'out of range'),
+        ({'cameras': '[front:=/x'}, "Couldn't parse parameter override rule"),
+    ],
+)
+def test_start_values_that_cannot_be_are_refused_in_a_line(start_node, parameters, problem):
+    node = start_node(**parameters)
+    assert node.wait() == 1
+    assert problem in node.output and 'Traceback' not in node.output
 
 
 def test_compressed_images_and_broken_ones(start_node, model):
-    node = start_node('image:=/camera/image', model_path=model, image_transport='compressed')
+    node = start_node(model_path=model, image_transport='compressed')
     node.wait_for_output('waiting for images on /camera/image/compressed')
     with Client('/camera/image/compressed', compressed=True) as client:
         client.wait_for_node()
@@ -65,7 +66,7 @@ def test_compressed_images_and_broken_ones(start_node, model):
 
 
 def test_missing_model_leaves_the_node_unconfigured_until_it_is_given_one(start_node, model):
-    node = start_node('image:=/camera/image', model_path='/nowhere/model.yaml')
+    node = start_node(model_path='/nowhere/model.yaml')
     node.wait_for_output('/nowhere/model.yaml: no such file')
     with Client() as client:
         assert client.state() == 'unconfigured'
@@ -84,7 +85,7 @@ def test_missing_model_leaves_the_node_unconfigured_until_it_is_given_one(start_
 def test_an_exported_graph_is_run_as_it_was_exported(start_node, model, tmp_path):
     graph = tmp_path / 'robot.onnx'
     export_model(ModelSpec.load(model), Variant.parse('hybrid@8'), TokenBudget(keep=0.5), graph, outputs='scores')
-    node = start_node('image:=/camera/image', model_path=model, backend='onnxruntime', engine_path=graph)
+    node = start_node(model_path=model, backend='onnxruntime', engine_path=graph)
     node.wait_for_output('loaded tiny: hybrid@8 keep 16 merged 5, onnxruntime float32 on cpu')
     with Client() as client:
         client.wait_for_node()
@@ -103,26 +104,64 @@ def test_an_exported_graph_is_run_as_it_was_exported(start_node, model, tmp_path
 
 def test_a_backend_makes_its_graphs_when_it_is_configured(start_node, model, tmp_path, monkeypatch):
     monkeypatch.setenv('HYBRID_SEG_CACHE_DIR', str(tmp_path / 'cache'))
-    node = start_node('image:=/camera/image', model_path=model, backend='onnxruntime')
+    node = start_node(model_path=model, backend='onnxruntime')
     node.wait_for_output('to ONNX; once, kept in')
     node.wait_for_output('waiting for images')
     assert len(list((tmp_path / 'cache' / 'graphs').iterdir())) == 1
     assert node.stop(signal.SIGINT) == 0, node.output
 
 
-def test_incompatible_qos_is_an_error_that_says_what_to_change(start_node, model):
-    setting = 'qos_overrides./camera/image.subscription.reliability'
-    node = start_node('image:=/camera/image', model_path=model, **{setting: 'reliable'})
+@pytest.mark.parametrize('by', ['image_reliability', 'qos_overrides./camera/image.subscription.reliability'])
+def test_incompatible_qos_is_an_error_that_says_what_to_change(start_node, model, by):
+    node = start_node(model_path=model, **{by: 'reliable'})
     node.wait_for_output('waiting for images')
-    with Client() as client:
+    with Client() as client:  # whose camera publishes best effort
         status = client.status('images', lambda s: s.level == DiagnosticStatus.ERROR and 'QoS' in s.message)
-        assert 'RELIABILITY' in status.message and setting in status.message
+        assert 'RELIABILITY' in status.message and by in status.message
         node.wait_for_output('incompatible QoS')
     assert node.stop(signal.SIGINT) == 0, node.output
 
 
+def test_images_that_get_lost_are_missed_and_the_likely_cause_is_named(start_node, model):
+    """Images of 2.8 MB, best effort, through the default 512 KB of shared memory: hardly any arrives."""
+    node = start_node(model_path=model)
+    node.wait_for_output('waiting for images')
+    with Client() as client:
+        client.wait_for_node()
+        infos = client.node.create_publisher(CameraInfo, '/camera/camera_info', qos_profile_sensor_data)
+        image = image_message(picture(720, 1280), 'rgb8')
+
+        def is_missed():
+            for _ in range(10):
+                infos.publish(CameraInfo())
+                client.send(image)
+                client.spin_for(0.03)
+            statuses = [s for array in client.received['/diagnostics'] for s in array.status]
+            return any(s.level != DiagnosticStatus.OK and 'fastdds_shm.xml' in s.message for s in statuses)
+
+        client.wait(is_missed, 'a warning that names config/fastdds_shm.xml')
+    assert node.stop(signal.SIGINT) == 0, node.output
+
+
+def test_fewer_images_than_expected_are_a_warning(start_node, model):
+    node = start_node(model_path=model, expected_fps=1000.0)
+    node.wait_for_output('waiting for images')
+    with Client() as client:
+        client.wait_for_node()
+
+        def is_missed():
+            for _ in range(10):
+                client.send(image_message(picture(), 'rgb8'))
+                client.spin_for(0.03)
+            statuses = [s for array in client.received['/diagnostics'] for s in array.status]
+            return any('of 1000.0 published: the network or the processor is too slow' in s.message for s in statuses)
+
+        client.wait(is_missed, 'a warning on the rate')
+    assert node.stop(signal.SIGINT) == 0, node.output
+
+
 def test_an_image_topic_of_another_type_is_named(start_node, model):
-    node = start_node('image:=/camera/image', model_path=model, image_timeout_s=0.2)
+    node = start_node(model_path=model, image_timeout_s=0.2)
     node.wait_for_output('waiting for images')
     with Client(compressed=True) as client:
         status = client.status('images', lambda s: 'CompressedImage' in s.message)

@@ -84,7 +84,7 @@ class GraphBackend:
             self._prepare(images, variant, budget)
 
     def close(self) -> None:
-        """Free the graphs."""
+        """Free the graphs; what another thread still builds or loads is freed when that is done."""
         with self._lock:
             if self._closed:
                 return
@@ -92,8 +92,17 @@ class GraphBackend:
             self._finish_all_but(0)
             while self._networks:
                 self._networks.popitem()[1].close()
-            if self._close_device is not None:
-                self._close_device()
+        if self._prepare_lock.acquire(blocking=False):
+            try:
+                self._free_device()
+            finally:
+                self._prepare_lock.release()
+
+    def _free_device(self) -> None:
+        """Free the device, once; the caller holds the lock of preparations, and the backend is closed."""
+        close_device, self._close_device = self._close_device, None
+        if close_device is not None:
+            close_device()
 
     def _finish_all_but(self, count: int) -> None:
         """Compute what has been begun, but for the `count` latest."""
@@ -115,17 +124,23 @@ class GraphBackend:
         batch, size_hw = images.shape[0], (images.shape[1], images.shape[2])
         key = _key(variant, budget, batch, size_hw)
         with self._prepare_lock:
+            if self._closed:
+                raise RuntimeError('the backend is closed')
             if key in self._networks:
                 return
-            network = GraphNetwork(self._source.find(variant, budget, batch, size_hw), self._open_graph)
-            with self._lock:
-                if self._closed:
-                    network.close()
-                    raise RuntimeError('the backend is closed')
-                while len(self._networks) >= self._max_open:
-                    self._finish_all_but(0)
-                    self._networks.popitem(last=False)[1].close()
-                self._networks[key] = network
+            try:
+                network = GraphNetwork(self._source.find(variant, budget, batch, size_hw), self._open_graph)
+                with self._lock:
+                    if self._closed:
+                        network.close()
+                        raise RuntimeError('the backend is closed')
+                    while len(self._networks) >= self._max_open:
+                        self._finish_all_but(0)
+                        self._networks.popitem(last=False)[1].close()
+                    self._networks[key] = network
+            finally:
+                if self._closed:  # meanwhile
+                    self._free_device()
 
 
 class PendingGraphs:

@@ -1,0 +1,138 @@
+"""A latency budget in the real node, over DDS: the table decides what runs, diagnostics say so."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from node_harness import Client, NodeProcess, street, values_of
+from sensor_msgs.msg import Image
+from std_msgs.msg import Int32MultiArray
+from tiny_model import write_tiny_model
+
+from hybrid_seg_ros.inference.operating_points import (
+    PointsSource,
+    default_points_path,
+    format_operating_points,
+    make_point,
+)
+from hybrid_seg_ros.model_spec import ModelSpec, Variant
+
+
+def write_points(model):
+    """Write a table of three points beside the model."""
+    spec = ModelSpec.load(model)
+    source = PointsSource(spec.name, spec.sha256, 'made up', 'val', 1, spec.inference, 'pytorch', 'float32')
+    budget = dataclasses.replace(spec.budget, keep=0.3)
+    points = [
+        make_point(spec, Variant.parse('hybrid@8'), budget, 60.0, 1.0, {'total': 48, 'merged': 33, 'kept@8': 10}),
+        make_point(spec, Variant.parse('cts'), budget, 65.0, 2.0, {'total': 48, 'merged': 33}),
+        make_point(spec, Variant.parse('dense'), budget, 70.0, 3.0, {'total': 48, 'merged': 48}),
+    ]
+    default_points_path(model).write_text(format_operating_points(source, points))
+
+
+@pytest.fixture(scope='module')
+def node(tmp_path_factory):
+    """Start a node whose model has a table."""
+    folder = tmp_path_factory.mktemp('model')
+    model = write_tiny_model(folder)
+    write_points(model)
+    process = NodeProcess(folder / 'node.log', 'image:=/camera/image', model_path=model)
+    process.wait_for_output('waiting for images')
+    yield process
+    assert process.stop(signal.SIGINT) == 0, process.output
+    assert 'Traceback' not in process.output
+
+
+@pytest.fixture(scope='module')
+def client(node):
+    with Client() as client:
+        client.wait_for_node()
+        client.listen('~/mask', Image)
+        yield client
+
+
+def status_while_sending(client, condition):
+    """Return the status on the operating point that meets the condition, while images come."""
+    found = []
+
+    def is_there():
+        client.send(street())
+        client.spin_for(0.02)
+        for array in client.received['/diagnostics']:
+            found.extend(s for s in array.status if s.name.endswith(': operating point') and condition(s))
+        client.received['/diagnostics'].clear()
+        return found
+
+    client.wait(is_there, 'the operating point')
+    return found[-1]
+
+
+def test_without_a_target_the_parameters_decide(client):
+    status = status_while_sending(client, lambda s: True)
+    assert status.message == 'hybrid@6+8 threshold 0.3 merged 0.40234375: as the parameters say'
+
+
+def test_ample_time_runs_the_most_accurate_point_and_too_little_the_cheapest(client):
+    usage = client.listen('~/token_usage', Int32MultiArray)
+    assert client.set_parameter('target_latency_ms', 5000.0).successful
+    values = values_of(status_while_sending(client, lambda s: s.message.startswith('dense')))
+    assert (values['target'], values['position'], values['miou']) == ('5000 ms', '3 of 3', '70.00')
+    assert 0 < float(values['p95_of_target']) < 1
+    usage.clear()
+    client.ask('~/mask')
+    client.wait(lambda: usage, 'token usage')
+    assert list(usage[-1].data) == [48, 48]
+
+    assert client.set_parameter('target_latency_ms', 0.01).successful
+    missed = status_while_sending(client, lambda s: s.level == DiagnosticStatus.WARN)
+    assert missed.message.startswith('0.01 ms is missed, even at the cheapest point; hybrid@8 keep 0.3')
+    assert int(values_of(missed)['changes']) >= 1
+
+    assert client.set_parameter('target_latency_ms', 5000.0).successful
+    back = status_while_sending(client, lambda s: s.message.startswith('dense'))
+    assert 'there is room' in back.message and back.level == DiagnosticStatus.OK
+
+
+def test_a_rate_is_a_budget_too_and_both_go_away(client):
+    assert client.set_parameter('target_latency_ms', 0.0).successful
+    assert client.set_parameter('target_fps', 0.5).successful
+    assert values_of(status_while_sending(client, lambda s: s.message.startswith('dense')))['target'] == '0.5 FPS'
+    assert client.set_parameter('target_fps', 0.0).successful
+    status_while_sending(client, lambda s: s.message.endswith('as the parameters say'))
+
+
+def test_a_model_without_a_table_refuses_a_target_and_says_how_to_make_one(start_node, tmp_path):
+    node = start_node('__node:=plain', model_path=write_tiny_model(tmp_path))
+    node.wait_for_output('waiting for images')
+    with Client(node='/plain') as client:
+        result = client.set_parameter('target_latency_ms', 50.0)
+        assert not result.successful
+        assert 'needs operating points' in result.reason and 'choose-points' in result.reason
+        assert client.set_parameter('overlay_alpha', 0.3).successful
+    assert node.stop(signal.SIGINT) == 0, node.output
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'reason'),
+    [
+        ({'target_latency_ms': 50.0}, 'a target of 50 ms needs operating points'),
+        ({'operating_points': '/nowhere.yaml'}, 'operating points /nowhere.yaml: no such file'),
+    ],
+)
+def test_a_target_or_table_that_cannot_be_had_fails_at_configure(start_node, tmp_path, parameters, reason):
+    node = start_node('__node:=plain', model_path=write_tiny_model(tmp_path), **parameters)
+    node.wait_for_output('on_configure failed')
+    assert reason in node.output
+    assert node.stop(signal.SIGTERM) == 0, node.output
+
+
+def test_parameters_of_one_request_are_judged_together(client):
+    assert not client.set_parameters_atomically({'variant': 'dtop@7', 'keep': 0.5}).successful
+    result = client.set_parameters_atomically({'variant': 'hybrid@8', 'keep': 0.5, 'overlay_alpha': 0.2})
+    assert result.successful, result.reason
+    status_while_sending(client, lambda s: s.message.startswith('hybrid@8 keep 0.5'))
+    assert client.set_parameters_atomically({'variant': '', 'keep': -1.0, 'overlay_alpha': 0.5}).successful

@@ -1,0 +1,114 @@
+"""Several cameras, one model: the real node over DDS, in turns and in batches."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from node_harness import NODE, Client, NodeProcess, stamp_of, street, values_of
+from sensor_msgs.msg import Image
+from tiny_model import write_lively_model
+
+from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.ros.messages import image_to_rgb
+
+TOPICS = {'front': '/front/image_raw', 'rear': '/rear/image'}
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return write_lively_model(tmp_path_factory.mktemp('model'))
+
+
+class Cameras:
+    """Publishers of both cameras, and the masks that come for each."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.publishers = {name: client.add_camera(topic) for name, topic in TOPICS.items()}
+        self.masks = {name: client.listen(f'~/{name}/mask', Image) for name in TOPICS}
+
+    def send(self, name: str, image: Any, stamp: int) -> tuple[int, int]:
+        image.header.stamp.sec, image.header.frame_id = stamp, name
+        self.publishers[name].publish(image)
+        return stamp, 0
+
+    def ask(self, stamps: dict[str, int]) -> dict[str, Image]:
+        """Publish an image of each camera named until a mask with its stamp has come for each."""
+        found: dict[str, Image] = {}
+
+        def are_there():
+            for name, stamp in stamps.items():
+                self.send(name, street(len(name)), stamp)
+            self.client.spin_for(0.2)
+            found.update({
+                name: mask for name, stamp in stamps.items() for mask in self.masks[name]
+                if stamp_of(mask) == (stamp, 0)
+            })  # fmt: skip
+            return set(found) == set(stamps)
+
+        self.client.wait(are_there, f'masks of {", ".join(stamps)}')
+        return found
+
+
+@pytest.fixture(scope='module', params=['turns', 'batch'])
+def cameras(request, model, tmp_path_factory):
+    """Start a node with both cameras; the second one's topic is remapped."""
+    node = NodeProcess(
+        tmp_path_factory.mktemp('node') / 'node.log', model_path=model, schedule=request.param, image_timeout_s=0.5,
+        cameras=[f'front:={TOPICS["front"]}', 'rear'], batch_wait_ms=2000.0,
+    )  # fmt: skip
+    try:
+        for topic in TOPICS.values():
+            node.wait_for_output(f'waiting for images on {topic}')
+        with Client() as client:
+            yield Cameras(client)
+        assert node.stop(signal.SIGINT) == 0, node.output
+        assert 'Traceback' not in node.output
+    finally:
+        node.stop(signal.SIGKILL)
+
+
+def test_each_camera_has_outputs_of_its_own(cameras):
+    masks = cameras.ask({'front': 1, 'rear': 2})
+    for name, mask in masks.items():
+        assert mask.header.frame_id == name
+        for output in ('confidence', 'overlay', 'token_usage', 'fps', 'mask/compressed'):
+            assert cameras.client.node.count_publishers(f'{NODE}/{name}/{output}') == 1
+    assert cameras.client.node.count_publishers(f'{NODE}/mask') == 0
+    assert bytes(masks['front'].data) != bytes(masks['rear'].data)
+
+
+def test_a_silent_camera_holds_nobody_up_and_is_named(cameras):
+    client = cameras.client
+    cameras.ask({'front': 10, 'rear': 11})
+    status = client.status('rear images', lambda s: 'no image for' in s.message)
+    assert status.level != DiagnosticStatus.OK and TOPICS['rear'] in status.message
+    for stamp in range(20, 40):  # a batch would wait 2 s for each
+        cameras.ask({'front': stamp})
+    assert all(stamp_of(mask)[0] < 20 for mask in cameras.masks['rear'])
+    fresh = client.status('front images', lambda s: 'images/s' in s.message)
+    assert values_of(fresh)['topic'] == TOPICS['front']
+    cameras.ask({'front': 40, 'rear': 41})
+
+
+def test_a_fast_camera_does_not_crowd_out_a_slow_one(cameras):
+    cameras.ask({'front': 50, 'rear': 51})
+    answered = 0
+    for stamp in range(60, 70):
+        for _ in range(10):
+            cameras.send('front', street(), stamp)
+        cameras.send('rear', street(), stamp)
+        answered += cameras.client.spin_until(
+            lambda stamp=stamp: any(stamp_of(mask)[0] == stamp for mask in cameras.masks['rear']), timeout_s=3.0
+        )
+    assert answered >= 8  # best effort may lose one
+
+
+def test_both_schedules_give_the_masks_that_a_single_camera_gets(cameras, model):
+    pipeline = load_pipeline(model, output_size='network')
+    for stamp, mask in enumerate(cameras.ask({'front': 80, 'rear': 81}).values()):
+        expected = pipeline(image_to_rgb(street(len(mask.header.frame_id)))).labels
+        assert bytes(mask.data) == expected.tobytes(), stamp
