@@ -101,12 +101,11 @@ class PointKeeper:
             self._state = dataclasses.replace(self._state, preparing=_describe(wanted), problem='')
             log.info('preparing %s; %s goes on meanwhile', _describe(wanted), self._state.point)
 
-    def observe(self, total_ms: float, work_ms: float, inference_ms: float, streams: int, now_s: float) -> None:
-        """Note what an image took that ran at the present point: see LatencyTarget.pressure."""
+    def observe(self, frame: FrameCost, now_s: float) -> None:
+        """Note what an image took that ran at the present point."""
         controller, wanted = self._controller, self._wanted
         if controller is None or wanted is None:
             return
-        frame = FrameCost(wanted.target.pressure(total_ms, work_ms, streams), work_ms, inference_ms)
         if controller.add(frame, now_s):
             self._run_chosen(controller, wanted, self._state.changes + 1)
         else:
@@ -164,7 +163,7 @@ class PointKeeper:
             self._costs = self._costs or self._time_points()
             before = self._controller
             index = first_point(self._costs, wanted.target, streams) if before is None else before.index
-            self._controller = BudgetController(self._costs, now_s, index)
+            self._controller = BudgetController(self._costs, wanted.target, now_s, index)
             self._run_chosen(self._controller, wanted, changes=0)
         self._wanted = self._asked = wanted
 

@@ -17,7 +17,7 @@ class Drive:
 
     def __init__(self, load, seconds, index=None, noise=0.03, spikes=0.0, target=TARGET, seed=0):
         random = np.random.default_rng(seed)
-        controller = BudgetController(COSTS, 0.0, first_point(COSTS, target, 1) if index is None else index)
+        controller = BudgetController(COSTS, target, 0.0, first_point(COSTS, target, 1) if index is None else index)
         self.times, self.points, self.pressures, self.changes = [], [], [], 0
         for frame in range(round(seconds * 15)):
             now = frame / 15
@@ -26,7 +26,7 @@ class Drive:
             self.times.append(now)
             self.points.append(controller.index)
             self.pressures.append(target.pressure(work, work, 1))
-            self.changes += controller.add(FrameCost(self.pressures[-1], work, inference), now)
+            self.changes += controller.add(FrameCost(work, work, inference), now)
         self.controller = controller
 
     def between(self, values, start, end):
@@ -59,23 +59,23 @@ def test_it_does_not_hunt_on_a_load_between_two_points():
 
 def test_what_is_taken_back_is_tried_ever_more_rarely():
     """A load that rises whenever the controller goes up: the worst case for a prediction."""
-    controller = BudgetController(COSTS, 0.0, 0)
+    controller = BudgetController(COSTS, TARGET, 0.0, 0)
     ups = []
     for frame in range(15 * 300):
         now = frame / 15
         work = 50.0 if controller.index == 0 else 150.0
         before = controller.index
-        if controller.add(FrameCost(TARGET.pressure(work, work, 1), work, work - 5), now) and controller.index > before:
+        if controller.add(FrameCost(work, work, work - 5), now) and controller.index > before:
             ups.append(now)
     gaps = np.diff(ups)
     assert len(ups) < 15 and gaps[-1] > 50 and all(later >= earlier - 0.5 for earlier, later in zip(gaps, gaps[1:]))
 
 
 def test_single_spikes_do_not_change_the_point():
-    controller = BudgetController(COSTS, 0.0, 3)
+    controller = BudgetController(COSTS, TARGET, 0.0, 3)
     for frame in range(15 * 60):
         work = 170.0 if frame % 31 == 0 else 78.0
-        assert not controller.add(FrameCost(TARGET.pressure(work, work, 1), work, work - OVERHEAD_MS), frame / 15)
+        assert not controller.add(FrameCost(work, work, work - OVERHEAD_MS), frame / 15)
 
 
 def test_a_target_that_cannot_be_kept_is_said_to_be_missed():
@@ -96,7 +96,7 @@ def test_frames_per_second_of_several_streams():
 
 @pytest.mark.parametrize('make', [
     lambda: LatencyTarget(latency_ms=-1), lambda: LatencyTarget(fps=float('nan')),
-    lambda: BudgetController([], 0.0, 0), lambda: BudgetController([1.0, 0.0], 0.0, 0),
+    lambda: BudgetController([], TARGET, 0.0, 0), lambda: BudgetController([1.0, 0.0], TARGET, 0.0, 0),
 ])  # fmt: skip
 def test_what_is_refused(make):
     with pytest.raises(ValueError, match='expected'):
