@@ -168,12 +168,16 @@ class PointKeeper:
         self._wanted = self._asked = wanted
 
     def _time_points(self) -> tuple[float, ...]:
-        """Return each point's milliseconds: medians of rounds in which each runs once, so that load hits all alike."""
-        rounds = [
+        """Return each point's milliseconds, from rounds in which each runs once.
+
+        Shares of a round's time, so that load which comes and goes between two rounds hits all points alike.
+        """
+        rounds = np.array([
             [self._pipeline.time_inference(point.variant, point.budget) for point in self._points]
             for _ in range(_TIMING_ROUNDS)
-        ]
-        costs = np.median(rounds, axis=0)
+        ])
+        means = rounds.mean(axis=1, keepdims=True)
+        costs = np.median(rounds / means, axis=0) * np.median(means)
         log.info('operating points: %s', '; '.join(f'{p.name} {ms:.1f} ms' for p, ms in zip(self._points, costs)))
         # noise must not make a dearer point the cheaper one
         return tuple(map(float, np.maximum.accumulate(costs)))

@@ -78,6 +78,44 @@ def test_single_spikes_do_not_change_the_point():
         assert not controller.add(FrameCost(work, work, work - OVERHEAD_MS), frame / 15)
 
 
+def play_newest_frames(seconds, target, load=lambda now: 1.0, rate_hz=14.0, knows_period=True):
+    """Return (start, total_ms, point, whether it changed) of frames that a worker takes from a slot for the newest."""
+    random = np.random.default_rng(0)
+    arrivals = np.arange(seconds * rate_hz) / rate_hz + random.normal(0, 0.002, round(seconds * rate_hz))
+    controller = BudgetController(COSTS, target, 0.0, first_point(COSTS, target, 1))
+    frames, free, taken = [], 0.0, -1
+    while taken + 1 < len(arrivals):
+        taken = max(taken + 1, np.searchsorted(arrivals, free, 'right') - 1)
+        start, point = max(free, arrivals[taken]), controller.index
+        slow = load(start) * random.normal(1, 0.04)
+        work = (COSTS[point] + OVERHEAD_MS) * slow
+        free = start + work / 1e3
+        total = (free - arrivals[taken]) * 1e3
+        cost = FrameCost(total, work, COSTS[point] * slow, period_ms=1e3 / rate_hz if knows_period else 0.0)
+        frames.append((start, total, point, controller.add(cost, free)))
+    return np.array(frames)
+
+
+def test_a_point_that_would_keep_the_worker_from_ever_being_idle_is_known_to_make_images_wait():
+    """At 14 Hz there are 71 ms for a frame: 65 ms of work take 65 ms, but 78 ms take up to 150."""
+    target = LatencyTarget(latency_ms=100.0)
+    start, total, point, changed = play_newest_frames(60, target).T
+    assert set(point[start > 5]) == {2} and changed.sum() <= 3
+    assert np.percentile(total[start > 1], 95) <= 100
+    assert play_newest_frames(60, target, knows_period=False)[:, 3].sum() >= 10, 'the same without: it hunts'
+
+
+def test_a_worker_that_is_never_idle_goes_up_again_when_the_load_goes():
+    def load(now):
+        return 1.6 if 20 <= now < 40 else 1.0
+
+    start, total, point, _ = play_newest_frames(60, LatencyTarget(latency_ms=160.0), load).T
+    assert (point[(start > 5) & (start < 20)] == 2).all()  # 3 would take 78 ms and a wait of 71: too little room
+    assert point[(start > 21) & (start < 40)].max() < 2
+    assert np.percentile(total[(start > 21) & (start < 40)], 95) <= 160
+    assert (point[start > 45] == 2).all()
+
+
 def test_a_target_that_cannot_be_kept_is_said_to_be_missed():
     drive = Drive(lambda now: 4.0, 10)
     assert drive.points[-1] == 0 and drive.controller.is_missed
