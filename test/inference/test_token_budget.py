@@ -111,8 +111,8 @@ def test_a_worker_that_is_never_idle_goes_up_again_when_the_load_goes():
 
     start, total, point, _ = play_newest_frames(60, LatencyTarget(latency_ms=160.0), load).T
     assert (point[(start > 5) & (start < 20)] == 2).all()  # 3 would take 78 ms and a wait of 71: too little room
-    assert point[(start > 21) & (start < 40)].max() < 2
-    assert np.percentile(total[(start > 21) & (start < 40)], 95) <= 160
+    assert point[(start > 22) & (start < 40)].max() < 2
+    assert np.percentile(total[(start > 22) & (start < 40)], 95) <= 160
     assert (point[start > 45] == 2).all()
 
 
