@@ -55,6 +55,7 @@ COMMANDS = {
     'write-bag': Command('hybrid_seg_ros.ros.bag_writer', 'write a dataset as a rosbag2'),
     'demo': Command('hybrid_seg_ros.ros.demo', 'start the node, replay street video to it, show the result'),
     'demo-budget': Command('hybrid_seg_ros.ros.budget_demo', 'load the machine, and show a latency budget being kept'),
+    'demo-cameras': Command('hybrid_seg_ros.ros.cameras_demo', 'two cameras share a node, and one falls silent'),
 }
 
 

@@ -1,4 +1,4 @@
-"""The budget demo: a node that keeps a latency budget while the machine is loaded and let go, beside one that cannot."""
+"""The budget demo: a node that keeps its latency budget while the machine is loaded, beside one that cannot."""
 
 from __future__ import annotations
 
@@ -33,10 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `hybrid_seg demo-budget`."""
     default = BudgetDemoOptions(DEFAULT_OUTPUT)
     add_drive_arguments(parser, DEFAULT_OUTPUT)
-    parser.add_argument('--target', type=float, default=default.target_ms, metavar='MS', help='the budget (%(default)s)')
-    parser.add_argument('--phase', type=float, default=default.phase_s, metavar='S', help='seconds idle, and loaded, and idle (%(default)s each)')
-    parser.add_argument('--busy', type=int, default=default.busy, metavar='N', help='processes that load the machine (%(default)s)')
-    parser.add_argument('--rate', type=float, metavar='HZ', help='frames per second; default: as recorded')
+    parser.add_argument('--target', type=float, default=default.target_ms, metavar='MS', help='budget (%(default)s)')
+    parser.add_argument(
+        '--phase', type=float, default=default.phase_s, metavar='S',
+        help='seconds without load, with it, without it (%(default)s each)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--busy', type=int, default=default.busy, metavar='N', help='processes that load the machine (%(default)s)'
+    )
+    parser.add_argument('--rate', type=float, default=default.rate_hz, metavar='HZ', help='of camera (%(default)s)')
     parser.add_argument('--backend', default=default_backend(), help='backend of the node (%(default)s)')
 
 

@@ -20,7 +20,7 @@ SETTLED_S = 1.0
 class BudgetDemoOptions:
     """What to show; None are the things that come with the package.
 
-    The load changes every `phase_s` seconds: none, `busy` processes, none. `rate_hz` None is that of the bag.
+    The load changes every `phase_s` seconds: none, `busy` processes, none.
     """
 
     output: Path
@@ -32,16 +32,14 @@ class BudgetDemoOptions:
     target_ms: float = 100.0
     phase_s: float = 20.0
     busy: int = 1
-    rate_hz: Optional[float] = None
+    rate_hz: float = 10.0
     start_s: float = 300.0
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ('target_ms', 'phase_s'):
+        for name in ('target_ms', 'phase_s', 'rate_hz'):
             if not getattr(self, name) > 0:
                 raise ValueError(f'{name}: expected more than 0, got {getattr(self, name):g}')
-        if self.rate_hz is not None and not self.rate_hz > 0:
-            raise ValueError(f'rate: expected more than 0 Hz, got {self.rate_hz:g}')
         if self.busy < 1:
             raise ValueError(f'busy: expected at least 1 process, got {self.busy}')
 
@@ -136,7 +134,7 @@ class BudgetReport:
         ]
         lines += [_row(run.name, phase) for run in self.runs for phase in run.phases]
         lines.append(
-            "p50, p95: ms from image to mask as seen by another process; after 1 s: p95 without the phase's first second;\n"
+            "p50, p95: ms from image to mask, in another process; after 1 s: p95 without the phase's first second;\n"
             'node p95: ms from receipt to publication, which is what the node controls; tokens: mean of the layers;\n'
             'mIoU: % of the masks that came; table: what the operating points promise'
         )

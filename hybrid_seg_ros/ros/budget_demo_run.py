@@ -58,7 +58,7 @@ def run_budget_demo(options: BudgetDemoOptions) -> BudgetReport:
         )
     figure = options.output / 'budget.png'
     report = BudgetReport(
-        show.model, options.target_ms, show.rate_hz, options.busy, len(os.sched_getaffinity(0)),
+        show.model, options.target_ms, options.rate_hz, options.busy, len(os.sched_getaffinity(0)),
         tuple(point.name for point in points), tuple(point.miou for point in points), runs, str(figure),
     )  # fmt: skip
     draw_budget(report, figure)
@@ -72,7 +72,6 @@ class _Show:
         self, options: BudgetDemoOptions, spec: ModelSpec, drive: Drive, points: Sequence[OperatingPoint]
     ) -> None:
         self._options, self._spec, self._drive, self._points = options, spec, drive, points
-        self.rate_hz = options.rate_hz or drive.rate_hz
         self.model = ''
 
     def __call__(self, name: str, table: Path) -> BudgetRun:
@@ -94,7 +93,7 @@ class _Show:
             if not stream.wait_for_node(_WAIT_S):
                 raise node.failure('segmentation_node does not listen')
             self.model = watch.model
-            player = StreamPlayer(session, self.rate_hz, node.check_alive)
+            player = StreamPlayer(session, options.rate_hz, node.check_alive)
             player.play([stream], _WARM_UP_S)
             start_s = time.monotonic()
             edges_s = [0.0]
