@@ -94,7 +94,7 @@ class _Show:
                 raise node.failure('segmentation_node does not listen')
             self.model = watch.model
             player = StreamPlayer(session, options.rate_hz, node.check_alive)
-            player.play([stream], _WARM_UP_S)
+            player.play([stream], min(_WARM_UP_S, options.phase_s))
             start_s = time.monotonic()
             edges_s = [0.0]
             for phase in _PHASES:
