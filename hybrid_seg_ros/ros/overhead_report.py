@@ -59,11 +59,11 @@ class OverheadReport:
     `sent`, `received` and `answered` count frames: published by the camera, received by the node, come back as masks.
     `node_ms` is from an image's receipt to its mask's publication, `steps_ms` what it consists of, as the node says in
     its diagnostics, of its last 200 frames; `camera_to_mask_ms` from the camera's publishing an image to the mask's
-    arrival here, of all frames. `cpu_percent` is of one core. Memory is resident, in MiB.
+    arrival here, of all frames. `cpu_percent` is of one core, `others_percent` likewise what processes took that have
+    nothing to do with it. Memory is resident, in MiB.
     """
 
     machine: str
-    load_before: float
     model: str
     image_hw: tuple[int, int]
     rate_hz: float
@@ -77,6 +77,7 @@ class OverheadReport:
     steps_ms: dict[str, Milliseconds]
     camera_to_mask_ms: Optional[Milliseconds]
     cpu_percent: Optional[float]
+    others_percent: Optional[float]
     resident_mib: float
     threads: int
 
@@ -98,7 +99,7 @@ class OverheadReport:
         height, width = self.image_hw
         memory = 'config/fastdds_shm.xml' if self.shared_memory else 'its default'
         lines = [
-            f'machine       {self.machine}, load average {self.load_before:.1f} before',
+            f'machine       {self.machine}',
             f'node          {self.model}, its network left out',
             f'camera        {width}x{height} rgb8 at {self.sent_hz:.1f} Hz (asked for {self.rate_hz:g}), shared memory '
             f'as {memory} says',
@@ -111,7 +112,8 @@ class OverheadReport:
         if self.camera_to_mask_ms is not None:
             lines.append(f'camera->mask  {self.camera_to_mask_ms}   from publishing the image to receiving the mask')
         if self.cpu_percent is not None:
-            lines.append(f'processor     {self.cpu_percent:.1f} % of one core')
+            others = f'; other processes {self.others_percent:.1f} %'
+            lines.append(f'processor     {self.cpu_percent:.1f} % of one core{others}')
         lines.append(f'memory        {self.resident_mib:.0f} MiB resident, {self.threads} threads')
         lines.append(f'target        {self.problem or f"kept: p50 within {TARGET_P50_MS:g} ms, no frame lost"}')
         return '\n'.join(lines)

@@ -13,13 +13,13 @@ from typing import Optional
 import numpy as np
 from sensor_msgs.msg import Image
 
-from hybrid_seg_ros.evaluation.machine import describe_cpu, foreign_load
+from hybrid_seg_ros.evaluation.machine import describe_cpu
 from hybrid_seg_ros.ros import steady_camera
 from hybrid_seg_ros.ros.cdr_header import read_stamp_ns
 from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
 from hybrid_seg_ros.ros.overhead_report import Milliseconds, OverheadOptions, OverheadReport
-from hybrid_seg_ros.ros.process_figures import ProcessFigures, process_figures
+from hybrid_seg_ros.ros.process_figures import machine_cpu_s, process_figures
 from hybrid_seg_ros.ros.session import RosSession, matching_qos
 
 _IMAGE = '/camera/image'
@@ -32,7 +32,6 @@ _DIAGNOSTICS_S = 5.0
 
 def measure_overhead(options: OverheadOptions) -> OverheadReport:
     """Measure, in the ROS network of the environment. Raises NodeError with the log of a process that failed."""
-    load_before = foreign_load()
     parameters = {
         'mask_size': options.mask_size,
         **({'model_path': str(options.model)} if options.model else {}),
@@ -44,16 +43,15 @@ def measure_overhead(options: OverheadOptions) -> OverheadReport:
         with ChildProcess(command, folder / 'node.log', os.environ) as node, RosSession('observer') as session:
             watch = NodeWatch(session, node)
             watch.wait_until_active(options.start_s)
-            masks = _Masks(session, node.pid)
-            stamps_ns = _play(options, folder, session, watch, masks)
+            masks, processor = _Masks(session), _Processor(node.pid)
+            stamps_ns = _play(options, folder, session, watch, masks, processor)
             session.spin_until(lambda: masks.answers(stamps_ns) == len(stamps_ns), _LAST_MASKS_S)
             watch.wait_for_diagnostics(_DIAGNOSTICS_S)
             images, steps = watch.values('images'), watch.values('segmentation')
-            figures = process_figures(node.pid)
+            figures, (node_percent, others_percent) = process_figures(node.pid), processor.percent()
         return OverheadReport(
             machine=describe_cpu(),
-            load_before=load_before,
-            model=watch.model,
+            model=watch.model.removeprefix('active: '),
             image_hw=options.size_hw,
             rate_hz=options.rate_hz,
             sent_hz=(len(stamps_ns) - 1) * 1e9 / (stamps_ns[-1] - stamps_ns[0]),
@@ -65,28 +63,23 @@ def measure_overhead(options: OverheadOptions) -> OverheadReport:
             node_ms=_step(steps, 'total'),
             steps_ms=_steps(steps),
             camera_to_mask_ms=_percentiles(masks.latencies_ms(stamps_ns)),
-            cpu_percent=masks.cpu_percent,
+            cpu_percent=node_percent,
+            others_percent=others_percent,
             resident_mib=figures.resident_mib,
             threads=figures.threads,
         )
 
 
 class _Masks:
-    """When which mask came, and how much processor time the node had taken by then."""
+    """When which mask came."""
 
-    def __init__(self, session: RosSession, node_pid: int) -> None:
+    def __init__(self, session: RosSession) -> None:
         topic = f'{NODE}/mask'
-        self._node_pid = node_pid
         self._arrivals_ns: dict[int, int] = {}
-        self._looks: list[tuple[float, ProcessFigures]] = []
         # raw: the stamp is all that is needed of a mask, so it is never deserialised
         session.node.create_subscription(
             Image, topic, self._on_mask, matching_qos(session.node, topic, _QUEUE), raw=True
         )
-
-    def look_at_process(self) -> None:
-        """Note what the node has taken so far."""
-        self._looks.append((time.monotonic(), process_figures(self._node_pid)))
 
     def answers(self, stamps_ns: Sequence[int]) -> int:
         """Return how many of these frames have their mask."""
@@ -101,23 +94,37 @@ class _Masks:
         """Number of masks so far."""
         return len(self._arrivals_ns)
 
-    @property
-    def cpu_percent(self) -> Optional[float]:
-        """Processor time between the first and the last look, in per cent of one core; None for fewer than two."""
-        if len(self._looks) < 2:
-            return None
-        (start_s, first), (end_s, last) = self._looks[0], self._looks[-1]
-        return 100 * (last.cpu_s - first.cpu_s) / (end_s - start_s)
-
     def _on_mask(self, cdr: bytes) -> None:
         # the clock of the camera's stamps
         self._arrivals_ns.setdefault(read_stamp_ns(cdr), time.time_ns())
 
 
+class _Processor:
+    """Who takes processor time while masks come: the node, and whoever has nothing to do with it."""
+
+    def __init__(self, node_pid: int) -> None:
+        self._node_pid = node_pid
+        self._looks: list[tuple[float, float, float]] = []
+
+    def look(self, camera_pid: int) -> None:
+        """Note what all have taken so far."""
+        node_s = process_figures(self._node_pid).cpu_s
+        ours_s = node_s + process_figures(camera_pid).cpu_s + time.process_time()
+        self._looks.append((time.monotonic(), node_s, machine_cpu_s() - ours_s))
+
+    def percent(self) -> tuple[Optional[float], Optional[float]]:
+        """Return what the node and what others took, between the first and the last look, in per cent of one core."""
+        if len(self._looks) < 2:
+            return None, None
+        seconds, node_s, others_s = np.subtract(self._looks[-1], self._looks[0])
+        return float(100 * node_s / seconds), float(max(0.0, 100 * others_s / seconds))
+
+
 def _play(
-    options: OverheadOptions, folder: Path, session: RosSession, watch: NodeWatch, masks: _Masks
-) -> list[int]:
-    """Let the camera play, look at the node's process while masks come, and return the stamps that were sent."""
+    options: OverheadOptions, folder: Path, session: RosSession, watch: NodeWatch, masks: _Masks,
+    processor: _Processor,
+) -> list[int]:  # fmt: skip
+    """Let the camera play, look at the processes while masks come, and return the stamps that were sent."""
     output = folder / 'stamps.json'
     command = steady_camera.command(_IMAGE, options.size_hw, options.rate_hz, options.frames, output)
     with ChildProcess(command, folder / 'camera.log', os.environ) as camera:
@@ -125,8 +132,8 @@ def _play(
             watch.check_alive()
             before = masks.count
             session.spin_for(_POLL_S)
-            if masks.count > before:
-                masks.look_at_process()
+            if masks.count > before and camera.exit_status is None:
+                processor.look(camera.pid)
         if not output.is_file():
             raise watch.error(f'the camera ended with status {camera.exit_status}', camera)
     return json.loads(output.read_text(encoding='utf-8'))

@@ -1,4 +1,4 @@
-"""What another process takes: memory, threads, open files, processor time, as Linux's /proc says."""
+"""What another process takes: memory, threads, open files, processor time, as Linux's /proc says; and all together."""
 
 from __future__ import annotations
 
@@ -38,5 +38,15 @@ def process_figures(pid: int) -> ProcessFigures:
         shared_mib=int(fields['RssShmem'][0]) / _KIB_PER_MIB,
         threads=int(fields['Threads'][0]),
         open_files=len(os.listdir(folder / 'fd')),
-        cpu_s=(int(times[11]) + int(times[12])) / os.sysconf('SC_CLK_TCK'),  # utime and stime
+        cpu_s=(int(times[11]) + int(times[12])) / _ticks_hz(),  # utime and stime
     )
+
+
+def machine_cpu_s() -> float:
+    """Return the processor time that all processes of the machine took so far, in seconds, of all cores together."""
+    user, nice, system, _idle, _waiting, *interrupts = map(int, Path('/proc/stat').read_text().split()[1:8])
+    return (user + nice + system + sum(interrupts)) / _ticks_hz()
+
+
+def _ticks_hz() -> int:
+    return os.sysconf('SC_CLK_TCK')

@@ -57,9 +57,15 @@ def run_soak(options: SoakOptions) -> SoakReport:
                 recorder = _Recorder(node, watch, options.frames)
                 ended = _play(bag, session, play, recorder)
                 return SoakReport(
-                    describe_cpu(), watch.model, str(options.bag or bag.path.name), options.frames,
-                    options.max_growth_mib, recorder.sent, tuple(recorder.samples), ended,
-                )  # fmt: skip
+                    machine=describe_cpu(),
+                    model=watch.model.removeprefix('active: '),
+                    bag=str(options.bag or bag.path.name),
+                    frames=options.frames,
+                    max_growth_mib=options.max_growth_mib,
+                    sent=recorder.sent,
+                    samples=tuple(recorder.samples),
+                    ended=ended,
+                )
 
 
 def _play(bag: BagReader, session: RosSession, options: ReplayOptions, recorder: '_Recorder') -> str:
