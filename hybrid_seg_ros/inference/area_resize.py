@@ -29,20 +29,22 @@ def shrink_by_area(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     rows, columns = _step(image.shape[0], size_hw[0]), _step(image.shape[1], size_hw[1])
     if rows is None or columns is None:
         return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA)
-    shrunk = np.empty((*size_hw, 3), np.uint8)
     (tall, low), (wide, narrow) = rows, columns
-    step = max(1, _ONE_THREAD // (3 * wide * tall * low))  # groups of columns
-    for first in range(0, image.shape[1] // wide, step):
-        last = min(first + step, image.shape[1] // wide)
-        _shrink(image[:, first * wide : last * wide], shrunk[:, first * narrow : last * narrow], rows, columns)
+    repeat = max(1, _ROWS_AT_ONCE // tall)
+    down = _sums(rows, repeat if size_hw[0] % (repeat * low) == 0 else 1)
+    across = np.ascontiguousarray(_sums(columns, 1, 3).T)
+    shrunk = np.empty((*size_hw, 3), np.uint8)
+    groups = image.shape[1] // wide
+    step = max(1, _ONE_THREAD // (len(down) * len(across) * max(down.shape[1], across.shape[1])))
+    for first in range(0, groups, step):
+        last = min(first + step, groups)
+        part, target = image[:, first * wide : last * wide], shrunk[:, first * narrow : last * narrow]
+        _shrink(part, target, down, across, 1.0 / (tall * wide))
     return shrunk
 
 
-def _shrink(image: np.ndarray, shrunk: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> None:
-    """Fill `shrunk` with the means of `image`: a few rows at a time, which stay in the processor's cache."""
-    bands = len(image) // rows[0]
-    at_once = max(1, _ROWS_AT_ONCE // rows[0])
-    down, across = _sums(rows, at_once if bands % at_once == 0 else 1), np.ascontiguousarray(_sums(columns, 1, 3).T)
+def _shrink(image: np.ndarray, shrunk: np.ndarray, down: np.ndarray, across: np.ndarray, share: float) -> None:
+    """Fill `shrunk` with `share` of the sums of `image`: a few rows at a time, which stay in the processor's cache."""
     low, tall = down.shape
     pixels = np.empty((tall, image.shape[1], 3), np.float32)
     column_sums = np.empty((low, image.shape[1] * 3), np.float32)
@@ -51,8 +53,7 @@ def _shrink(image: np.ndarray, shrunk: np.ndarray, rows: tuple[int, int], column
         np.copyto(pixels, image[band * tall : (band + 1) * tall])
         np.matmul(down, pixels.reshape(tall, -1), out=column_sums)
         np.matmul(column_sums.reshape(-1, len(across)), across, out=sums)
-        means = sums.reshape(low, -1, 3)
-        shrunk[band * low : (band + 1) * low] = cv2.convertScaleAbs(means, alpha=1.0 / (rows[0] * columns[0]))
+        shrunk[band * low : (band + 1) * low] = cv2.convertScaleAbs(sums.reshape(low, -1, 3), alpha=share)
 
 
 def _step(before: int, after: int) -> Optional[tuple[int, int]]:
