@@ -31,7 +31,14 @@ class IdleBackend:
         self._network: Optional[Backend] = network
         self._prediction: Optional[GridPrediction] = None
 
-    def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
+    def keep_open(self, count: int) -> None:
+        """Nothing is loaded per operating point."""
+
+    def is_ready(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> bool:
+        """Every operating point is, once the network has run."""
+        return self._prediction is not None
+
+    def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget, batch: int = 1) -> None:
         """Run the network, for the last time."""
         if self._network is None:
             return
@@ -65,6 +72,7 @@ def load_idle(config: NodeConfig) -> SegmentationPipeline:
     limit_threads(config.num_threads)
     spec = ModelSpec.load(resolve_model_path(config.model_path))
     network = create_backend(config.backend, spec, config.device, config.precision, config.engine_path or None)
+    limit_threads(config.num_threads)
     return SegmentationPipeline(
         spec, IdleBackend(network), f'idle {config.backend}', config.precision, output_size=config.mask_size
     )
