@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +16,13 @@ DEFAULT_OUTPUT = Path('out/demo')
 
 
 def demo(options: DemoOptions) -> DemoReport:
-    """Run the demo and write its pictures. Raises DemoError with the log of whichever process failed, or BagError."""
-    with _own_ros_network():
+    """Run the demo and write its pictures. Raises NodeError with the log of what failed, DemoError or BagError."""
+    from hybrid_seg_ros.ros.own_network import own_network
+
+    with own_network():
         from hybrid_seg_ros.ros.demo_run import run_demo
 
         return run_demo(options)
-
-
-@contextmanager
-def _own_ros_network() -> Iterator[None]:
-    """Keep the demo and its children to themselves, with room for images in shared memory."""
-    from hybrid_seg_ros.ros.model_path import resolve_model_path
-
-    # Fast DDS renamed its variable after Humble, and warns of the old one
-    vendor = 'FASTRTPS' if os.environ.get('ROS_DISTRO') == 'humble' else 'FASTDDS'
-    settings = {
-        'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),  # above 101, its ports could be taken on Linux
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        f'{vendor}_DEFAULT_PROFILES_FILE': str(resolve_model_path('package://hybrid_seg_ros/config/fastdds_shm.xml')),
-        'PYTHONUNBUFFERED': '1',
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,15 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `hybrid_seg demo`; 1 if the node or the replay failed, or no mask came."""
-    signal.signal(signal.SIGTERM, _exit_in_order)
+    signal.signal(signal.SIGTERM, exit_in_order)
     options = DemoOptions(
         output=args.output, bag=args.bag, topic=args.topic, label_topic=args.label_topic, model=args.model,
         variant=args.variant, rate=args.rate, limit=args.limit, timeout_s=args.timeout,
-        parameters=dict(map(_parse_parameter, args.param)),
+        parameters=dict(map(parse_parameter, args.param)),
     )  # fmt: skip
+    from hybrid_seg_ros.ros.node_watch import NodeError
+
     try:
         report = demo(options)
-    except DemoError as error:
+    except (DemoError, NodeError) as error:
         print(f'hybrid_seg demo: {error}', file=sys.stderr)
         return 1
     (options.output / 'report.json').write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n', 'utf-8')
@@ -86,12 +62,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _exit_in_order(number: int, _frame: Any) -> None:
+def exit_in_order(number: int, _frame: Any) -> None:
     """Leave by an exception, so that the children are ended on the way."""
     sys.exit(128 + number)
 
 
-def _parse_parameter(text: str) -> tuple[str, str]:
+def parse_parameter(text: str) -> tuple[str, str]:
+    """Read NAME:=VALUE, a parameter of the node. Raises ValueError for anything else."""
     name, separator, value = text.partition(':=')
     if not (name and separator and value):
         raise ValueError(f'param: expected NAME:=VALUE, got {text!r}')

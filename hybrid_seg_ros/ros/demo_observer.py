@@ -1,4 +1,4 @@
-"""What the demo sees of the node over DDS: masks scored as they come, token usage, diagnostics, pictures."""
+"""What the demo sees of the node over DDS: masks scored as they come, token usage, pictures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Any, Optional
 
 import cv2
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import State
-from lifecycle_msgs.srv import GetState
 from sensor_msgs.msg import Image
 from std_msgs.msg import Int32MultiArray
 
@@ -19,7 +16,6 @@ from hybrid_seg_ros.ros.messages import image_to_rgb
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 
 _DEPTH = 50
-_CALL_S = 5.0
 
 VIEWS = ('overlay', 'color_mask', 'token_map')
 OnViews = Callable[[int, dict[str, np.ndarray]], None]
@@ -65,22 +61,8 @@ class DemoObserver:
         self._waiting: dict[int, dict[str, np.ndarray]] = {}
         self.mask_count = 0
         self._stages: tuple[str, ...] = ()
-        self.model = ''
-        self.model_failure = ''
         self._subscribe(Image, f'{node_name}/mask', self._on_mask)
         self._subscribe(Int32MultiArray, f'{node_name}/token_usage', self._on_tokens)
-        self._subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics)
-        self._state_client = session.node.create_client(GetState, f'{node_name}/get_state')
-
-    def is_active(self) -> bool:
-        """Ask the node for its lifecycle state."""
-        if not self._state_client.service_is_ready():
-            return False
-        answer = self._state_client.call_async(GetState.Request())
-        if not self._session.spin_until(answer.done, _CALL_S):
-            self._state_client.remove_pending_request(answer)  # the node is busy loading its model
-            return False
-        return answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE
 
     def begin(self, score: Optional[Score]) -> None:
         """Start a phase: forget the counts, score masks with `score`."""
@@ -109,12 +91,6 @@ class DemoObserver:
     def _on_tokens(self, usage: Int32MultiArray) -> None:
         self._stages = tuple(usage.layout.dim[0].label.split(','))
         self._tokens.append(list(usage.data))
-
-    def _on_diagnostics(self, diagnostics: DiagnosticArray) -> None:
-        for status in diagnostics.status:
-            if status.name.endswith(': model'):
-                self.model = status.message
-                self.model_failure = status.message if status.level == DiagnosticStatus.ERROR else ''
 
     def _on_view(self, name: str, image: Image) -> None:
         """Hand on what belongs together; the views of a frame come one after the other, as drawn."""

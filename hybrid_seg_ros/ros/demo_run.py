@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
@@ -23,11 +22,11 @@ from hybrid_seg_ros.ros.demo_options import DemoError, DemoOptions, DemoReport, 
 from hybrid_seg_ros.ros.ground_truth import GroundTruth
 from hybrid_seg_ros.ros.messages import compressed_to_rgb, image_to_rgb
 from hybrid_seg_ros.ros.model_path import resolve_model_path
+from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
 from hybrid_seg_ros.ros.replay_options import ReplayReport
 from hybrid_seg_ros.ros.session import RosSession
 from hybrid_seg_ros.ros.video import Video
 
-_NODE = '/segmentation_node'
 _IMAGE = '/camera/image'
 _SHEET_ROWS = 5
 _POLL_S = 0.05
@@ -37,23 +36,23 @@ _VIDEO_WIDTH = 720
 
 
 def run_demo(options: DemoOptions) -> DemoReport:
-    """Run the demo in the ROS network of the environment. Raises DemoError or BagError."""
+    """Run the demo in the ROS network of the environment. Raises DemoError, NodeError or BagError."""
     spec = ModelSpec.load(resolve_model_path(str(options.model or '')))
     with BagReader(options.bag or resolve_model_path('package://hybrid_seg_ros/bags/camvid_val')) as bag:
         drive = _Drive(bag, options)
         command, log = _node_command(options, drive.camera), _log_folder(options) / 'node.log'
         with ChildProcess(command, log, os.environ) as node, RosSession('hybrid_seg_demo') as session:
-            observer = DemoObserver(session, _NODE)
+            watch, observer = NodeWatch(session, node), DemoObserver(session, NODE)
             print(f'starting segmentation_node with {spec.name}, {options.variant}', flush=True)
-            _wait_until_active(observer, session, node, options.start_s)
-            play = _Player(session, observer, node, drive, options)
+            watch.wait_until_active(options.start_s)
+            play = _Player(session, observer, watch, drive, options)
             real_time = play('real-time', drive.new_score(spec), '--rate', str(options.rate))
             album = _Album(drive)
             observer.watch_views(album.add)
             lock_step = play('lock-step', drive.new_score(spec), '--lock-step')
             tokens = observer.tokens_mean
             session.spin_until(lambda: album.count >= lock_step.answered, _LAST_VIEWS_S)
-        model = observer.model or 'that sent no diagnostics'
+        model = watch.model or 'that sent no diagnostics'
         sheet = options.output / 'contact_sheet.png'
         _write_png(sheet, draw_contact_sheet(album.rows(spec), spec.classes, f'segmentation_node {model}'))
         video = options.output / 'overlay.mp4'
@@ -123,7 +122,7 @@ class _Album:
     def rows(self, spec: ModelSpec) -> list[SheetRow]:
         """Return the rows of the contact sheet. Raises DemoError if no pictures came."""
         if not self._kept:
-            raise DemoError(f'no pictures came from {_NODE}')
+            raise DemoError(f'no pictures came from {NODE}')
         images, start_ns = self._drive.images(set(self._kept)), self._drive.stamps_ns[0]
         rows = []
         for stamp_ns, views in sorted(self._kept.items()):
@@ -140,9 +139,9 @@ class _Player:
     """Plays the drive from a process of its own and reports."""
 
     def __init__(
-        self, session: RosSession, observer: DemoObserver, node: ChildProcess, drive: _Drive, options: DemoOptions
+        self, session: RosSession, observer: DemoObserver, watch: NodeWatch, drive: _Drive, options: DemoOptions
     ) -> None:
-        self._session, self._observer, self._node = session, observer, node
+        self._session, self._observer, self._watch = session, observer, watch
         self._drive, self._options = drive, options
 
     def __call__(self, phase: str, score: Optional[Score], *arguments: str) -> PhaseReport:
@@ -155,11 +154,11 @@ class _Player:
         with ChildProcess(command, output.with_suffix('.log'), os.environ, shows_progress=True) as replay:
             self._spin_until(lambda: replay.exit_status is not None)
             if not output.is_file():
-                raise DemoError(_failure(f'the replay ended with status {replay.exit_status}', replay, self._node))
+                raise self._watch.error(f'the replay ended with status {replay.exit_status}', replay)
         played = ReplayReport(**json.loads(output.read_text(encoding='utf-8')))
         self._session.spin_until(lambda: self._observer.mask_count >= played.answered, 2.0)
         if not played.answered or not self._observer.mask_count:
-            raise DemoError(_failure(f'no masks came for {played.sent} frames', self._node))
+            raise self._watch.error(f'no masks came for {played.sent} frames')
         return PhaseReport(
             sent=played.sent, answered=played.answered, fps=played.answers_hz, latency_p50_ms=played.percentile_ms(50),
             latency_p95_ms=played.percentile_ms(95), miou=score.miou if score is not None and score.frames else None,
@@ -168,35 +167,14 @@ class _Player:
 
     def _spin_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            _check_alive(self._node)
+            self._watch.check_alive()
             self._session.spin_for(_POLL_S)
-
-
-def _wait_until_active(observer: DemoObserver, session: RosSession, node: ChildProcess, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not observer.is_active():
-        _check_alive(node)
-        if observer.model_failure:
-            raise DemoError(_failure(f'segmentation_node is {observer.model_failure}', node))
-        if time.monotonic() > deadline:
-            raise DemoError(_failure(f'segmentation_node is not active after {timeout_s:g} s', node))
-        session.spin_for(_POLL_S)
-
-
-def _check_alive(node: ChildProcess) -> None:
-    if node.exit_status is not None:
-        raise DemoError(_failure(f'segmentation_node ended with status {node.exit_status}', node))
 
 
 def _log_folder(options: DemoOptions) -> Path:
     folder = options.output / 'logs'
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _failure(text: str, *children: ChildProcess) -> str:
-    logs = [f'--- {child.log}\n{child.log_tail()}' for child in children]
-    return '\n'.join([f'{text}; its log:', *logs])
 
 
 def _node_command(options: DemoOptions, camera: BagTopic) -> list[str]:
@@ -206,8 +184,7 @@ def _node_command(options: DemoOptions, camera: BagTopic) -> list[str]:
         **({'model_path': str(options.model)} if options.model else {}),
         **options.parameters,
     }
-    command = [sys.executable, '-m', 'hybrid_seg_ros.ros.segmentation_node', '--ros-args', '-r', f'image:={_IMAGE}']
-    return command + [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
+    return node_command(_IMAGE, parameters)
 
 
 def _replay_command(drive: _Drive, report: Path, timeout_s: float, *arguments: str) -> list[str]:
@@ -216,7 +193,7 @@ def _replay_command(drive: _Drive, report: Path, timeout_s: float, *arguments: s
     limit = [] if drive.limit is None else ['--limit', str(drive.limit)]
     return [
         sys.executable, '-m', 'hybrid_seg_ros.cli', 'replay', str(drive.bag.path), '--topic', drive.camera.name,
-        '--answer-topic', f'{_NODE}/mask', '--timeout', str(timeout_s), '--json', str(report),
+        '--answer-topic', f'{NODE}/mask', '--timeout', str(timeout_s), '--json', str(report),
         *remap, *limit, *arguments,
     ]  # fmt: skip
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from contextlib import ExitStack
 
 import cv2
 import pytest
+from command_process import children_of, command_process, wait_for_line, wait_until_gone
 from tiny_model import write_tiny_model
 
-ROOT = Path(__file__).parents[2]
 FRAMES = 6
 TIMEOUT_S = 60.0
 
@@ -27,50 +24,15 @@ def model(tmp_path_factory):
 @pytest.fixture
 def start_demo(tmp_path, model):
     """Start the demo on a few frames; further arguments go to it."""
-    demos = []
+    with ExitStack() as demos:
 
-    def start(*arguments):
-        command = [
-            sys.executable, '-m', 'hybrid_seg_ros.cli', 'demo', '--model', str(model),
-            '--output', str(tmp_path / 'out'), '--limit', str(FRAMES), '--timeout', '2',
-            '--param', 'num_threads:=1', *arguments,
-        ]  # fmt: skip
-        demos.append(subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        ))  # fmt: skip
-        return demos[-1]
+        def start(*arguments):
+            return demos.enter_context(command_process(
+                'demo', '--model', model, '--output', tmp_path / 'out', '--limit', FRAMES, '--timeout', 2,
+                '--param', 'num_threads:=1', *arguments,
+            ))  # fmt: skip
 
-    yield start
-    for demo in demos:
-        demo.kill()
-        demo.communicate()
-
-
-def children_of(process: subprocess.Popen) -> dict[int, str]:
-    """Return the command lines of a process's children, by process id."""
-    listed = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
-    return {int(pid): Path(f'/proc/{pid}/cmdline').read_text().replace('\0', ' ') for pid in listed}
-
-
-def wait_for_line(demo: subprocess.Popen, text: str) -> None:
-    for line in demo.stdout:
-        if text in line:
-            return
-    raise AssertionError(f'{text!r} never came: {demo.stderr.read()}')
-
-
-def wait_until_gone(pids) -> None:
-    deadline = time.monotonic() + 10.0
-    while any(is_running(pid) for pid in pids):
-        assert time.monotonic() < deadline, 'children outlived the demo'
-        time.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    except FileNotFoundError:
-        return False
+        yield start
 
 
 def test_it_shows_what_the_node_does(start_demo, tmp_path):
