@@ -125,7 +125,8 @@ def _draw(
     weights = rows.weights.take(row_of, 1), columns.weights.take(column_of, 1)
     drawn = _interpolate(knots.values, [corner + np.maximum(winner, 0) for corner in at], *weights)
     values.transpose(1, 3, 0, 2)[...] = drawn.reshape(*drawn.shape[:2], len(rows.low), len(columns.low))
-    labels[...] = winner.astype(np.uint8).reshape(len(rows.low), 1, len(columns.low), 1)
+    across = np.repeat(winner.astype(np.uint8).reshape(len(rows.low), 1, -1), labels.shape[3], 2)  # then whole rows
+    labels[...] = across.reshape(len(rows.low), 1, *labels.shape[2:])
 
     unsettled = np.flatnonzero(~settled)
     most = max(1, SCORES_AT_ONCE // knots.classes)

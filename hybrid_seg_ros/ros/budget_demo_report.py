@@ -64,7 +64,7 @@ class StateSeen:
     time_s: float
     point: str
     reason: str
-    p95_ms: Optional[float]
+    p95_ms: float
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 import yaml
+from diagnostic_msgs.msg import DiagnosticArray
 
 from hybrid_seg_ros.inference.operating_points import OperatingPoint, default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import ModelSpec
@@ -27,13 +28,14 @@ from hybrid_seg_ros.ros.budget_demo_report import (
 )
 from hybrid_seg_ros.ros.busy_cores import BusyCores
 from hybrid_seg_ros.ros.camera_stream import CameraStream, PlayedFrame, StreamPlayer
-from hybrid_seg_ros.ros.demo_node import NODE, DemoNode
+from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
-from hybrid_seg_ros.ros.node_watch import NodeWatch
-from hybrid_seg_ros.ros.session import RosSession
+from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
+from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 
 _IMAGE = '/camera/image'
+_DEPTH = 10
 _WAIT_S = 20.0
 _LAST_S = 3.0
 _PHASES = ('idle', 'loaded', 'idle')
@@ -42,7 +44,7 @@ _WARM_UP_S = 2.0
 
 
 def run_budget_demo(options: BudgetDemoOptions) -> BudgetReport:
-    """Run the demo in the ROS network of the environment. Raises DemoError, BagError or ValueError."""
+    """Run the demo in the ROS network of the environment. Raises NodeError, BagError or ValueError."""
     model = resolve_model_path(str(options.model or ''))
     spec = ModelSpec.load(model)
     given = options.parameters.get('operating_points')
@@ -65,6 +67,39 @@ def run_budget_demo(options: BudgetDemoOptions) -> BudgetReport:
     return report
 
 
+class _Said:
+    """What the node says in its diagnostics, with the time of the monotonic clock."""
+
+    def __init__(self, session: RosSession) -> None:
+        self._points: list[tuple[float, dict[str, str]]] = []
+        self._p95_ms: list[tuple[float, float]] = []
+        session.node.create_subscription(DiagnosticArray, '/diagnostics', self._heard, reliable_qos(_DEPTH))
+
+    def states(self, start_s: float, target_ms: float) -> tuple[StateSeen, ...]:
+        """Return what it said of its operating point from `start_s` on."""
+        return tuple(
+            StateSeen(
+                now_s - start_s, values['point'], values['reason'], float(values['p95_of_target']) * target_ms,
+            )
+            for now_s, values in self._points
+            if now_s >= start_s and 'p95_of_target' in values
+        )  # fmt: skip
+
+    def node_p95_ms(self, before_s: float) -> Optional[float]:
+        """Return the p95 from receipt to publication that it last gave before a moment; None if it gave none."""
+        given = [p95_ms for now_s, p95_ms in self._p95_ms if now_s < before_s]
+        return given[-1] if given else None
+
+    def _heard(self, diagnostics: DiagnosticArray) -> None:
+        now_s = time.monotonic()
+        for status in diagnostics.status:
+            values = {item.key: item.value for item in status.values}
+            if status.name.endswith(': operating point'):
+                self._points.append((now_s, values))
+            elif status.name.endswith(': segmentation') and 'total_p95_ms' in values:
+                self._p95_ms.append((now_s, float(values['total_p95_ms'])))
+
+
 class _Show:
     """Plays the drive through all phases to one node after the other."""
 
@@ -84,15 +119,15 @@ class _Show:
             'target_latency_ms': options.target_ms,
             'operating_points': table,
         }
-        node = DemoNode(options.output / f'node_{name}.log', parameters, {'image': _IMAGE})
-        with node, RosSession('hybrid_seg_demo') as session:
-            watch = NodeWatch(session, NODE)
+        process = ChildProcess(node_command(_IMAGE, parameters), options.output / f'node_{name}.log', os.environ)
+        with process, RosSession('hybrid_seg_demo') as session:
+            node, said = NodeWatch(session, process), _Said(session)
             stream = CameraStream(session, self._drive, len(self._spec.classes), _IMAGE, NODE)
             print(f'{name}: starting segmentation_node with {self._spec.name}', flush=True)
-            node.wait_until_active(watch, session, options.start_s)
+            node.wait_until_active(options.start_s)
             if not stream.wait_for_node(_WAIT_S):
-                raise node.failure('segmentation_node does not listen')
-            self.model = watch.model
+                raise node.error('segmentation_node does not listen')
+            self.model = node.model
             player = StreamPlayer(session, options.rate_hz, node.check_alive)
             player.play([stream], min(_WARM_UP_S, options.phase_s))
             start_s = time.monotonic()
@@ -105,12 +140,12 @@ class _Show:
                     edges_s.append(time.monotonic() - start_s)
             player.await_stragglers([stream], _LAST_S)
             try:
-                return self._judge(name, stream.frames, watch, start_s, edges_s)
+                return self._judge(name, stream.frames, said, start_s, edges_s)
             except ValueError as error:
-                raise node.failure(str(error)) from error
+                raise node.error(str(error)) from error
 
     def _judge(
-        self, name: str, frames: Sequence[PlayedFrame], watch: NodeWatch, start_s: float, edges_s: Sequence[float]
+        self, name: str, frames: Sequence[PlayedFrame], said: _Said, start_s: float, edges_s: Sequence[float]
     ) -> BudgetRun:
         seen = [self._see(frame, start_s) for frame in frames if frame.is_answered and frame.tokens]
         phases = []
@@ -118,11 +153,11 @@ class _Show:
             played = [frame for frame in frames if begin_s <= frame.sent_s - start_s < end_s]
             phases.append(judge_phase(
                 phase, begin_s, end_s, played, [frame for frame in seen if begin_s <= frame.time_s < end_s],
-                self._options.target_ms, self._points, _node_p95_ms(watch, start_s + end_s),
+                self._options.target_ms, self._points, said.node_p95_ms(start_s + end_s),
             ))  # fmt: skip
         return BudgetRun(
             name, tuple(phases), tuple(frame for frame in seen if frame.time_s >= 0),
-            _states(watch, start_s, self._options.target_ms),
+            said.states(start_s, self._options.target_ms),
         )  # fmt: skip
 
     def _see(self, frame: PlayedFrame, start_s: float) -> FrameSeen:
@@ -136,24 +171,3 @@ def _dearest_alone(table: Path, path: Path) -> Path:
     content['points'] = content['points'][-1:]
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding='utf-8')
     return path
-
-
-def _node_p95_ms(watch: NodeWatch, before_s: float) -> Optional[float]:
-    """Return the p95 that the node last gave before a moment."""
-    given = [
-        status.values['total_p95_ms']
-        for status in watch.history('segmentation')
-        if status.seen_s < before_s and 'total_p95_ms' in status.values
-    ]
-    return float(given[-1]) if given else None
-
-
-def _states(watch: NodeWatch, start_s: float, target_ms: float) -> tuple[StateSeen, ...]:
-    states = []
-    for status in watch.history('operating point'):
-        share = status.values.get('p95_of_target')
-        states.append(StateSeen(
-            status.seen_s - start_s, status.values.get('point', ''), status.values.get('reason', ''),
-            float(share) * target_ms if share else None,
-        ))  # fmt: skip
-    return tuple(state for state in states if state.time_s >= 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Optional
@@ -13,11 +14,11 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bag_reader import BagReader
 from hybrid_seg_ros.ros.camera_stream import CameraStream, PlayedFrame, StreamPlayer
 from hybrid_seg_ros.ros.cameras_demo_report import CameraPhase, CamerasDemoOptions, CamerasReport, judge_camera
+from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.contact_sheet import SheetRow, draw_contact_sheet
-from hybrid_seg_ros.ros.demo_node import NODE, DemoNode
 from hybrid_seg_ros.ros.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
-from hybrid_seg_ros.ros.node_watch import NodeWatch
+from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
 from hybrid_seg_ros.ros.session import RosSession
 from hybrid_seg_ros.ros.turns import SCHEDULES
 from hybrid_seg_ros.visualization import draw_overlay
@@ -31,7 +32,7 @@ _OVERLAY_ALPHA = 0.5
 
 
 def run_cameras_demo(options: CamerasDemoOptions) -> CamerasReport:
-    """Run the demo in the ROS network of the environment. Raises DemoError or BagError."""
+    """Run the demo in the ROS network of the environment. Raises NodeError or BagError."""
     spec = ModelSpec.load(resolve_model_path(str(options.model or '')))
     options.output.mkdir(parents=True, exist_ok=True)
     with BagReader(options.bag or resolve_model_path('package://hybrid_seg_ros/bags/camvid_val')) as bag:
@@ -62,9 +63,10 @@ class _Show:
             'cameras': f'[{", ".join(_CAMERAS)}]',
             'schedule': schedule,
         }
-        node = DemoNode(options.output / f'node_{schedule}.log', parameters, {})
-        with node, RosSession('hybrid_seg_demo') as session:
-            watch = NodeWatch(session, NODE)
+        command = node_command('image', parameters)
+        process = ChildProcess(command, options.output / f'node_{schedule}.log', os.environ)
+        with process, RosSession('hybrid_seg_demo') as session:
+            node = NodeWatch(session, process)
             streams = {
                 name: CameraStream(
                     session, self._drive, len(self._spec.classes), f'/{name}/image', f'{NODE}/{name}',
@@ -73,11 +75,11 @@ class _Show:
                 for index, name in enumerate(_CAMERAS)
             }  # fmt: skip
             print(f'{schedule}: starting segmentation_node with {self._spec.name}', flush=True)
-            node.wait_until_active(watch, session, options.start_s)
+            node.wait_until_active(options.start_s)
             for name, stream in streams.items():
                 if not stream.wait_for_node(_WAIT_S):
-                    raise node.failure(f'segmentation_node does not listen to the camera {name}')
-            self.model = watch.model
+                    raise node.error(f'segmentation_node does not listen to the camera {name}')
+            self.model = node.model
             player = StreamPlayer(session, options.rate_hz, node.check_alive)
             player.play(list(streams.values()), _WARM_UP_S)
             return [
@@ -88,7 +90,7 @@ class _Show:
 
     def _play(
         self, schedule: str, phase: str, streams: dict[str, CameraStream], talking: Sequence[str],
-        player: StreamPlayer, node: DemoNode,
+        player: StreamPlayer, node: NodeWatch,
     ) -> list[CameraPhase]:  # fmt: skip
         print(f'{schedule}: {phase}, {self._options.phase_s:g} s', flush=True)
         before = {name: len(stream.frames) for name, stream in streams.items()}
@@ -105,7 +107,7 @@ class _Show:
         ]
         for row in rows:
             if row.sent and not row.answered:
-                raise node.failure(f'no masks came for {row.sent} frames of the camera {row.camera} ({phase})')
+                raise node.error(f'no masks came for {row.sent} frames of the camera {row.camera} ({phase})')
         pictures: dict[str, Optional[np.ndarray]] = {}
         for name, stream in streams.items():
             image = overlay = None

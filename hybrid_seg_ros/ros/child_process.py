@@ -52,6 +52,11 @@ class ChildProcess:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def exit_status(self) -> Optional[int]:
         """Exit status; negative for a signal; None while it runs."""
         return self._process.poll()

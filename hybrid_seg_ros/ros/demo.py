@@ -5,23 +5,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from hybrid_seg_ros.ros.demo_options import DemoError, DemoOptions, DemoReport
-from hybrid_seg_ros.ros.demo_setup import (
-    add_drive_arguments,
-    end_in_order_on_sigterm,
-    own_ros_network,
-    parse_parameters,
-)
 
 DEFAULT_OUTPUT = Path('out/demo')
 
 
 def demo(options: DemoOptions) -> DemoReport:
-    """Run the demo and write its pictures. Raises DemoError with the log of whichever process failed, or BagError."""
-    with own_ros_network():
+    """Run the demo and write its pictures. Raises NodeError with the log of what failed, DemoError or BagError."""
+    from hybrid_seg_ros.ros.own_network import own_network
+
+    with own_network():
         from hybrid_seg_ros.ros.demo_run import run_demo
 
         return run_demo(options)
@@ -36,19 +35,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--timeout', type=float, default=default.timeout_s, help='seconds for a mask (%(default)s)')
 
 
+def add_drive_arguments(parser: argparse.ArgumentParser, output: Path) -> None:
+    """Declare what every demo asks for: the drive, the model, the folder to write to, parameters of the node."""
+    parser.add_argument('--bag', type=Path, help='rosbag2 to play; default: the one that comes with the package')
+    parser.add_argument('--topic', metavar='NAME', help='camera topic of the bag, where it holds several')
+    parser.add_argument('--label-topic', metavar='NAME', help='ground-truth topic of the bag, where it holds several')
+    parser.add_argument('--model', type=Path, help='model YAML; default: the one that comes with the package')
+    parser.add_argument('--output', type=Path, default=output, help='folder for what it writes (%(default)s)')
+    parser.add_argument('--limit', type=int, metavar='N', help='use the first N frames only')
+    parser.add_argument(
+        '--param', action='append', default=[], metavar='NAME:=VALUE', help='set a parameter of the node: device:=cuda'
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Run `hybrid_seg demo`; 1 if the node or the replay failed, or no mask came."""
-    end_in_order_on_sigterm()
+    signal.signal(signal.SIGTERM, exit_in_order)
     options = DemoOptions(
         output=args.output, bag=args.bag, topic=args.topic, label_topic=args.label_topic, model=args.model,
         variant=args.variant, rate=args.rate, limit=args.limit, timeout_s=args.timeout,
-        parameters=parse_parameters(args.param),
+        parameters=dict(map(parse_parameter, args.param)),
     )  # fmt: skip
+    from hybrid_seg_ros.ros.node_watch import NodeError
+
     try:
         report = demo(options)
-    except DemoError as error:
+    except (DemoError, NodeError) as error:
         print(f'hybrid_seg demo: {error}', file=sys.stderr)
         return 1
     (options.output / 'report.json').write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n', 'utf-8')
     print(report)
     return 0
+
+
+def exit_in_order(number: int, _frame: Any) -> None:
+    """Leave by an exception, so that the children are ended on the way."""
+    sys.exit(128 + number)
+
+
+def parse_parameter(text: str) -> tuple[str, str]:
+    """Read NAME:=VALUE, a parameter of the node. Raises ValueError for anything else."""
+    name, separator, value = text.partition(':=')
+    if not (name and separator and value):
+        raise ValueError(f'param: expected NAME:=VALUE, got {text!r}')
+    return name, value
+
+
+def fastest_backend() -> str:
+    """Return the backend that is fastest on a CPU of those that are installed and exact: onnxruntime or pytorch."""
+    return 'onnxruntime' if find_spec('onnxruntime') and find_spec('onnx') else 'pytorch'

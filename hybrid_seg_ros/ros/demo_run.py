@@ -17,34 +17,34 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bag_reader import BagReader
 from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.contact_sheet import SheetRow, draw_contact_sheet
-from hybrid_seg_ros.ros.demo_node import NODE, POLL_S, DemoNode
 from hybrid_seg_ros.ros.demo_observer import DemoObserver, Score
 from hybrid_seg_ros.ros.demo_options import DemoError, DemoOptions, DemoReport, PhaseReport
 from hybrid_seg_ros.ros.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
-from hybrid_seg_ros.ros.node_watch import NodeWatch
+from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
 from hybrid_seg_ros.ros.replay_options import ReplayReport
 from hybrid_seg_ros.ros.session import RosSession
 from hybrid_seg_ros.ros.video import Video
 
 _IMAGE = '/camera/image'
 _SHEET_ROWS = 5
+_POLL_S = 0.05
 _LAST_VIEWS_S = 5.0
 _VIDEO_WIDTH = 720
 """Encoding takes a good part of the demo's time, and grows with the pixels."""
 
 
 def run_demo(options: DemoOptions) -> DemoReport:
-    """Run the demo in the ROS network of the environment. Raises DemoError or BagError."""
+    """Run the demo in the ROS network of the environment. Raises DemoError, NodeError or BagError."""
     spec = ModelSpec.load(resolve_model_path(str(options.model or '')))
     with BagReader(options.bag or resolve_model_path('package://hybrid_seg_ros/bags/camvid_val')) as bag:
         drive = Drive(bag, options.topic, options.label_topic, options.limit)
-        node = DemoNode(_log_folder(options) / 'node.log', _node_parameters(options, drive), {'image': _IMAGE})
-        with node, RosSession('hybrid_seg_demo') as session:
-            watch, observer = NodeWatch(session, NODE), DemoObserver(session, NODE)
+        command, log = _node_command(options, drive), _log_folder(options) / 'node.log'
+        with ChildProcess(command, log, os.environ) as node, RosSession('hybrid_seg_demo') as session:
+            watch, observer = NodeWatch(session, node), DemoObserver(session, NODE)
             print(f'starting segmentation_node with {spec.name}, {options.variant}', flush=True)
-            node.wait_until_active(watch, session, options.start_s)
-            play = _Player(session, observer, node, drive, options)
+            watch.wait_until_active(options.start_s)
+            play = _Player(session, observer, watch, drive, options)
             real_time = play('real-time', _new_score(drive, spec), '--rate', str(options.rate))
             album = _Album(drive)
             observer.watch_views(album.add)
@@ -112,9 +112,9 @@ class _Player:
     """Plays the drive from a process of its own and reports."""
 
     def __init__(
-        self, session: RosSession, observer: DemoObserver, node: DemoNode, drive: Drive, options: DemoOptions
+        self, session: RosSession, observer: DemoObserver, watch: NodeWatch, drive: Drive, options: DemoOptions
     ) -> None:
-        self._session, self._observer, self._node = session, observer, node
+        self._session, self._observer, self._watch = session, observer, watch
         self._drive, self._options = drive, options
 
     def __call__(self, phase: str, score: Optional[Score], *arguments: str) -> PhaseReport:
@@ -127,11 +127,11 @@ class _Player:
         with ChildProcess(command, output.with_suffix('.log'), os.environ, shows_progress=True) as replay:
             self._spin_until(lambda: replay.exit_status is not None)
             if not output.is_file():
-                raise self._node.failure(f'the replay ended with status {replay.exit_status}', replay)
+                raise self._watch.error(f'the replay ended with status {replay.exit_status}', replay)
         played = ReplayReport(**json.loads(output.read_text(encoding='utf-8')))
         self._session.spin_until(lambda: self._observer.mask_count >= played.answered, 2.0)
         if not played.answered or not self._observer.mask_count:
-            raise self._node.failure(f'no masks came for {played.sent} frames')
+            raise self._watch.error(f'no masks came for {played.sent} frames')
         return PhaseReport(
             sent=played.sent, answered=played.answered, fps=played.answers_hz, latency_p50_ms=played.percentile_ms(50),
             latency_p95_ms=played.percentile_ms(95), miou=score.miou if score is not None and score.frames else None,
@@ -140,8 +140,8 @@ class _Player:
 
     def _spin_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            self._node.check_alive()
-            self._session.spin_for(POLL_S)
+            self._watch.check_alive()
+            self._session.spin_for(_POLL_S)
 
 
 def _new_score(drive: Drive, spec: ModelSpec) -> Optional[Score]:
@@ -155,13 +155,14 @@ def _log_folder(options: DemoOptions) -> Path:
     return folder
 
 
-def _node_parameters(options: DemoOptions, drive: Drive) -> dict[str, str]:
-    return {
+def _node_command(options: DemoOptions, drive: Drive) -> list[str]:
+    parameters = {
         'variant': options.variant,
         'image_transport': 'compressed' if drive.is_compressed else 'raw',
         **({'model_path': str(options.model)} if options.model else {}),
         **options.parameters,
     }
+    return node_command(_IMAGE, parameters)
 
 
 def _replay_command(drive: Drive, report: Path, timeout_s: float, *arguments: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Optional
 
 from rclpy.duration import Duration
@@ -29,8 +29,14 @@ _LARGE_BYTES = 500_000
 """Best-effort messages above the 512 KB of Fast DDS's default shared memory get lost."""
 
 
-def play_bag(bag: BagReader, session: RosSession, options: ReplayOptions) -> ReplayReport:
-    """Play an open bag. Raises BagError or ReplayError."""
+OnFrame = Callable[[int, Optional[AnswerWatch]], None]
+"""Called after each frame, in lock-step once it is answered, with the number sent so far and the answers."""
+
+
+def play_bag(
+    bag: BagReader, session: RosSession, options: ReplayOptions, on_frame: Optional[OnFrame] = None
+) -> ReplayReport:
+    """Play an open bag. Raises BagError, ReplayError, or what `on_frame` raises."""
     cameras = _cameras_to_play(bag, options)
     topics = cameras + [topic for topic in bag.label_topics if options.labels and topic not in cameras]
     publishers = _publishers(session, topics, options)
@@ -53,8 +59,10 @@ def play_bag(bag: BagReader, session: RosSession, options: ReplayOptions) -> Rep
         if is_frame and options.lock_step:
             answered = session.spin_until(lambda stamp_ns=stamp_ns: answers.is_answered(stamp_ns), options.timeout_s)
             misses = 0 if answered else misses + 1
-            if misses == _MISSES_IN_A_ROW:
-                raise ReplayError(_no_answer(options, len(cdr)))
+        if is_frame and on_frame is not None:
+            on_frame(sent, answers)
+        if misses == _MISSES_IN_A_ROW:
+            raise ReplayError(_no_answer(options, len(cdr)))
     if answers is not None and not options.lock_step:
         _await_stragglers(session, answers, sent, options.timeout_s)
     duration_s = time.monotonic() - start

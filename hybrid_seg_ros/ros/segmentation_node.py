@@ -38,7 +38,7 @@ _STUCK_S = 10.0
 
 
 class SegmentationNode(LifecycleNode):
-    """Subscribes to images and publishes masks and what goes with them; see the README for topics and parameters.
+    """Subscribes to images and publishes masks and what goes with them; see docs/node.md for topics and parameters.
 
     `stop` is set from outside to end the process, and by the node itself where `exit_status` says why it should end.
     """

@@ -6,11 +6,12 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
 import pytest
-from demo_harness import ROOT, TIMEOUT_S, children_of, start_command, wait_for_line, wait_until_gone
+from command_process import ROOT, children_of, command_process, wait_for_line, wait_until_gone
 from tiny_model import write_tiny_model, write_tiny_points
 
 from hybrid_seg_ros.inference.operating_points import default_points_path, load_operating_points
@@ -18,6 +19,7 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.budget_demo_report import BudgetDemoOptions, FrameSeen, judge_phase, point_of, tokens_per_layer
 from hybrid_seg_ros.ros.camera_stream import PlayedFrame
 
+TIMEOUT_S = 60.0
 ARGUMENTS = ('--backend', 'pytorch', '--param', 'num_threads:=1', '--limit', 4)
 
 
@@ -35,16 +37,14 @@ def points(model):
 
 @pytest.fixture
 def start_demo(tmp_path):
-    demos = []
+    with ExitStack() as demos:
 
-    def start(model, *arguments):
-        demos.append(start_command('demo-budget', '--model', model, '--output', tmp_path, *ARGUMENTS, *arguments))
-        return demos[-1]
+        def start(model, *arguments):
+            return demos.enter_context(
+                command_process('demo-budget', '--model', model, '--output', tmp_path, *ARGUMENTS, *arguments)
+            )
 
-    yield start
-    for demo in demos:
-        demo.kill()
-        demo.communicate()
+        yield start
 
 
 def test_it_shows_a_budget_beside_a_fixed_point(start_demo, model, tmp_path):

@@ -6,9 +6,10 @@ import json
 
 import cv2
 import pytest
-from demo_harness import TIMEOUT_S, start_command
+from command_process import command_process
 from tiny_model import write_tiny_model
 
+TIMEOUT_S = 60.0
 FRAMES = 3
 
 
@@ -18,14 +19,10 @@ def model(tmp_path_factory):
 
 
 def run_demo(*arguments):
-    demo = start_command(
-        'demo-cameras', '--backend', 'pytorch', '--param', 'num_threads:=1', '--limit', 4, *arguments,
-    )  # fmt: skip
-    try:
+    options = ('--backend', 'pytorch', '--param', 'num_threads:=1', '--limit', 4)
+    with command_process('demo-cameras', *options, *arguments) as demo:
         output, errors = demo.communicate(timeout=TIMEOUT_S)
         return demo.returncode, output, errors
-    finally:
-        demo.kill()
 
 
 def test_it_shows_two_cameras_in_turns_and_in_batches(model, tmp_path):

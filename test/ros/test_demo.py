@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import ExitStack
 
 import cv2
 import pytest
-from demo_harness import TIMEOUT_S, children_of, start_command, wait_for_line, wait_until_gone
+from command_process import children_of, command_process, wait_for_line, wait_until_gone
 from tiny_model import write_tiny_model
 
 FRAMES = 6
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope='module')
@@ -22,19 +24,15 @@ def model(tmp_path_factory):
 @pytest.fixture
 def start_demo(tmp_path, model):
     """Start the demo on a few frames; further arguments go to it."""
-    demos = []
+    with ExitStack() as demos:
 
-    def start(*arguments):
-        demos.append(start_command(
-            'demo', '--model', model, '--output', tmp_path / 'out', '--limit', FRAMES, '--timeout', 2,
-            '--param', 'num_threads:=1', *arguments,
-        ))  # fmt: skip
-        return demos[-1]
+        def start(*arguments):
+            return demos.enter_context(command_process(
+                'demo', '--model', model, '--output', tmp_path / 'out', '--limit', FRAMES, '--timeout', 2,
+                '--param', 'num_threads:=1', *arguments,
+            ))  # fmt: skip
 
-    yield start
-    for demo in demos:
-        demo.kill()
-        demo.communicate()
+        yield start
 
 
 def test_it_shows_what_the_node_does(start_demo, tmp_path):
@@ -76,7 +74,7 @@ def test_a_node_that_does_not_work_is_an_error_with_its_log(start_demo, paramete
 def test_a_node_that_dies_on_the_way_is_an_error(start_demo):
     demo = start_demo()
     wait_for_line(demo, 'real-time')
-    (node,) = (pid for pid, command in children_of(demo).items() if 'segmentation_node' in command)
+    (node,) = (pid for pid, command in children_of(demo).items() if 'ros.segmentation_node' in command)
     os.kill(node, signal.SIGKILL)
     _, errors = demo.communicate(timeout=TIMEOUT_S)
     assert demo.returncode == 1

@@ -1,23 +1,29 @@
-"""Starts demos as their users do, and looks after the processes that they start."""
+"""Runs a `hybrid_seg` command as its user does, as a process of its own, and looks at it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 60.0
 
 
-def start_command(*arguments: object) -> subprocess.Popen:
-    """Start `hybrid_seg ARGUMENTS`, with its output as text in pipes."""
-    return subprocess.Popen(
+@contextmanager
+def command_process(*arguments: object) -> Iterator[subprocess.Popen]:
+    """Start a command; its process is killed at the end, if it still runs."""
+    process = subprocess.Popen(
         [sys.executable, '-m', 'hybrid_seg_ros.cli', *map(str, arguments)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def children_of(process: subprocess.Popen) -> dict[int, str]:
@@ -26,24 +32,22 @@ def children_of(process: subprocess.Popen) -> dict[int, str]:
     return {int(pid): Path(f'/proc/{pid}/cmdline').read_text().replace('\0', ' ') for pid in listed}
 
 
-def wait_for_line(process: subprocess.Popen, text: str) -> None:
-    """Read the process's output up to a line with `text`."""
+def wait_for_line(process: subprocess.Popen, text: str) -> str:
+    """Read the process's output up to a line that contains `text`, and return that."""
     for line in process.stdout:
         if text in line:
-            return
+            return line
     raise AssertionError(f'{text!r} never came: {process.stderr.read()}')
 
 
-def wait_until_gone(pids: Iterable[int]) -> None:
-    """Wait until none of the processes runs."""
+def wait_until_gone(pids) -> None:
     deadline = time.monotonic() + 10.0
     while any(is_running(pid) for pid in pids):
-        assert time.monotonic() < deadline, 'children outlived their parent'
+        assert time.monotonic() < deadline, 'children outlived the command'
         time.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:
-    """Say whether there is such a process, and it has not ended."""
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
     except FileNotFoundError:
