@@ -17,7 +17,7 @@ def draw_budget(report: BudgetReport, path: Path) -> None:
     figure = new_figure(_SIZE_PX)
     latency, tokens, miou = figure.subplots(3, 1, sharex=True, gridspec_kw={'height_ratios': (5, 3, 3)})
     figure.subplots_adjust(left=0.075, right=0.985, bottom=0.075, top=0.9, hspace=0.16)
-    figure.suptitle(f'A latency budget of {report.target_ms:g} ms, kept while the load changes', fontsize=TEXT + 2,
+    figure.suptitle(f'A latency budget of {report.target_ms:g} ms under changing load', fontsize=TEXT + 2,
                     fontweight='bold')  # fmt: skip
     end_s = max(phase.end_s for run in report.runs for phase in run.phases)
     for axis in (latency, tokens, miou):
@@ -35,6 +35,12 @@ def draw_budget(report: BudgetReport, path: Path) -> None:
     _finish_latency(latency, report)
     tokens.set_ylabel('tokens per layer', fontsize=TEXT)
     tokens.set_ylim(0, None)
+    for phase in report.runs[0].phases:
+        if phase.name == 'loaded':
+            text = f'{report.busy} of {report.cores} cores busy elsewhere'
+            tokens.annotate(text, ((phase.start_s + phase.end_s) / 2, 0), xytext=(0, 5), textcoords='offset points',
+                            ha='center', color=GREY, fontsize=TEXT)  # fmt: skip
+    miou.margins(y=0.18)
     miou.set_ylabel('mIoU in %', fontsize=TEXT)
     miou.set_xlabel('seconds', fontsize=TEXT)
     save_figure(figure, path)
@@ -42,14 +48,15 @@ def draw_budget(report: BudgetReport, path: Path) -> None:
 
 def _finish_latency(axis: Any, report: BudgetReport) -> None:
     slowest = max(frame.latency_ms for run in report.runs for frame in run.frames)
-    axis.set_ylim(0, 1.02 * slowest)
+    axis.set_ylim(0, 1.2 * slowest)  # above: the percentiles
     axis.axhline(report.target_ms, color='black', linewidth=1.2, linestyle=(0, (4, 3)))
-    axis.annotate('budget', (1, report.target_ms), xycoords=axis.get_yaxis_transform(), xytext=(-4, 3),
-                  textcoords='offset points', ha='right', fontsize=TEXT)  # fmt: skip
+    axis.annotate('budget', (1, report.target_ms), xycoords=axis.get_yaxis_transform(), xytext=(-2, 4),
+                  textcoords='offset points', ha='right', fontsize=TEXT,
+                  bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1, 'alpha': 0.8})  # fmt: skip
     axis.set_ylabel('ms from image to mask', fontsize=TEXT)
     for index, run in enumerate(report.runs):
         name = 'point chosen by the budget' if run.name == 'budget' else f'fixed: {report.points[-1]}'
-        axis.annotate(name, (0, 1), xycoords='axes fraction', xytext=(6 + 300 * index, 8), textcoords='offset points',
+        axis.annotate(name, (0.42 * index, 1), xycoords='axes fraction', xytext=(0, 8), textcoords='offset points',
                       color=_COLORS.get(run.name, GREY), fontsize=TEXT, fontweight='bold')  # fmt: skip
         for phase in run.phases:
             axis.annotate(f'p95 {phase.p95_ms:.0f} ms', ((phase.start_s + phase.end_s) / 2, 1 - 0.07 * index),

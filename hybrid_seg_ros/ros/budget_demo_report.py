@@ -29,10 +29,10 @@ class BudgetDemoOptions:
     label_topic: Optional[str] = None
     model: Optional[Path] = None
     limit: Optional[int] = None
-    target_ms: float = 100.0
+    target_ms: float = 120.0
     phase_s: float = 20.0
     busy: int = 1
-    rate_hz: float = 10.0
+    rate_hz: float = 8.0
     start_s: float = 300.0
     parameters: Mapping[str, str] = field(default_factory=dict)
 

@@ -135,6 +135,7 @@ class _Show:
             for phase in _PHASES:
                 busy = BusyCores(options.busy, options.output) if phase == 'loaded' else nullcontext()
                 print(f'{name}: {phase}, {options.phase_s:g} s', flush=True)
+                stream.rewind()
                 with busy:
                     player.play([stream], options.phase_s)
                     edges_s.append(time.monotonic() - start_s)

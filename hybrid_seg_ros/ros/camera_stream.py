@@ -53,7 +53,7 @@ class CameraStream:
         """`image` is the camera's topic, `outputs` what the node's topics for it begin with, `first` a frame."""
         self._session, self._drive, self._num_classes = session, drive, num_classes
         self._messages = drive.frames()
-        self._next = first
+        self._first = self._next = first
         self._asked: dict[int, PlayedFrame] = {}
         self._last_answered: Optional[PlayedFrame] = None
         self.on_mask: Callable[[PlayedFrame, np.ndarray], None] = lambda frame, labels: None
@@ -75,6 +75,10 @@ class CameraStream:
             and all(node.count_publishers(f'{self._outputs}/{name}') for name in ('mask', 'token_usage')),
             timeout_s,
         )
+
+    def rewind(self) -> None:
+        """Go back to the first frame, so that what follows is comparable with what was played before."""
+        self._next = self._first
 
     def publish(self) -> None:
         """Publish the next frame."""

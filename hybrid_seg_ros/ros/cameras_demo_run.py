@@ -96,6 +96,7 @@ class _Show:
         before = {name: len(stream.frames) for name, stream in streams.items()}
         last: dict[str, tuple[PlayedFrame, np.ndarray]] = {}
         for name, stream in streams.items():
+            stream.rewind()
             stream.on_mask = lambda frame, labels, name=name: last.update({name: (frame, labels)})
         start_s = time.monotonic()
         player.play([streams[name] for name in talking], self._options.phase_s)
