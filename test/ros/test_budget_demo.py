@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -69,12 +70,17 @@ def test_it_shows_a_budget_beside_a_fixed_point(start_demo, model, tmp_path):
     assert cv2.imread(str(tmp_path / 'budget.png')).shape == (1280, 1600, 3)
 
 
-def test_it_takes_the_load_along(start_demo, model):
-    demo = start_demo(model, '--phase', 30, '--rate', 8)
-    wait_for_line(demo, 'starting')
+def test_it_takes_node_and_load_along(start_demo, model):
+    demo = start_demo(model, '--phase', 3, '--rate', 8)
+    wait_for_line(demo, 'loaded')
+    deadline = time.monotonic() + 3.0
+    while len(children := children_of(demo)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(children) == 2, 'the node, and the load'
     demo.send_signal(signal.SIGTERM)
     demo.communicate(timeout=15.0)
     assert demo.returncode == 128 + signal.SIGTERM
+    wait_until_gone(children)
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
