@@ -15,6 +15,9 @@ WINDOW = 30
 _TOO_SLOW = 2
 """Frames of the window past the target from which its p95 is past it, too: one of 30 is not, two are."""
 
+_RECENT = 5
+"""Frames that say how far to go down: a few late ones among others that were not cost one point, not all of them."""
+
 _AIM = 0.92
 """A point is changed for one that is expected to take up to this share of the target ..."""
 
@@ -80,8 +83,9 @@ class BudgetController:
 
     `costs` are the milliseconds of the network at each point, measured in one run: what matters is their ratio, from
     which it predicts what a frame would take at another point under the load of the moment. It goes down as soon as
-    the p95 of the last frames is past the target, as far as it must; it goes up when the p95 of a full look leaves
-    room for the dearer point, and waits longer each time that this turns out wrong: so it does not hunt.
+    the p95 of the last frames is past the target: by one point, and as far as it must where frames go on being late.
+    It goes up when the p95 of a full look leaves room for the dearer point, and waits longer each time that this turns
+    out wrong: so it does not hunt.
 
     A frame's latency is work and waiting. Work follows the cost of the point; waiting jumps by up to a period where the
     worker becomes too slow for the cameras: it is then never idle, and the newest image has waited for anything between
@@ -127,7 +131,7 @@ class BudgetController:
         return self._index + 1 < len(self._costs) and self._go_up(now_s)
 
     def _go_down(self, now_s: float) -> bool:
-        work_ms = float(np.mean([frame.work_ms for frame in self._slow_frames()]))
+        work_ms = _median([frame.work_ms for frame in self._frames][-_RECENT:])
         target = self._dearest(work_ms, _AIM, range(self._index))
         if self._went_up and now_s - self._since_s < _REGRET_S:
             self._hold_s = min(2 * self._hold_s, _LONGEST_HOLD_S)

@@ -78,6 +78,18 @@ def test_single_spikes_do_not_change_the_point():
         assert not controller.add(FrameCost(work, work, work - OVERHEAD_MS), frame / 15)
 
 
+@pytest.mark.parametrize(
+    ('late', 'points'), [((220.0, 220.0, 65.0, 65.0), (3, 2, 2, 2)), ((220.0, 220.0, 220.0, 220.0), (3, 2, 2, 0))]
+)
+def test_a_burst_of_late_frames_costs_one_point_and_lasting_load_as_many_as_it_must(late, points):
+    controller = BudgetController(COSTS, TARGET, 0.0, 3)
+    for frame in range(30):
+        assert not controller.add(FrameCost(78.0, 78.0, 68.0), frame / 15)
+    for frame, work in enumerate(late):
+        controller.add(FrameCost(work, work, work - OVERHEAD_MS), 2 + frame / 15)
+        assert controller.index == points[frame]
+
+
 def play_newest_frames(seconds, target, load=lambda now: 1.0, rate_hz=14.0, knows_period=True):
     """Return (start, total_ms, point, whether it changed) of frames that a worker takes from a slot for the newest."""
     random = np.random.default_rng(0)
