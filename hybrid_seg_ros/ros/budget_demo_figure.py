@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_seg_ros.evaluation.figures import BAND, GREY, SMALL, TEXT, new_figure, save_figure, style_axis
-from hybrid_seg_ros.ros.budget_demo_report import BudgetReport, BudgetRun
+from hybrid_seg_ros.ros.budget_demo_report import SETTLED_S, BudgetReport, BudgetRun
 
 _SIZE_PX = (1600, 1280)
 _COLORS = {'budget': '#0072B2', 'fixed': '#D55E00'}
@@ -31,7 +31,7 @@ def draw_budget(report: BudgetReport, path: Path) -> None:
         times = [frame.time_s for frame in run.frames]
         latency.plot(times, [frame.latency_ms for frame in run.frames], '.', color=color, markersize=4, alpha=0.75)
         tokens.plot(times, [frame.tokens for frame in run.frames], color=color, linewidth=1.8, drawstyle='steps-post')
-        _draw_miou(miou, run, color)
+        _draw_miou(miou, run, color, above=run is not report.runs[0])
     _finish_latency(latency, report)
     tokens.set_ylabel('tokens per layer', fontsize=TEXT)
     tokens.set_ylim(0, None)
@@ -40,7 +40,8 @@ def draw_budget(report: BudgetReport, path: Path) -> None:
             text = f'{report.busy} of {report.cores} cores busy elsewhere'
             tokens.annotate(text, ((phase.start_s + phase.end_s) / 2, 0), xytext=(0, 5), textcoords='offset points',
                             ha='center', color=GREY, fontsize=TEXT)  # fmt: skip
-    miou.margins(y=0.18)
+    middle, half = sum(miou.get_ylim()) / 2, max(1.0, 0.75 * (miou.get_ylim()[1] - miou.get_ylim()[0]))
+    miou.set_ylim(middle - half, middle + half)  # differences that mean nothing must not fill the panel
     miou.set_ylabel('mIoU in %', fontsize=TEXT)
     miou.set_xlabel('seconds', fontsize=TEXT)
     save_figure(figure, path)
@@ -59,14 +60,16 @@ def _finish_latency(axis: Any, report: BudgetReport) -> None:
         axis.annotate(name, (0.42 * index, 1), xycoords='axes fraction', xytext=(0, 8), textcoords='offset points',
                       color=_COLORS.get(run.name, GREY), fontsize=TEXT, fontweight='bold')  # fmt: skip
         for phase in run.phases:
-            axis.annotate(f'p95 {phase.p95_ms:.0f} ms', ((phase.start_s + phase.end_s) / 2, 1 - 0.07 * index),
+            text = f'p95 {phase.p95_ms:.0f} ms, after {SETTLED_S:g} s {phase.p95_settled_ms:.0f}'
+            axis.annotate(text, ((phase.start_s + phase.end_s) / 2, 1 - 0.07 * index),
                           xycoords=axis.get_xaxis_transform(), xytext=(0, -4), textcoords='offset points', ha='center',
                           va='top', color=_COLORS.get(run.name, GREY), fontsize=TEXT)  # fmt: skip
 
 
-def _draw_miou(axis: Any, run: BudgetRun, color: str) -> None:
+def _draw_miou(axis: Any, run: BudgetRun, color: str, above: bool) -> None:
     for phase in run.phases:
         if phase.miou is not None:
             axis.plot((phase.start_s, phase.end_s), (phase.miou, phase.miou), color=color, linewidth=3)
-            axis.annotate(f'{phase.miou:.1f}', ((phase.start_s + phase.end_s) / 2, phase.miou), xytext=(0, 4),
-                          textcoords='offset points', ha='center', color=color, fontsize=SMALL)  # fmt: skip
+            axis.annotate(f'{phase.miou:.1f}', ((phase.start_s + phase.end_s) / 2, phase.miou),
+                          xytext=(0, 4 if above else -4), textcoords='offset points', ha='center',
+                          va='bottom' if above else 'top', color=color, fontsize=SMALL)  # fmt: skip

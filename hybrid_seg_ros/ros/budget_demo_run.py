@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Optional
 
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
@@ -22,6 +21,7 @@ from hybrid_seg_ros.ros.budget_demo_report import (
     BudgetRun,
     FrameSeen,
     StateSeen,
+    count_cores,
     judge_phase,
     point_of,
     tokens_per_layer,
@@ -60,7 +60,7 @@ def run_budget_demo(options: BudgetDemoOptions) -> BudgetReport:
         )
     figure = options.output / 'budget.png'
     report = BudgetReport(
-        show.model, options.target_ms, options.rate_hz, options.busy, len(os.sched_getaffinity(0)),
+        show.model, options.target_ms, options.rate_hz, options.busy, count_cores(),
         tuple(point.name for point in points), tuple(point.miou for point in points), runs, str(figure),
     )  # fmt: skip
     draw_budget(report, figure)
@@ -72,7 +72,6 @@ class _Said:
 
     def __init__(self, session: RosSession) -> None:
         self._points: list[tuple[float, dict[str, str]]] = []
-        self._p95_ms: list[tuple[float, float]] = []
         session.node.create_subscription(DiagnosticArray, '/diagnostics', self._heard, reliable_qos(_DEPTH))
 
     def states(self, start_s: float, target_ms: float) -> tuple[StateSeen, ...]:
@@ -85,19 +84,11 @@ class _Said:
             if now_s >= start_s and 'p95_of_target' in values
         )  # fmt: skip
 
-    def node_p95_ms(self, before_s: float) -> Optional[float]:
-        """Return the p95 from receipt to publication that it last gave before a moment; None if it gave none."""
-        given = [p95_ms for now_s, p95_ms in self._p95_ms if now_s < before_s]
-        return given[-1] if given else None
-
     def _heard(self, diagnostics: DiagnosticArray) -> None:
         now_s = time.monotonic()
         for status in diagnostics.status:
-            values = {item.key: item.value for item in status.values}
             if status.name.endswith(': operating point'):
-                self._points.append((now_s, values))
-            elif status.name.endswith(': segmentation') and 'total_p95_ms' in values:
-                self._p95_ms.append((now_s, float(values['total_p95_ms'])))
+                self._points.append((now_s, {item.key: item.value for item in status.values}))
 
 
 class _Show:
@@ -149,16 +140,16 @@ class _Show:
         self, name: str, frames: Sequence[PlayedFrame], said: _Said, start_s: float, edges_s: Sequence[float]
     ) -> BudgetRun:
         seen = [self._see(frame, start_s) for frame in frames if frame.is_answered and frame.tokens]
-        phases = []
+        states, phases = said.states(start_s, self._options.target_ms), []
         for phase, begin_s, end_s in zip(_PHASES, edges_s, edges_s[1:]):
             played = [frame for frame in frames if begin_s <= frame.sent_s - start_s < end_s]
             phases.append(judge_phase(
                 phase, begin_s, end_s, played, [frame for frame in seen if begin_s <= frame.time_s < end_s],
-                self._options.target_ms, self._points, said.node_p95_ms(start_s + end_s),
+                self._options.target_ms, self._points, states,
             ))  # fmt: skip
         return BudgetRun(
             name, tuple(phases), tuple(frame for frame in seen if frame.time_s >= 0),
-            said.states(start_s, self._options.target_ms),
+            states,
         )  # fmt: skip
 
     def _see(self, frame: PlayedFrame, start_s: float) -> FrameSeen:
