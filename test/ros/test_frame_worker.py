@@ -251,7 +251,7 @@ def test_a_backend_that_hangs_is_given_up_and_never_publishes(settings):
     assert pipeline.started.wait(TIMEOUT_S)
     with pytest.raises(Stuck, match='not done after 0.1 s'):
         worker.finish(0.1)
-    with pytest.raises(Stuck, match='not closed'):
+    with pytest.raises(Stuck, match='cannot be closed'):
         worker.close(0.1)
     pipeline.gate.set()
     deadline = time.monotonic() + TIMEOUT_S

@@ -160,6 +160,28 @@ def test_fewer_images_than_expected_are_a_warning(start_node, model):
     assert node.stop(signal.SIGINT) == 0, node.output
 
 
+@pytest.mark.parametrize(
+    ('transport', 'remap'), [('raw', '/camera/image'), ('compressed', '/camera/image/compressed')]
+)
+def test_an_image_that_is_published_elsewhere_is_named(start_node, model, transport, remap):
+    node = start_node(f'image:={remap}', model_path=model, image_timeout_s=0.2, image_transport=transport)
+    node.wait_for_output('waiting for images')
+    with Client('/camera/image/compressed', compressed=True) as client:
+        status = client.status('images', lambda s: 'but others of' in s.message)
+        assert '(0 publishers, but others of /camera/image/compressed: see the parameter image_transport)' in (
+            status.message
+        )
+    node.wait_for_output('images: no image for')
+    assert node.stop(signal.SIGTERM) == 0, node.output
+
+
+def test_names_that_the_node_does_not_have_are_told(start_node):
+    node = start_node(autostart=False, treshold=0.7, foo=1)
+    node.wait_for_output('parameters that this node does not have: ')
+    assert 'treshold (did you mean threshold?)' in node.output and 'foo' in node.output
+    assert node.stop(signal.SIGTERM) == 0, node.output
+
+
 def test_an_image_topic_of_another_type_is_named(start_node, model):
     node = start_node(model_path=model, image_timeout_s=0.2)
     node.wait_for_output('waiting for images')
