@@ -146,7 +146,7 @@ def _steps(values: Mapping[str, str]) -> dict[str, Milliseconds]:
     if steps:
         inference, total = _step(values, 'inference'), _step(values, 'total')
         rest = total.p50 - inference.p50 - sum(step.p50 for step in steps.values())
-        steps['rest'] = Milliseconds(rest, float('nan'))
+        steps['rest'] = Milliseconds(rest)
     return steps
 
 
