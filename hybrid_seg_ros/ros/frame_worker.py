@@ -211,8 +211,9 @@ class FrameWorker:
     def _publish(self, job: '_Job', result: Segmentation) -> float:
         """Publish what every frame has; return its latency in milliseconds."""
         camera, header = job.camera, job.frame.message.header
-        camera.publishers.publish_result(header, job.image.shape[:2], result, camera.input.camera_info)
+        camera.publishers.publish_mask(header, result)
         now_s = time.monotonic()
+        camera.publishers.publish_companions(header, job.image.shape[:2], result, camera.input.camera_info)
         latency_ms = {
             'convert': job.convert_ms,
             'preprocess': result.timings.preprocess_ms,

@@ -47,11 +47,14 @@ class Publishers:
             header = Header(stamp=self._node.get_clock().now().to_msg())
             self._label_info.publish(messages.label_info_message(self._classes, header))
 
-    def publish_result(
+    def publish_mask(self, header: Header, result: Segmentation) -> None:
+        """Publish the class ids."""
+        self._mask.publish(messages.array_to_image(result.labels, header))
+
+    def publish_companions(
         self, header: Header, image_hw: tuple[int, int], result: Segmentation, info: Optional[CameraInfo]
     ) -> None:
-        """Publish what every frame has; the mask first. `info` is the camera's calibration, if it is known."""
-        self._mask.publish(messages.array_to_image(result.labels, header))
+        """Publish what goes with every mask. `info` is the camera's calibration, if it is known."""
         self._token_usage.publish(messages.token_usage_message(result.tokens))
         if _is_wanted(self._confidence):
             self._confidence.publish(messages.confidence_to_image(result.confidence, header))

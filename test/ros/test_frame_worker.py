@@ -72,7 +72,8 @@ class FakeCamera:
             take=self.slot.take, to_rgb=self.to_rgb, camera_info=None, topic='/image'
         )
         self.publishers = types.SimpleNamespace(
-            publish_result=lambda header, image_hw, result, info: self.published.append(header.stamp.sec),
+            publish_mask=lambda header, result: self.published.append(header.stamp.sec),
+            publish_companions=lambda *arguments: None,
             publish_fps=lambda rate_hz: None,
             publish_pictures=lambda *arguments: None,
         )
