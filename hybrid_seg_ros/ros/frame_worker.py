@@ -191,6 +191,7 @@ class FrameWorker:
         return _Job(camera, frame, image, (time.monotonic() - start_s) * 1e3)
 
     def _segment(self, jobs: Sequence['_Job'], settings: LiveSettings, streams: int, start_s: float) -> None:
+        self.pipeline.with_confidence = any(job.camera.publishers.needs_confidence for job in jobs)
         if len(jobs) == 1:
             results = [self.pipeline(jobs[0].image)]
         else:

@@ -19,6 +19,7 @@ from hybrid_seg_ros.ros.camera_topics import cameras_problem
 from hybrid_seg_ros.ros.live_settings import LiveSettings, keep_problem, variant_problem
 from hybrid_seg_ros.ros.turns import SCHEDULES
 
+EXECUTORS = ('single', 'events')
 RELIABILITIES = ('best_effort', 'reliable')
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 
@@ -141,6 +142,10 @@ DECLARATIONS = (
     Declaration(
         'exit_after_failures', 0, 'End the process, with status 1, after so many images in a row that could not be '
         'segmented: for a supervisor that starts it anew. 0: never.', CONFIGURE, low_high=(0, 1000000),
+    ),
+    Declaration(
+        'executor', 'single', 'Executor of rclpy. single: that of every distribution; events: less processor time per image, '
+        'experimental, from Jazzy on.', START, legal=EXECUTORS,
     ),
     Declaration('autostart', True, 'Configure and activate at start, without a lifecycle manager.', START),
     Declaration(

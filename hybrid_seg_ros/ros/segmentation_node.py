@@ -15,7 +15,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -253,7 +253,7 @@ class SegmentationNode(LifecycleNode):
 
 def spin(node: SegmentationNode) -> None:
     """Run the node's callbacks until it is told to stop or the context is shut down."""
-    executor = SingleThreadedExecutor(context=node.context)
+    executor = _make_executor(node)
     executor.add_node(node)
     while not node.stop.is_set() and node.context.ok():
         try:
@@ -268,6 +268,17 @@ def spin(node: SegmentationNode) -> None:
             )
     executor.remove_node(node)
     executor.shutdown(timeout_sec=1.0)
+
+
+def _make_executor(node: SegmentationNode) -> Executor:
+    if node.get_parameter('executor').value == 'events':
+        try:
+            from rclpy.experimental.events_executor import EventsExecutor
+
+            return EventsExecutor(context=node.context)
+        except ImportError:  # Humble
+            node.get_logger().warning('executor: this rclpy has no events executor; the single-threaded one runs')
+    return SingleThreadedExecutor(context=node.context)
 
 
 def main(args: Optional[Sequence[str]] = None, load: Load = load_configured) -> int:

@@ -72,6 +72,7 @@ class FakeCamera:
             take=self.slot.take, to_rgb=self.to_rgb, camera_info=None, topic='/image'
         )
         self.publishers = types.SimpleNamespace(
+            needs_confidence=False,
             publish_mask=lambda header, result: self.published.append(header.stamp.sec),
             publish_companions=lambda *arguments: None,
             publish_fps=lambda rate_hz: None,

@@ -101,7 +101,7 @@ def test_names_that_nobody_declared_are_listed_with_what_was_meant(make_node):
 
 def test_every_parameter_is_described_and_belongs_somewhere(make_node):
     fields = {field.name for cls in (NodeConfig, LiveSettings) for field in dataclasses.fields(cls)}
-    assert {declaration.name for declaration in DECLARATIONS} == fields | {'autostart'}
+    assert {declaration.name for declaration in DECLARATIONS} == fields | {'autostart', 'executor'}
     node = make_node()
     for declaration in DECLARATIONS:
         descriptor = node.describe_parameter(declaration.name)

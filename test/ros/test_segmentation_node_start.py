@@ -37,6 +37,25 @@ def test_start_values_that_cannot_be_are_refused_in_a_line(start_node, parameter
     assert problem in node.output and 'Traceback' not in node.output
 
 
+def test_the_events_executor_does_the_same(start_node, model):
+    pytest.importorskip('rclpy.experimental.events_executor', reason='rclpy of Humble has none')
+    node = start_node(model_path=model, executor='events')
+    node.wait_for_output('waiting for images')
+    with Client() as client:
+        client.wait_for_node()
+        client.listen('~/mask', Image)
+        client.ask('~/mask')
+        client.status('segmentation', lambda s: 'masks/s' in s.message)
+        assert not client.set_parameter('executor', 'single').successful
+        assert client.set_parameter('variant', 'dense').successful
+        assert client.transition('deactivate') and client.transition('activate')
+        client.wait_for_node()
+        client.ask('~/mask')
+        assert not client.transition('configure')
+    assert node.stop(signal.SIGINT) == 0, node.output
+    assert 'Traceback' not in node.output
+
+
 def test_compressed_images_and_broken_ones(start_node, model):
     node = start_node(model_path=model, image_transport='compressed')
     node.wait_for_output('waiting for images on /camera/image/compressed')
