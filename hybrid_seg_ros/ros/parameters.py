@@ -144,8 +144,8 @@ DECLARATIONS = (
         'segmented: for a supervisor that starts it anew. 0: never.', CONFIGURE, low_high=(0, 1000000),
     ),
     Declaration(
-        'executor', 'single', 'Executor of rclpy. single: that of every distribution; events: less processor time per image, '
-        'experimental, from Jazzy on.', START, legal=EXECUTORS,
+        'executor', 'single', 'Executor of rclpy. single: that of every distribution; events: less processor time per '
+        'image, experimental, from Jazzy on.', START, legal=EXECUTORS,
     ),
     Declaration('autostart', True, 'Configure and activate at start, without a lifecycle manager.', START),
     Declaration(
