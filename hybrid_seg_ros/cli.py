@@ -56,6 +56,8 @@ COMMANDS = {
     'node-overhead': Command('hybrid_seg_ros.ros.node_overhead', 'what the node costs beside its network'),
     'soak': Command('hybrid_seg_ros.ros.soak', 'thousands of frames through the node: do memory and latency stay?'),
     'demo': Command('hybrid_seg_ros.ros.demo', 'start the node, replay street video to it, show the result'),
+    'demo-budget': Command('hybrid_seg_ros.ros.budget_demo', 'load the machine, and show a latency budget being kept'),
+    'demo-cameras': Command('hybrid_seg_ros.ros.cameras_demo', 'two cameras share a node, and one falls silent'),
 }
 
 

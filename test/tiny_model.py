@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
+from hybrid_seg_ros.inference.operating_points import (
+    PointsSource,
+    default_points_path,
+    format_operating_points,
+    make_point,
+)
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import save_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -35,6 +42,19 @@ def write_tiny_model(folder: Path, **spec_overrides: Any) -> Path:
     path = Path(folder) / 'tiny.yaml'
     save_model(HybridSegmenter(tiny_spec(**spec_overrides)), path, dtype=torch.float32)
     return path
+
+
+def write_tiny_points(model: Path) -> None:
+    """Write a table of three operating points beside a tiny model, with tokens as they are and mIoU made up."""
+    spec = ModelSpec.load(model)
+    source = PointsSource(spec.name, spec.sha256, 'made up', 'val', 1, spec.inference, 'pytorch', 'float32')
+    budget = dataclasses.replace(spec.budget, keep=0.3)
+    points = [
+        make_point(spec, Variant.parse('hybrid@8'), budget, 60.0, 1.0, {'total': 48, 'merged': 33, 'kept@8': 10}),
+        make_point(spec, Variant.parse('cts'), budget, 65.0, 2.0, {'total': 48, 'merged': 33}),
+        make_point(spec, Variant.parse('dense'), budget, 70.0, 3.0, {'total': 48, 'merged': 48}),
+    ]
+    default_points_path(model).write_text(format_operating_points(source, points))
 
 
 def write_lively_model(folder: Path, **spec_overrides: Any) -> Path:

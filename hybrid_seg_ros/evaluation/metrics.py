@@ -33,6 +33,12 @@ class ConfusionMatrix:
             self._counts.shape
         )
 
+    def add(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another matrix of as many classes, which is left as it is."""
+        if other.num_classes != self.num_classes:
+            raise ValueError(f'expected a matrix of {self.num_classes} classes, got {other.num_classes}')
+        self._counts += other._counts
+
     def iou_per_class(self) -> np.ndarray:
         """Return IoU in per cent (classes,); NaN for a class absent from targets and predictions."""
         hits = np.diag(self._counts).astype(np.float64)

@@ -101,12 +101,11 @@ class PointKeeper:
             self._state = dataclasses.replace(self._state, preparing=_describe(wanted), problem='')
             log.info('preparing %s; %s goes on meanwhile', _describe(wanted), self._state.point)
 
-    def observe(self, total_ms: float, work_ms: float, inference_ms: float, streams: int, now_s: float) -> None:
-        """Note what an image took that ran at the present point: see LatencyTarget.pressure."""
+    def observe(self, frame: FrameCost, now_s: float) -> None:
+        """Note what an image took that ran at the present point."""
         controller, wanted = self._controller, self._wanted
         if controller is None or wanted is None:
             return
-        frame = FrameCost(wanted.target.pressure(total_ms, work_ms, streams), work_ms, inference_ms)
         if controller.add(frame, now_s):
             self._run_chosen(controller, wanted, self._state.changes + 1)
         else:
@@ -164,17 +163,21 @@ class PointKeeper:
             self._costs = self._costs or self._time_points()
             before = self._controller
             index = first_point(self._costs, wanted.target, streams) if before is None else before.index
-            self._controller = BudgetController(self._costs, now_s, index)
+            self._controller = BudgetController(self._costs, wanted.target, now_s, index)
             self._run_chosen(self._controller, wanted, changes=0)
         self._wanted = self._asked = wanted
 
     def _time_points(self) -> tuple[float, ...]:
-        """Return each point's milliseconds: medians of rounds in which each runs once, so that load hits all alike."""
-        rounds = [
+        """Return each point's milliseconds, from rounds in which each runs once.
+
+        Shares of a round's time, so that load which comes and goes between two rounds hits all points alike.
+        """
+        rounds = np.array([
             [self._pipeline.time_inference(point.variant, point.budget) for point in self._points]
             for _ in range(_TIMING_ROUNDS)
-        ]
-        costs = np.median(rounds, axis=0)
+        ])
+        means = rounds.mean(axis=1, keepdims=True)
+        costs = np.median(rounds / means, axis=0) * np.median(means)
         log.info('operating points: %s', '; '.join(f'{p.name} {ms:.1f} ms' for p, ms in zip(self._points, costs)))
         # noise must not make a dearer point the cheaper one
         return tuple(map(float, np.maximum.accumulate(costs)))

@@ -21,6 +21,9 @@ _AIM = 0.92
 _AIM_UP = 0.85
 """... or to this one where it is a dearer one: what lies between the two keeps the present point."""
 
+_NEVER_IDLE = 0.95
+"""Share of the time from image to image from which the worker counts as never idle: no two frames take the same."""
+
 _LEAST_FRAMES_UP = 10
 _HOLD_S, _LONGEST_HOLD_S = 2.0, 60.0
 """How long a point runs before a dearer one may be tried; doubled each time that this has to be taken back."""
@@ -60,11 +63,16 @@ class LatencyTarget:
 
 @dataclass(frozen=True)
 class FrameCost:
-    """One frame: its pressure, and how many of the `work_ms` that it took the network ran."""
+    """One frame: its latency `total_ms`; the `work_ms` that it kept the worker busy, of which the network ran so many.
 
-    pressure: float
+    The worker serves `streams` cameras, whose images are `period_ms` apart each; 0: not known.
+    """
+
+    total_ms: float
     work_ms: float
     inference_ms: float
+    streams: int = 1
+    period_ms: float = 0.0
 
 
 class BudgetController:
@@ -75,13 +83,18 @@ class BudgetController:
     the p95 of the last frames is past the target, as far as it must; it goes up when the p95 of a full look leaves
     room for the dearer point, and waits longer each time that this turns out wrong: so it does not hunt.
 
+    A frame's latency is work and waiting. Work follows the cost of the point; waiting jumps by up to a period where the
+    worker becomes too slow for the cameras: it is then never idle, and the newest image has waited for anything between
+    nothing and the time to the next one.
+
     Times are those of a monotonic clock, in seconds. Not thread-safe.
     """
 
-    def __init__(self, costs: Sequence[float], now_s: float, index: int) -> None:
+    def __init__(self, costs: Sequence[float], target: LatencyTarget, now_s: float, index: int) -> None:
         if not costs or min(costs) <= 0:
             raise ValueError(f'expected the cost of at least one point, above 0 each, got {list(costs)}')
         self._costs = tuple(map(float, costs))
+        self._target = target
         self._index = range(len(costs))[index]
         self._frames: deque[FrameCost] = deque(maxlen=WINDOW)
         self._since_s = now_s
@@ -97,26 +110,25 @@ class BudgetController:
     @property
     def pressure(self) -> float:
         """The p95 of the present point's last frames; 0 before the first."""
-        return float(np.percentile([f.pressure for f in self._frames], 95)) if self._frames else 0.0
+        return _p95([self._pressure(frame) for frame in self._frames]) if self._frames else 0.0
 
     @property
     def is_missed(self) -> bool:
         """Whether the target is missed and there is no cheaper point."""
-        return self._index == 0 and self._slow_frames() >= _TOO_SLOW
+        return self._index == 0 and len(self._slow_frames()) >= _TOO_SLOW
 
     def add(self, frame: FrameCost, now_s: float) -> bool:
         """Note a frame that ran at the present point; return whether another one is to run from now on."""
         self._frames.append(frame)
         if self._went_up and now_s - self._since_s > 2 * _REGRET_S:
             self._hold_s, self._went_up = _HOLD_S, False
-        if self._slow_frames() >= _TOO_SLOW:
+        if len(self._slow_frames()) >= _TOO_SLOW:
             return self._index > 0 and self._go_down(now_s)
         return self._index + 1 < len(self._costs) and self._go_up(now_s)
 
     def _go_down(self, now_s: float) -> bool:
-        slow = [frame.pressure for frame in self._frames if frame.pressure > 1]
-        level = float(np.mean(slow))
-        target = self._dearest(level, _AIM, range(self._index))
+        work_ms = float(np.mean([frame.work_ms for frame in self._slow_frames()]))
+        target = self._dearest(work_ms, _AIM, range(self._index))
         if self._went_up and now_s - self._since_s < _REGRET_S:
             self._hold_s = min(2 * self._hold_s, _LONGEST_HOLD_S)
         self._went_up = False
@@ -126,31 +138,53 @@ class BudgetController:
     def _go_up(self, now_s: float) -> bool:
         if len(self._frames) < _LEAST_FRAMES_UP or now_s - self._since_s < self._hold_s:
             return False
-        pressure = self.pressure
-        target = self._dearest(pressure, _AIM_UP, range(self._index, len(self._costs)))
+        work_ms = _p95([frame.work_ms for frame in self._frames])
+        target = self._dearest(work_ms, _AIM_UP, range(self._index, len(self._costs)))
         if target <= self._index:
             return False
         self._went_up = True
-        self._change(target, now_s, f'p95 was {100 * pressure:.0f} % of the target: there is room')
+        self._change(target, now_s, f'p95 was {100 * self.pressure:.0f} % of the target: there is room')
         return True
 
-    def _dearest(self, level: float, aim: float, candidates: range) -> int:
-        """Return the dearest candidate whose pressure would be at most `aim`, if it is `level` now; else the first."""
-        inference = float(np.median([frame.inference_ms for frame in self._frames]))
-        work = max(float(np.median([frame.work_ms for frame in self._frames])), inference, 1e-9)
-        fits = [
-            index
-            for index in candidates
-            if level * (work - inference + inference * self._costs[index] / self._costs[self._index]) / work <= aim
-        ]
+    def _dearest(self, work_ms: float, aim: float, candidates: range) -> int:
+        """Return the dearest candidate that takes up to `aim` of the target, where work takes `work_ms` now.
+
+        The first candidate if none does.
+        """
+        fits = [index for index in candidates if self._predict(index, work_ms) <= aim]
         return fits[-1] if fits else candidates[0]
 
-    def _slow_frames(self) -> int:
-        return sum(frame.pressure > 1 for frame in self._frames)
+    def _predict(self, index: int, work_ms: float) -> float:
+        """Return the pressure of a frame at a point, where the work of one takes `work_ms` at the present point."""
+        inference = _median([frame.inference_ms for frame in self._frames])
+        work = max(_median([frame.work_ms for frame in self._frames]), inference, 1e-9)
+        ratio = (work - inference + inference * self._costs[index] / self._costs[self._index]) / work
+        last = self._frames[-1]
+        if last.period_ms > 0 and work * ratio * last.streams > _NEVER_IDLE * last.period_ms:
+            wait_ms = last.period_ms
+        elif last.period_ms > 0 and work * last.streams > _NEVER_IDLE * last.period_ms:
+            wait_ms = (last.streams - 1) * work_ms * ratio  # for the other cameras
+        else:
+            wait_ms = _p95([frame.total_ms - frame.work_ms for frame in self._frames]) * ratio
+        return self._target.pressure(work_ms * ratio + max(wait_ms, 0.0), work_ms * ratio, last.streams)
+
+    def _pressure(self, frame: FrameCost) -> float:
+        return self._target.pressure(frame.total_ms, frame.work_ms, frame.streams)
+
+    def _slow_frames(self) -> list[FrameCost]:
+        return [frame for frame in self._frames if self._pressure(frame) > 1]
 
     def _change(self, index: int, now_s: float, reason: str) -> None:
         self._index, self._since_s, self.reason = index, now_s, reason
         self._frames.clear()
+
+
+def _p95(values: Sequence[float]) -> float:
+    return float(np.percentile(values, 95))
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))
 
 
 def first_point(costs: Sequence[float], target: LatencyTarget, streams: int) -> int:

@@ -107,6 +107,12 @@ class CameraMonitor:
         with self._lock:
             return None if self._last_image_s is None else now_s - self._last_image_s
 
+    def period_ms(self, now_s: float) -> float:
+        """Return how far apart images come, those that are dropped included; 0 where that is not known."""
+        with self._lock:
+            rate_hz = self._in.rate_hz(now_s)
+        return 1e3 / rate_hz if rate_hz > 0 else 0.0
+
     def bad_frame(self, problem: str, now_s: float) -> None:
         """Note a message that held no usable image."""
         with self._lock:

@@ -26,15 +26,20 @@ class SheetRow:
     pictures: Mapping[str, Optional[np.ndarray]]
 
 
-def draw_contact_sheet(rows: Sequence[SheetRow], classes: LabelSpace, title: str) -> np.ndarray:
-    """Return the sheet (H, W, 3) uint8 RGB: a column per title of the first row, and the legend on the right."""
+def draw_contact_sheet(
+    rows: Sequence[SheetRow], classes: LabelSpace, title: str, with_tokens: bool = True
+) -> np.ndarray:
+    """Return the sheet (H, W, 3) uint8 RGB: a column per title of the first row, and the legend on the right.
+
+    `with_tokens`: the legend explains token maps, too.
+    """
     columns = list(rows[0].pictures)
     first = next(picture for picture in rows[0].pictures.values() if picture is not None)
     cell_height = round(first.shape[0] * _CELL_WIDTH / first.shape[1])
     top, left = _MARGIN + 2 * _HEADER, _MARGIN
     height = top + len(rows) * (cell_height + _GAP) - _GAP + _MARGIN
     legend_left = left + len(columns) * (_CELL_WIDTH + _GAP) + _MARGIN
-    legend = _legend(classes)
+    legend = _legend(classes, with_tokens)
     sheet = np.full((max(height, top + legend.shape[0] + _MARGIN), legend_left + _LEGEND_WIDTH, 3), 255, np.uint8)
     _write(sheet, title, (left, _MARGIN + 20), scale=0.65)
     for index, column in enumerate(columns):
@@ -53,9 +58,11 @@ def draw_contact_sheet(rows: Sequence[SheetRow], classes: LabelSpace, title: str
     return sheet
 
 
-def _legend(classes: LabelSpace) -> np.ndarray:
-    blank = np.full((_GAP * 2, _LEGEND_WIDTH, 3), 255, np.uint8)
+def _legend(classes: LabelSpace, with_tokens: bool) -> np.ndarray:
     named = draw_legend(list(zip(classes.names, classes.palette)), _LEGEND_WIDTH)
+    if not with_tokens:
+        return named
+    blank = np.full((_GAP * 2, _LEGEND_WIDTH, 3), 255, np.uint8)
     return np.vstack([named, blank, draw_legend(list(_TOKEN_ENTRIES), _LEGEND_WIDTH)])
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,20 @@ def demo(options: DemoOptions) -> DemoReport:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `hybrid_seg demo`."""
     default = DemoOptions(DEFAULT_OUTPUT)
+    add_drive_arguments(parser, DEFAULT_OUTPUT)
+    parser.add_argument('--variant', default=default.variant, help='which tokens merge and leave early (%(default)s)')
+    parser.add_argument('--rate', type=float, default=default.rate, help='speed of the real-time part (%(default)s)')
+    parser.add_argument('--timeout', type=float, default=default.timeout_s, help='seconds for a mask (%(default)s)')
+
+
+def add_drive_arguments(parser: argparse.ArgumentParser, output: Path) -> None:
+    """Declare what every demo asks for: the drive, the model, the folder to write to, parameters of the node."""
     parser.add_argument('--bag', type=Path, help='rosbag2 to play; default: the one that comes with the package')
     parser.add_argument('--topic', metavar='NAME', help='camera topic of the bag, where it holds several')
     parser.add_argument('--label-topic', metavar='NAME', help='ground-truth topic of the bag, where it holds several')
     parser.add_argument('--model', type=Path, help='model YAML; default: the one that comes with the package')
-    parser.add_argument('--variant', default=default.variant, help='which tokens merge and leave early (%(default)s)')
-    parser.add_argument('--output', type=Path, default=default.output, help='folder for the pictures (%(default)s)')
-    parser.add_argument('--rate', type=float, default=default.rate, help='speed of the real-time part (%(default)s)')
+    parser.add_argument('--output', type=Path, default=output, help='folder for what it writes (%(default)s)')
     parser.add_argument('--limit', type=int, metavar='N', help='use the first N frames only')
-    parser.add_argument('--timeout', type=float, default=default.timeout_s, help='seconds for a mask (%(default)s)')
     parser.add_argument(
         '--param', action='append', default=[], metavar='NAME:=VALUE', help='set a parameter of the node: device:=cuda'
     )
@@ -73,3 +79,8 @@ def parse_parameter(text: str) -> tuple[str, str]:
     if not (name and separator and value):
         raise ValueError(f'param: expected NAME:=VALUE, got {text!r}')
     return name, value
+
+
+def fastest_backend() -> str:
+    """Return the backend that is fastest on a CPU of those that are installed and exact: onnxruntime or pytorch."""
+    return 'onnxruntime' if find_spec('onnxruntime') and find_spec('onnx') else 'pytorch'

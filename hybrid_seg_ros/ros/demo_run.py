@@ -14,13 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagReader, BagTopic
+from hybrid_seg_ros.ros.bag_reader import BagReader
 from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.contact_sheet import SheetRow, draw_contact_sheet
 from hybrid_seg_ros.ros.demo_observer import DemoObserver, Score
 from hybrid_seg_ros.ros.demo_options import DemoError, DemoOptions, DemoReport, PhaseReport
-from hybrid_seg_ros.ros.ground_truth import GroundTruth
-from hybrid_seg_ros.ros.messages import compressed_to_rgb, image_to_rgb
+from hybrid_seg_ros.ros.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
 from hybrid_seg_ros.ros.replay_options import ReplayReport
@@ -39,17 +38,17 @@ def run_demo(options: DemoOptions) -> DemoReport:
     """Run the demo in the ROS network of the environment. Raises DemoError, NodeError or BagError."""
     spec = ModelSpec.load(resolve_model_path(str(options.model or '')))
     with BagReader(options.bag or resolve_model_path('package://hybrid_seg_ros/bags/camvid_val')) as bag:
-        drive = _Drive(bag, options)
-        command, log = _node_command(options, drive.camera), _log_folder(options) / 'node.log'
+        drive = Drive(bag, options.topic, options.label_topic, options.limit)
+        command, log = _node_command(options, drive), _log_folder(options) / 'node.log'
         with ChildProcess(command, log, os.environ) as node, RosSession('hybrid_seg_demo') as session:
             watch, observer = NodeWatch(session, node), DemoObserver(session, NODE)
             print(f'starting segmentation_node with {spec.name}, {options.variant}', flush=True)
             watch.wait_until_active(options.start_s)
             play = _Player(session, observer, watch, drive, options)
-            real_time = play('real-time', drive.new_score(spec), '--rate', str(options.rate))
+            real_time = play('real-time', _new_score(drive, spec), '--rate', str(options.rate))
             album = _Album(drive)
             observer.watch_views(album.add)
-            lock_step = play('lock-step', drive.new_score(spec), '--lock-step')
+            lock_step = play('lock-step', _new_score(drive, spec), '--lock-step')
             tokens = observer.tokens_mean
             session.spin_until(lambda: album.count >= lock_step.answered, _LAST_VIEWS_S)
         model = watch.model or 'that sent no diagnostics'
@@ -62,36 +61,10 @@ def run_demo(options: DemoOptions) -> DemoReport:
         return DemoReport(name, options.rate * drive.rate_hz, model, real_time, lock_step, tokens, files)
 
 
-class _Drive:
-    """The frames that are played, and their ground truth."""
-
-    def __init__(self, bag: BagReader, options: DemoOptions) -> None:
-        self.bag, self.limit = bag, options.limit
-        self.camera = bag.select_camera_topic(options.topic)
-        log_ns, self.stamps_ns = [], []
-        for message in bag.messages([self.camera]):
-            log_ns.append(message.log_ns)
-            self.stamps_ns.append(message.stamp_ns)
-        self.rate_hz = (len(log_ns) - 1) * 1e9 / (log_ns[-1] - log_ns[0]) if log_ns[-1] > log_ns[0] else 1.0
-        self.stamps_ns = self.stamps_ns[: options.limit]
-        labels = bag.select_label_topic(options.label_topic)
-        self.truth = None if labels is None else GroundTruth(bag, labels)
-
-    def new_score(self, spec: ModelSpec) -> Optional[Score]:
-        """Return an empty score; None without ground truth."""
-        return None if self.truth is None else Score(self.truth, len(spec.classes))
-
-    def images(self, stamps_ns: set[int]) -> dict[int, np.ndarray]:
-        """Return the camera images (H, W, 3) uint8 RGB of these stamps."""
-        to_rgb = compressed_to_rgb if self.camera.msgtype == COMPRESSED_IMAGE else image_to_rgb
-        messages = (message for message in self.bag.messages([self.camera]) if message.stamp_ns in stamps_ns)
-        return {message.stamp_ns: to_rgb(self.bag.deserialize(message)) for message in messages}
-
-
 class _Album:
     """Takes the pictures: all for the video, a few of them, spread over the drive, for the contact sheet."""
 
-    def __init__(self, drive: _Drive) -> None:
+    def __init__(self, drive: Drive) -> None:
         self._drive = drive
         picks = np.linspace(0, len(drive.stamps_ns) - 1, min(_SHEET_ROWS, len(drive.stamps_ns))).round().astype(int)
         self._picks = [drive.stamps_ns[index] for index in picks]
@@ -139,7 +112,7 @@ class _Player:
     """Plays the drive from a process of its own and reports."""
 
     def __init__(
-        self, session: RosSession, observer: DemoObserver, watch: NodeWatch, drive: _Drive, options: DemoOptions
+        self, session: RosSession, observer: DemoObserver, watch: NodeWatch, drive: Drive, options: DemoOptions
     ) -> None:
         self._session, self._observer, self._watch = session, observer, watch
         self._drive, self._options = drive, options
@@ -171,24 +144,29 @@ class _Player:
             self._session.spin_for(_POLL_S)
 
 
+def _new_score(drive: Drive, spec: ModelSpec) -> Optional[Score]:
+    """Return an empty score; None without ground truth."""
+    return None if drive.truth is None else Score(drive.truth, len(spec.classes))
+
+
 def _log_folder(options: DemoOptions) -> Path:
     folder = options.output / 'logs'
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _node_command(options: DemoOptions, camera: BagTopic) -> list[str]:
+def _node_command(options: DemoOptions, drive: Drive) -> list[str]:
     parameters = {
         'variant': options.variant,
-        'image_transport': 'compressed' if camera.msgtype == COMPRESSED_IMAGE else 'raw',
+        'image_transport': 'compressed' if drive.is_compressed else 'raw',
         **({'model_path': str(options.model)} if options.model else {}),
         **options.parameters,
     }
     return node_command(_IMAGE, parameters)
 
 
-def _replay_command(drive: _Drive, report: Path, timeout_s: float, *arguments: str) -> list[str]:
-    topic = f'{_IMAGE}/compressed' if drive.camera.msgtype == COMPRESSED_IMAGE else _IMAGE
+def _replay_command(drive: Drive, report: Path, timeout_s: float, *arguments: str) -> list[str]:
+    topic = drive.topic(_IMAGE)
     remap = ['--remap', f'{drive.camera.name}:={topic}'] if topic != drive.camera.name else []
     limit = [] if drive.limit is None else ['--limit', str(drive.limit)]
     return [

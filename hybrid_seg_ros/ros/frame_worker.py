@@ -19,6 +19,7 @@ from hybrid_seg_ros.inference import SegmentationPipeline
 from hybrid_seg_ros.inference.operating_points import OperatingPoint
 from hybrid_seg_ros.inference.point_keeper import PointKeeper, PointState
 from hybrid_seg_ros.inference.process_memory import free_unused_memory, is_out_of_memory
+from hybrid_seg_ros.inference.token_budget import FrameCost
 from hybrid_seg_ros.inference.work_thread import WorkThread
 from hybrid_seg_ros.model_spec import ModelSpecError
 from hybrid_seg_ros.ros.camera import Camera
@@ -206,8 +207,9 @@ class FrameWorker:
         self.failures_in_a_row = 0
         now_s = time.monotonic()
         work_ms = (now_s - start_s) * 1e3 / len(jobs)
-        for total_ms, result in zip(latencies, results):
-            self._keeper.observe(total_ms, work_ms, result.timings.inference_ms, streams, now_s)
+        for job, total_ms, result in zip(jobs, latencies, results):
+            period_ms = job.camera.monitor.period_ms(now_s)
+            self._keeper.observe(FrameCost(total_ms, work_ms, result.timings.inference_ms, streams, period_ms), now_s)
 
     def _publish(self, job: '_Job', result: Segmentation) -> float:
         """Publish what every frame has; return its latency in milliseconds."""

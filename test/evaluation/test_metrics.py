@@ -24,6 +24,20 @@ def test_against_counting():
     assert matrix.pixel_accuracy() == pytest.approx(100 * np.mean([p == t for p, t in pairs]))
 
 
+def test_matrices_add_up():
+    rng = np.random.default_rng(1)
+    parts, whole = [ConfusionMatrix(4), ConfusionMatrix(4)], ConfusionMatrix(4)
+    for part in parts:
+        predicted, target = rng.integers(0, 4, (2, 6, 7)).astype(np.uint8)
+        part.update(predicted, target)
+        whole.update(predicted, target)
+    before = parts[1].miou()
+    parts[0].add(parts[1])
+    assert parts[0].miou() == whole.miou() != before and parts[1].miou() == before
+    with pytest.raises(ValueError, match='expected a matrix of 4 classes, got 3'):
+        parts[0].add(ConfusionMatrix(3))
+
+
 def test_a_perfect_prediction():
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4) % 3
     matrix = ConfusionMatrix(3)

@@ -13,7 +13,7 @@ from tiny_model import write_tiny_model
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.inference.operating_points import OperatingPoint, name_point
 from hybrid_seg_ros.inference.point_keeper import PointKeeper, Wanted
-from hybrid_seg_ros.inference.token_budget import LatencyTarget
+from hybrid_seg_ros.inference.token_budget import FrameCost, LatencyTarget
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 
 DENSE, CTS = Wanted(Variant(), TokenBudget()), Wanted(Variant(merges=True), TokenBudget())
@@ -146,10 +146,10 @@ def test_a_budget_starts_at_what_fits_and_follows_the_load():
     state = keeper.state
     assert (state.target, state.position, state.miou, state.gflops) == ('100 ms', '2 of 3', 65.0, 2.0)
     for frame in range(5):
-        keeper.observe(150.0, 150.0, 140.0, 1, 0.1 * frame)
+        keeper.observe(FrameCost(150.0, 150.0, 140.0), 0.1 * frame)
     assert pipeline.runs == 'hybrid@8' and keeper.state.changes == 1 and 'p95 was' in keeper.state.reason
     for frame in range(200):
-        keeper.observe(30.0, 30.0, 20.0, 1, 1 + 0.1 * frame)
+        keeper.observe(FrameCost(30.0, 30.0, 20.0), 1 + 0.1 * frame)
         if keeper.state.changes == 2:
             break
     assert pipeline.runs == 'cts' and 'there is room' in keeper.state.reason
@@ -164,7 +164,7 @@ def test_a_budget_set_live_is_prepared_beside_the_running_point_and_taken_back()
     keeper.follow(DENSE, 1, 0.0)
     assert pipeline.runs == 'dense' and keeper.state.target == ''
     for _ in range(5):
-        keeper.observe(500.0, 500.0, 400.0, 1, 1.0)
+        keeper.observe(FrameCost(500.0, 500.0, 400.0), 1.0)
     assert pipeline.runs == 'dense'
 
 
@@ -173,7 +173,7 @@ def test_a_changed_budget_keeps_the_point_that_the_load_asked_for():
     keeper = PointKeeper(pipeline, POINTS)
     keeper.start(BUDGET, 1, 0.0)
     for _ in range(5):
-        keeper.observe(150.0, 150.0, 140.0, 1, 0.1)
+        keeper.observe(FrameCost(150.0, 150.0, 140.0), 0.1)
     keeper.follow(dataclasses.replace(BUDGET, target=LatencyTarget(latency_ms=200.0)), 1, 1.0)
     assert pipeline.runs == 'hybrid@8' and keeper.state.target == '200 ms'
 

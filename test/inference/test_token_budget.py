@@ -17,7 +17,7 @@ class Drive:
 
     def __init__(self, load, seconds, index=None, noise=0.03, spikes=0.0, target=TARGET, seed=0):
         random = np.random.default_rng(seed)
-        controller = BudgetController(COSTS, 0.0, first_point(COSTS, target, 1) if index is None else index)
+        controller = BudgetController(COSTS, target, 0.0, first_point(COSTS, target, 1) if index is None else index)
         self.times, self.points, self.pressures, self.changes = [], [], [], 0
         for frame in range(round(seconds * 15)):
             now = frame / 15
@@ -26,7 +26,7 @@ class Drive:
             self.times.append(now)
             self.points.append(controller.index)
             self.pressures.append(target.pressure(work, work, 1))
-            self.changes += controller.add(FrameCost(self.pressures[-1], work, inference), now)
+            self.changes += controller.add(FrameCost(work, work, inference), now)
         self.controller = controller
 
     def between(self, values, start, end):
@@ -59,23 +59,61 @@ def test_it_does_not_hunt_on_a_load_between_two_points():
 
 def test_what_is_taken_back_is_tried_ever_more_rarely():
     """A load that rises whenever the controller goes up: the worst case for a prediction."""
-    controller = BudgetController(COSTS, 0.0, 0)
+    controller = BudgetController(COSTS, TARGET, 0.0, 0)
     ups = []
     for frame in range(15 * 300):
         now = frame / 15
         work = 50.0 if controller.index == 0 else 150.0
         before = controller.index
-        if controller.add(FrameCost(TARGET.pressure(work, work, 1), work, work - 5), now) and controller.index > before:
+        if controller.add(FrameCost(work, work, work - 5), now) and controller.index > before:
             ups.append(now)
     gaps = np.diff(ups)
     assert len(ups) < 15 and gaps[-1] > 50 and all(later >= earlier - 0.5 for earlier, later in zip(gaps, gaps[1:]))
 
 
 def test_single_spikes_do_not_change_the_point():
-    controller = BudgetController(COSTS, 0.0, 3)
+    controller = BudgetController(COSTS, TARGET, 0.0, 3)
     for frame in range(15 * 60):
         work = 170.0 if frame % 31 == 0 else 78.0
-        assert not controller.add(FrameCost(TARGET.pressure(work, work, 1), work, work - OVERHEAD_MS), frame / 15)
+        assert not controller.add(FrameCost(work, work, work - OVERHEAD_MS), frame / 15)
+
+
+def play_newest_frames(seconds, target, load=lambda now: 1.0, rate_hz=14.0, knows_period=True):
+    """Return (start, total_ms, point, whether it changed) of frames that a worker takes from a slot for the newest."""
+    random = np.random.default_rng(0)
+    arrivals = np.arange(seconds * rate_hz) / rate_hz + random.normal(0, 0.002, round(seconds * rate_hz))
+    controller = BudgetController(COSTS, target, 0.0, first_point(COSTS, target, 1))
+    frames, free, taken = [], 0.0, -1
+    while taken + 1 < len(arrivals):
+        taken = max(taken + 1, np.searchsorted(arrivals, free, 'right') - 1)
+        start, point = max(free, arrivals[taken]), controller.index
+        slow = load(start) * random.normal(1, 0.04)
+        work = (COSTS[point] + OVERHEAD_MS) * slow
+        free = start + work / 1e3
+        total = (free - arrivals[taken]) * 1e3
+        cost = FrameCost(total, work, COSTS[point] * slow, period_ms=1e3 / rate_hz if knows_period else 0.0)
+        frames.append((start, total, point, controller.add(cost, free)))
+    return np.array(frames)
+
+
+def test_a_point_that_would_keep_the_worker_from_ever_being_idle_is_known_to_make_images_wait():
+    """At 14 Hz there are 71 ms for a frame: 65 ms of work take 65 ms, but 78 ms take up to 150."""
+    target = LatencyTarget(latency_ms=100.0)
+    start, total, point, changed = play_newest_frames(60, target).T
+    assert set(point[start > 5]) == {2} and changed.sum() <= 3
+    assert np.percentile(total[start > 1], 95) <= 100
+    assert play_newest_frames(60, target, knows_period=False)[:, 3].sum() >= 10, 'the same without: it hunts'
+
+
+def test_a_worker_that_is_never_idle_goes_up_again_when_the_load_goes():
+    def load(now):
+        return 1.6 if 20 <= now < 40 else 1.0
+
+    start, total, point, _ = play_newest_frames(60, LatencyTarget(latency_ms=160.0), load).T
+    assert (point[(start > 5) & (start < 20)] == 2).all()  # 3 would take 78 ms and a wait of 71: too little room
+    assert point[(start > 22) & (start < 40)].max() < 2
+    assert np.percentile(total[(start > 22) & (start < 40)], 95) <= 160
+    assert (point[start > 45] == 2).all()
 
 
 def test_a_target_that_cannot_be_kept_is_said_to_be_missed():
@@ -96,7 +134,7 @@ def test_frames_per_second_of_several_streams():
 
 @pytest.mark.parametrize('make', [
     lambda: LatencyTarget(latency_ms=-1), lambda: LatencyTarget(fps=float('nan')),
-    lambda: BudgetController([], 0.0, 0), lambda: BudgetController([1.0, 0.0], 0.0, 0),
+    lambda: BudgetController([], TARGET, 0.0, 0), lambda: BudgetController([1.0, 0.0], TARGET, 0.0, 0),
 ])  # fmt: skip
 def test_what_is_refused(make):
     with pytest.raises(ValueError, match='expected'):

@@ -74,7 +74,7 @@ def test_a_node_that_does_not_work_is_an_error_with_its_log(start_demo, paramete
 def test_a_node_that_dies_on_the_way_is_an_error(start_demo):
     demo = start_demo()
     wait_for_line(demo, 'real-time')
-    (node,) = (pid for pid, command in children_of(demo).items() if 'segmentation_node' in command)
+    (node,) = (pid for pid, command in children_of(demo).items() if 'ros.segmentation_node' in command)
     os.kill(node, signal.SIGKILL)
     _, errors = demo.communicate(timeout=TIMEOUT_S)
     assert demo.returncode == 1

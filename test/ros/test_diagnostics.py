@@ -49,6 +49,7 @@ def test_monitor_counts_and_measures():
         monitor.image_received(index / 10)
         rate = monitor.image_segmented(latencies(float(index)), TOKENS, index / 10)
     assert rate == pytest.approx(10.0)
+    assert monitor.period_ms(10.5) == pytest.approx(100.0) and CameraMonitor().period_ms(10.5) == 0.0
     health = monitor.health(10.5)
     assert (health.received, health.segmented, health.tokens) == (100, 100, TOKENS)
     assert health.fps_in == pytest.approx(10.0) and health.since_image_s == pytest.approx(0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 
 import pytest
@@ -10,28 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from node_harness import Client, NodeProcess, street, values_of
 from sensor_msgs.msg import Image
 from std_msgs.msg import Int32MultiArray
-from tiny_model import write_tiny_model
-
-from hybrid_seg_ros.inference.operating_points import (
-    PointsSource,
-    default_points_path,
-    format_operating_points,
-    make_point,
-)
-from hybrid_seg_ros.model_spec import ModelSpec, Variant
-
-
-def write_points(model):
-    """Write a table of three points beside the model."""
-    spec = ModelSpec.load(model)
-    source = PointsSource(spec.name, spec.sha256, 'made up', 'val', 1, spec.inference, 'pytorch', 'float32')
-    budget = dataclasses.replace(spec.budget, keep=0.3)
-    points = [
-        make_point(spec, Variant.parse('hybrid@8'), budget, 60.0, 1.0, {'total': 48, 'merged': 33, 'kept@8': 10}),
-        make_point(spec, Variant.parse('cts'), budget, 65.0, 2.0, {'total': 48, 'merged': 33}),
-        make_point(spec, Variant.parse('dense'), budget, 70.0, 3.0, {'total': 48, 'merged': 48}),
-    ]
-    default_points_path(model).write_text(format_operating_points(source, points))
+from tiny_model import write_tiny_model, write_tiny_points
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +17,7 @@ def node(tmp_path_factory):
     """Start a node whose model has a table."""
     folder = tmp_path_factory.mktemp('model')
     model = write_tiny_model(folder)
-    write_points(model)
+    write_tiny_points(model)
     process = NodeProcess(folder / 'node.log', 'image:=/camera/image', model_path=model)
     process.wait_for_output('waiting for images')
     yield process
