@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -70,16 +71,21 @@ class StageTimings:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """One segmented image: `labels` (H, W) uint8 class ids, `confidence` (H, W) float32 in [0, 1]."""
+    """One segmented image: `labels` (H, W) uint8 class ids, `confidence` (H, W) float32 in [0, 1].
+
+    `confidence` is None only where the pipeline was told that nobody needs it.
+    """
 
     labels: np.ndarray
-    confidence: np.ndarray
+    confidence: Optional[np.ndarray]
     tokens: TokenReport
     timings: StageTimings
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.dtype != np.uint8:
             raise ValueError(f'labels: expected (H, W) uint8, got {self.labels.shape} {self.labels.dtype}')
+        if self.confidence is None:
+            return
         if self.confidence.shape != self.labels.shape or self.confidence.dtype != np.float32:
             raise ValueError(
                 f'confidence: expected {self.labels.shape} float32, '

@@ -27,6 +27,7 @@ NODE_PARAMETERS = {
     'mask_size': 'string',
     'image_timeout_s': 'double',
     'exit_after_failures': 'integer',
+    'executor': 'string',
     'autostart': 'boolean',
     'variant': 'string',
     'keep': 'double',
@@ -121,6 +122,10 @@ def generate_launch_description():
         DeclareLaunchArgument(
             'exit_after_failures', default_value='',
             description='End the node after so many failed images in a row, for respawn to start it anew. 0: never.',
+        ),
+        DeclareLaunchArgument(
+            'executor', default_value='', choices=['', 'single', 'events'],
+            description='Executor of rclpy. events takes less processor time per image; experimental, from Jazzy on.',
         ),
         DeclareLaunchArgument(
             'autostart', default_value='', choices=['', 'true', 'false'],

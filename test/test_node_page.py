@@ -84,7 +84,7 @@ def test_every_encoding_is_listed():
 
 def said() -> list[tuple[str, bytes, str]]:
     """Return what the node can say: (status, level, message)."""
-    point = PointState('cts merged 0.6', 'as the parameters say')
+    point = PointState('cts merged 0.6', 'as set, without a latency budget')
     loaded = {'name': 'tiny', 'variant': 'cts', 'backend': 'pytorch', 'device': 'cpu'}
     lossy = {'since_image_s': 0.1, 'fps_in': 9.0, 'image_bytes': 2764800}
     other = ('sensor_msgs/msg/CompressedImage',)
@@ -97,6 +97,7 @@ def said() -> list[tuple[str, bytes, str]]:
         'model': [
             model_verdict(ModelState('active', **loaded)),
             model_verdict(ModelState('inactive', **loaded)),
+            model_verdict(ModelState('active', at_work_s=12.0, **loaded)),
             model_verdict(ModelState('unconfigured')),
             model_verdict(ModelState('configuring', progress='exporting')),
             model_verdict(ModelState('unconfigured', 'on_configure failed: no such file')),
@@ -104,7 +105,7 @@ def said() -> list[tuple[str, bytes, str]]:
         ],
         'operating point': [
             point_verdict(point),
-            point_verdict(PointState('cts', 'as the parameters say', preparing='dense')),
+            point_verdict(PointState('cts', 'as set, without a latency budget', preparing='dense')),
             point_verdict(PointState('cts', 'first choice', '5 ms', is_missed=True)),
             point_verdict(PointState('cts', problem='cannot run dense: no memory')),
         ],
@@ -120,6 +121,7 @@ def said() -> list[tuple[str, bytes, str]]:
             images({**lossy, 'info_fps': 30.0}),
             images({**lossy, 'stamp_age_s': 3.0}),
             images({**lossy, 'stamp_age_s': -3.0}),
+            images({'since_image_s': 0.1, 'fps_in': 30.0}, is_without_clock=True),
         ],
         'segmentation': [
             segmentation_verdict(CameraHealth(segmented=1, latency_ms={'total': (50.0, 60.0)})),

@@ -48,21 +48,23 @@ class _Contenders:
 
 
 def interpolated_argmax(
-    scores: np.ndarray, rows: InterpolationAxis, columns: InterpolationAxis, values: Optional[np.ndarray] = None
-) -> tuple[np.ndarray, np.ndarray]:
+    scores: np.ndarray, rows: InterpolationAxis, columns: InterpolationAxis, values: Optional[np.ndarray] = None,
+    with_values: bool = True,
+) -> tuple[np.ndarray, Optional[np.ndarray]]:  # fmt: skip
     """Return labels (H, W) uint8, the argmax of the interpolated `scores`, and (H, W) float32, the winner's value.
 
     `scores` (S, h, w) float32 are given at the knots of the axes, S at most 256. The lowest class wins ties. The value
-    is the winner's score, or what is interpolated from its `values` (S, h, w) float32.
+    is the winner's score, or what is interpolated from its `values` (S, h, w) float32; None unless `with_values`.
     """
     if not 1 <= len(scores) <= 256:
         raise ValueError(f'expected scores (S, h, w) of 1 to 256 classes, got {scores.shape}')
-    knots = _by_knot(scores, values)
-    labels = np.empty((rows.size, columns.size), np.uint8)
-    winning = np.empty(labels.shape, np.float32)
+    knots = _by_knot(scores, values if with_values else None)
+    outputs = [np.empty((rows.size, columns.size), np.uint8)]
+    if with_values:
+        outputs.append(np.empty(outputs[0].shape, np.float32))
     width = sum(group.pixels.size for group in columns.groups)
     for band in _bands(rows, width):
-        canvas = np.empty((*band.pixels.shape, width), np.uint8), np.empty((*band.pixels.shape, width), np.float32)
+        canvas = [np.empty((*band.pixels.shape, width), output.dtype) for output in outputs]
         start = 0
         for group in columns.groups:
             stop = start + group.pixels.size
@@ -71,11 +73,11 @@ def interpolated_argmax(
             start = stop
         places = band.pixels.reshape(-1)
         drawn = np.flatnonzero(places >= 0)
-        for output, plane in zip((labels, winning), canvas):
+        for output, plane in zip(outputs, canvas):
             flat = plane.reshape(-1, width)
             ordered = flat[:, columns.order] if isinstance(columns.order, slice) else flat.take(columns.order, 1)
             output[places[drawn]] = ordered[drawn]
-    return labels, winning
+    return outputs[0], outputs[1] if with_values else None
 
 
 def _by_knot(scores: np.ndarray, values: Optional[np.ndarray]) -> _Knots:
@@ -108,7 +110,7 @@ def _bands(rows: InterpolationAxis, width: int) -> Iterator[IntervalGroup]:
 
 
 def _draw(
-    knots: _Knots, rows: IntervalGroup, columns: IntervalGroup, labels: np.ndarray, values: np.ndarray
+    knots: _Knots, rows: IntervalGroup, columns: IntervalGroup, labels: np.ndarray, values: Optional[np.ndarray] = None
 ) -> None:
     """Draw the regions between `rows` and `columns` into labels and values (G rows, P rows, G columns, P columns).
 
@@ -123,8 +125,9 @@ def _draw(
         settled &= other == winner
     at = [corner * knots.classes for corner in corners]
     weights = rows.weights.take(row_of, 1), columns.weights.take(column_of, 1)
-    drawn = _interpolate(knots.values, [corner + np.maximum(winner, 0) for corner in at], *weights)
-    values.transpose(1, 3, 0, 2)[...] = drawn.reshape(*drawn.shape[:2], len(rows.low), len(columns.low))
+    if values is not None:
+        drawn = _interpolate(knots.values, [corner + np.maximum(winner, 0) for corner in at], *weights)
+        values.transpose(1, 3, 0, 2)[...] = drawn.reshape(*drawn.shape[:2], len(rows.low), len(columns.low))
     across = np.repeat(winner.astype(np.uint8).reshape(len(rows.low), 1, -1), labels.shape[3], 2)  # then whole rows
     labels[...] = across.reshape(len(rows.low), 1, *labels.shape[2:])
 
@@ -138,7 +141,8 @@ def _draw(
             local = [weight.take(chosen, 1) for weight in weights]
             best_labels, best_values = _compete(knots, some, [corner[chosen] for corner in at], *local)
             labels[row_of[chosen], :, column_of[chosen]] = best_labels.transpose(2, 0, 1)
-            values[row_of[chosen], :, column_of[chosen]] = best_values.transpose(2, 0, 1)
+            if values is not None:
+                values[row_of[chosen], :, column_of[chosen]] = best_values.transpose(2, 0, 1)
 
 
 def _contenders(knots: _Knots, corners: list[np.ndarray]) -> _Contenders:

@@ -158,7 +158,7 @@ class PointKeeper:
             self._pipeline.set_operating_point(wanted.variant, wanted.budget)
             self._controller = None
             name = name_point(wanted.variant, wanted.budget)
-            self._state = PointState(name, 'as the parameters say', preparing=self._state.preparing)
+            self._state = PointState(name, 'as set, without a latency budget', preparing=self._state.preparing)
         else:
             self._costs = self._costs or self._time_points()
             before = self._controller

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
@@ -48,7 +48,7 @@ class Camera:
     def input_state(self, is_listening: bool) -> InputState:
         """Return what diagnostics say of the input topic."""
         topic, message_type = self.input.topic, self.input.message_type
-        offered = [info.topic_type for info in self._node.get_publishers_info_by_topic(topic)]
+        offered = self._offered(topic)
         return InputState(
             topic=topic,
             publishers=offered.count(message_type),
@@ -59,4 +59,26 @@ class Camera:
             expected_fps=self._config.expected_fps,
             is_reliable=self._config.image_reliability == 'reliable',
             is_compressed=self.input.is_compressed,
+            elsewhere='' if offered else self._elsewhere(topic),
+            is_without_clock=self._node.get_clock().now().nanoseconds == 0,
         )
+
+    def _offered(self, topic: str) -> list[str]:
+        return [info.topic_type for info in self._node.get_publishers_info_by_topic(topic)]
+
+    def _elsewhere(self, topic: str) -> str:
+        """Return a topic of the other transport that somebody publishes; '' if nobody does."""
+        plain = topic.removesuffix('/compressed')
+        for other in (f'{topic}/compressed', plain, plain.removesuffix('/compressed')):
+            if other != topic and self._offered(other):
+                return other
+        return ''
+
+
+def check_inputs(cameras: Sequence[Camera]) -> None:
+    """Raise ValueError if two cameras listen to one topic, which only shows when names are resolved and remapped."""
+    topics = [camera.input.topic for camera in cameras]
+    for camera in cameras:
+        if topics.count(camera.input.topic) > 1:
+            names = ', '.join(each.name for each in cameras if each.input.topic == camera.input.topic)
+            raise ValueError(f'cameras: expected a topic of its own for each, got {camera.input.topic} for {names}')

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LEGAL_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
-_LEGAL_TOPIC = re.compile(r'(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*')
+_LEGAL_TOPIC = re.compile(r'/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*')
 _OWN_OUTPUTS = ('mask', 'confidence', 'overlay', 'color_mask', 'token_map', 'token_usage', 'fps', 'camera_info',
                 'label_info', 'enable')  # fmt: skip
 

@@ -26,11 +26,16 @@ _CLOCK_SKEW_S = 0.1
 
 @dataclass(frozen=True)
 class ModelState:
-    """What runs, or why nothing does; `progress` says how far a transition is that takes long."""
+    """What runs, or why nothing does.
+
+    `progress` says how far a transition is that takes long, `at_work_s` since when an image has been at work that
+    should long be done; 0 if there is none.
+    """
 
     lifecycle: str
     failure: str = ''
     progress: str = ''
+    at_work_s: float = 0.0
     name: str = ''
     variant: str = ''
     keep: str = ''
@@ -40,13 +45,13 @@ class ModelState:
     precision: str = ''
 
     @classmethod
-    def of(cls, pipeline: SegmentationPipeline, lifecycle: str, failure: str) -> ModelState:
+    def of(cls, pipeline: SegmentationPipeline, lifecycle: str, failure: str, at_work_s: float) -> ModelState:
         """Describe a loaded model."""
         keep = pipeline.budget.keep
         return cls(
             lifecycle,
             failure,
-            '',
+            at_work_s=at_work_s,
             name=pipeline.spec.name,
             variant=str(pipeline.variant),
             keep='by threshold' if keep is None else ', '.join(map(str, keep)),
@@ -61,7 +66,9 @@ class ModelState:
 class InputState:
     """The image topic as the node sees it. `is_listening` is false while the node is not active or not enabled.
 
-    `publishers` counts those of the right message type, `other_types` lists what else is published under the name.
+    `publishers` counts those of the right message type, `other_types` lists what else is published under the name;
+    `elsewhere` is a topic of the other transport that somebody publishes. `is_without_clock`: use_sim_time is set and
+    no time has come.
     """
 
     topic: str
@@ -73,6 +80,8 @@ class InputState:
     expected_fps: float = 0.0
     is_reliable: bool = False
     is_compressed: bool = False
+    elsewhere: str = ''
+    is_without_clock: bool = False
 
 
 class Diagnostics:
@@ -120,6 +129,11 @@ def model_verdict(model: ModelState) -> tuple[bytes, str]:
     """Return level and message on the model: ERROR where the last transition failed."""
     if model.failure:
         return ERROR, f'{model.lifecycle}: {model.failure}'
+    if model.at_work_s > 0:
+        return ERROR, (
+            f'{model.lifecycle}: the backend hangs, an image has been at work for {model.at_work_s:.0f} s; deactivate, '
+            f'or start the process anew'
+        )
     if not model.name:
         return OK, f'{model.lifecycle}: {model.progress}' if model.progress else model.lifecycle
     return OK, f'{model.lifecycle}: {model.name}, {model.variant}, {model.backend} on {model.device}'
@@ -131,7 +145,7 @@ def point_verdict(point: PointState) -> tuple[bytes, str]:
     if point.problem:
         return ERROR, f'{point.problem}; {point.point} goes on'
     if point.is_missed:
-        return WARN, f'{point.target} is missed, even at the cheapest point; {runs}'
+        return WARN, f'the target of {point.target} is missed, even at the cheapest point; {point.point} goes on'
     if point.preparing:
         return OK, f'preparing {point.preparing}; meanwhile {runs}'
     return OK, runs
@@ -148,6 +162,8 @@ def image_verdict(source: InputState, health: CameraHealth) -> tuple[bytes, str]
         publishers = f'{source.publishers} publisher{"" if source.publishers == 1 else "s"}'
         if source.other_types:
             publishers += f', but others of {", ".join(source.other_types)}: see the parameter image_transport'
+        elif source.elsewhere:
+            publishers += f', but others of {source.elsewhere}: see the parameter image_transport'
         cause = f'; its camera_info comes: {_loss_cause(source, health)}' if health.info_fps > 0 else ''
         return level, f'no image for {health.since_image_s:.1f} s on {source.topic} ({publishers}){cause}'
     if health.recent_bad_frame:
@@ -156,6 +172,8 @@ def image_verdict(source: InputState, health: CameraHealth) -> tuple[bytes, str]
     published = source.expected_fps or health.info_fps
     if 0 < health.fps_in < _RECEIVED_SHARE * published:
         return WARN, f'{rate}, of {published:.1f} published: {_loss_cause(source, health)}'
+    if source.is_without_clock:
+        return WARN, f'{rate}, but use_sim_time is set and nothing publishes /clock'
     age_s = health.stamp_age_s
     if age_s is not None and not -_CLOCK_SKEW_S <= age_s <= source.timeout_s:
         when = f'{age_s:.1f} s old' if age_s > 0 else f'{-age_s:.1f} s in the future'

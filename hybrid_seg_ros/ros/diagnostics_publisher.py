@@ -11,7 +11,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 
-from hybrid_seg_ros.ros.diagnostics import Diagnostics, ModelState
+from hybrid_seg_ros.ros.alarms import Alarms
+from hybrid_seg_ros.ros.diagnostics import ERROR, Diagnostics, ModelState
+from hybrid_seg_ros.ros.frame_worker import STUCK_S
 from hybrid_seg_ros.ros.machine_state import MachineState
 from hybrid_seg_ros.ros.parameters import read_live_settings
 
@@ -30,6 +32,7 @@ class DiagnosticsPublisher:
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 5)
         self._timer = node.create_timer(_PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._machine = MachineState()
+        self._alarms = Alarms()
         self._last_s = 0.0
 
     def publish_if_due(self) -> None:
@@ -45,7 +48,10 @@ class DiagnosticsPublisher:
             progress = self._progress() if node.lifecycle == 'configuring' else ''
             model = ModelState(node.lifecycle, node.failure, progress)
         else:
-            model = ModelState.of(worker.pipeline, node.lifecycle, node.failure)
+            at_work_s = worker.seconds_at_work(self._last_s)
+            model = ModelState.of(
+                worker.pipeline, node.lifecycle, node.failure, at_work_s if at_work_s > STUCK_S else 0.0
+            )
         is_listening = node.lifecycle == 'active' and read_live_settings(node).enabled
         name = node.get_fully_qualified_name().lstrip('/')  # with the namespace: there may be several nodes
         diagnostics = Diagnostics(name, f'{socket.gethostname()}:{model.device or "none"}')
@@ -57,6 +63,12 @@ class DiagnosticsPublisher:
                 camera.name, camera.input_state(is_listening), camera.health()
             )
         message.status += diagnostics.machine_statuses(self._machine.values())
+        for status in self._alarms.news(message.status, self._last_s):
+            text = f'{status.name.split(": ", 1)[-1]}: {status.message}'
+            if status.level == ERROR:  # a line for each: rclpy refuses another severity from the same one
+                node.get_logger().error(text)
+            else:
+                node.get_logger().warning(text)
         message.header.stamp = node.get_clock().now().to_msg()
         self._publisher.publish(message)
 

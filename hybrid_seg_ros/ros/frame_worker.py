@@ -32,6 +32,9 @@ from hybrid_seg_ros.segmentation import Segmentation
 _LOG_PERIOD_S = 5.0
 _WAIT_S = 0.5
 
+STUCK_S = 10.0
+"""How long a frame may take before the backend is taken to hang."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -61,6 +64,8 @@ class FrameWorker:
         self._is_abandoned = threading.Event()
         self.failures_in_a_row = 0
         self._logged = ('', 0.0)
+        self._began_s: Optional[float] = None
+        self._following: Optional[Future] = None
         self.thread = WorkThread('segmentation')
         loaded = self.thread.submit(lambda: self._load(load))
         try:
@@ -79,6 +84,17 @@ class FrameWorker:
     def point(self) -> PointState:
         """The operating point that runs, and why."""
         return self._keeper.state
+
+    def seconds_at_work(self, now_s: float) -> float:
+        """Return how long the image at work, if there is one, has been that; a backend that hangs never returns."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else now_s - began_s
+
+    def follow(self, streams: int) -> None:
+        """Let the model do as the live parameters say, also while no images come. Does not wait."""
+        if self._following is None or self._following.done():
+            settings = read_live_settings(self._node)
+            self._following = self.thread.submit(lambda: self._follow(settings, streams, time.monotonic()))
 
     def problem(self, changes: Mapping[str, Any]) -> str:
         """Return what the model has against new values of live parameters, '' for nothing."""
@@ -103,6 +119,7 @@ class FrameWorker:
         if not frames or not settings.enabled or self._is_abandoned.is_set():
             return
         jobs = []
+        self._began_s = start_s
         try:
             self._follow(settings, streams, start_s)
             for camera, frame in frames:
@@ -113,6 +130,8 @@ class FrameWorker:
                 self._segment(jobs, settings, streams, start_s)
         except Exception as error:  # whatever a backend raises: the next frame may well succeed
             self._failed([camera for camera, _ in frames], error)
+        finally:
+            self._began_s = None
 
     def finish(self, timeout_s: Optional[float] = None) -> None:
         """Wait until the frames at work, and every turn asked for before, are done. Raises Stuck."""
@@ -131,7 +150,7 @@ class FrameWorker:
             return closing.result(timeout_s)
         except StillRunning:
             self._is_abandoned.set()
-            raise Stuck(f'the model is not closed after {timeout_s:g} s: the backend hangs') from None
+            raise Stuck('the model cannot be closed: the backend hangs') from None
         finally:
             self.thread.close(timeout_s=0.0 if self._is_abandoned.is_set() else None)
 
@@ -173,6 +192,7 @@ class FrameWorker:
         return _Job(camera, frame, image, (time.monotonic() - start_s) * 1e3)
 
     def _segment(self, jobs: Sequence['_Job'], settings: LiveSettings, streams: int, start_s: float) -> None:
+        self.pipeline.with_confidence = any(job.camera.publishers.needs_confidence for job in jobs)
         if len(jobs) == 1:
             results = [self.pipeline(jobs[0].image)]
         else:
@@ -194,8 +214,9 @@ class FrameWorker:
     def _publish(self, job: '_Job', result: Segmentation) -> float:
         """Publish what every frame has; return its latency in milliseconds."""
         camera, header = job.camera, job.frame.message.header
-        camera.publishers.publish_result(header, job.image.shape[:2], result, camera.input.camera_info)
+        camera.publishers.publish_mask(header, result)
         now_s = time.monotonic()
+        camera.publishers.publish_companions(header, job.image.shape[:2], result, camera.input.camera_info)
         latency_ms = {
             'convert': job.convert_ms,
             'preprocess': result.timings.preprocess_ms,
@@ -217,7 +238,7 @@ class FrameWorker:
         now_s = time.monotonic()
         if problem != self._logged[0] or now_s - self._logged[1] > _LOG_PERIOD_S:  # another one is told at once
             self._logged = (problem, now_s)
-            self._node.get_logger().error(f'segmentation failed: {problem}\n{traceback.format_exc()}')
+            self._node.get_logger().error(f'segmentation failed: {problem}\n{traceback.format_exc().rstrip()}')
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,9 @@ class ImageInput:
     def _image_callback(self, message: Any) -> None:
         now_s = time.monotonic()
         stamp = message.header.stamp
-        age_ns = self._node.get_clock().now().nanoseconds - (stamp.sec * 1_000_000_000 + stamp.nanosec)
-        self._monitor.image_received(now_s, age_ns / 1e9, len(message.data))
+        now_ns = self._node.get_clock().now().nanoseconds  # 0: simulated time that has not begun
+        age_ns = now_ns - (stamp.sec * 1_000_000_000 + stamp.nanosec)
+        self._monitor.image_received(now_s, age_ns / 1e9 if now_ns else None, len(message.data))
         if self._slot.put(Frame(message, now_s)):
             self._on_frame()
 
@@ -98,10 +99,10 @@ class ImageInput:
 
     def _incompatible_qos_callback(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
+        here = f', or here by image_reliability or qos_overrides.{self.topic}.subscription.reliability'
         problem = (
-            f'a publisher of {self.topic} offers an incompatible QoS ({policy}) and is not received; change it there, '
-            f'or here by {"image_reliability or " if policy == "RELIABILITY" else ""}'
-            f'qos_overrides.{self.topic}.subscription.{policy.split("_")[0].lower()}'
+            f'a publisher of {self.topic} offers an incompatible QoS ({policy}) and is not received; change it there'
+            f'{here if policy == "RELIABILITY" else ""}'
         )
         self._monitor.qos_incompatible(problem)
         self._node.get_logger().error(problem, throttle_duration_sec=_LOG_PERIOD_S)

@@ -43,13 +43,13 @@ class OverheadOptions:
 
 @dataclass(frozen=True)
 class Milliseconds:
-    """Median and 95th percentile of what a step took."""
+    """Median of what a step took, and its 95th percentile where that is known."""
 
     p50: float
-    p95: float
+    p95: Optional[float] = None
 
     def __str__(self) -> str:
-        return f'p50 {self.p50:6.2f} ms   p95 {self.p95:6.2f} ms'
+        return f'p50 {self.p50:6.2f} ms' + ('' if self.p95 is None else f'   p95 {self.p95:6.2f} ms')
 
 
 @dataclass(frozen=True)

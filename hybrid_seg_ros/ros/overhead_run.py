@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
@@ -95,8 +96,7 @@ class _Masks:
         return len(self._arrivals_ns)
 
     def _on_mask(self, cdr: bytes) -> None:
-        # the clock of the camera's stamps
-        self._arrivals_ns.setdefault(read_stamp_ns(cdr), time.time_ns())
+        self._arrivals_ns.setdefault(read_stamp_ns(cdr), time.time_ns())  # the clock of the camera's stamps
 
 
 class _Processor:
@@ -132,8 +132,9 @@ def _play(
             watch.check_alive()
             before = masks.count
             session.spin_for(_POLL_S)
-            if masks.count > before and camera.exit_status is None:
-                processor.look(camera.pid)
+            if masks.count > before:
+                with suppress(OSError):  # one of them is ending: the next turn of the loop says which
+                    processor.look(camera.pid)
         if not output.is_file():
             raise watch.error(f'the camera ended with status {camera.exit_status}', camera)
     return json.loads(output.read_text(encoding='utf-8'))
@@ -146,7 +147,7 @@ def _steps(values: Mapping[str, str]) -> dict[str, Milliseconds]:
     if steps:
         inference, total = _step(values, 'inference'), _step(values, 'total')
         rest = total.p50 - inference.p50 - sum(step.p50 for step in steps.values())
-        steps['rest'] = Milliseconds(rest, float('nan'))
+        steps['rest'] = Milliseconds(rest)
     return steps
 
 

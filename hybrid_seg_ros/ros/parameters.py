@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Optional
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import ParameterUninitializedException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -17,6 +19,7 @@ from hybrid_seg_ros.ros.camera_topics import cameras_problem
 from hybrid_seg_ros.ros.live_settings import LiveSettings, keep_problem, variant_problem
 from hybrid_seg_ros.ros.turns import SCHEDULES
 
+EXECUTORS = ('single', 'events')
 RELIABILITIES = ('best_effort', 'reliable')
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 
@@ -125,7 +128,7 @@ DECLARATIONS = (
     ),
     Declaration(
         'mask_size', 'network', 'Size of mask, confidence and pictures. network: of the image inside the network, '
-        'small enough for the default shared memory of DDS; image: of the camera image.', CONFIGURE,
+        'a mask small enough for the default shared memory of DDS; image: of the camera image.', CONFIGURE,
         legal=OUTPUT_SIZES[::-1],
     ),
     Declaration(
@@ -139,6 +142,10 @@ DECLARATIONS = (
     Declaration(
         'exit_after_failures', 0, 'End the process, with status 1, after so many images in a row that could not be '
         'segmented: for a supervisor that starts it anew. 0: never.', CONFIGURE, low_high=(0, 1000000),
+    ),
+    Declaration(
+        'executor', 'single', 'Executor of rclpy. single: that of every distribution; events: less processor time per '
+        'image, experimental, from Jazzy on.', START, legal=EXECUTORS,
     ),
     Declaration('autostart', True, 'Configure and activate at start, without a lifecycle manager.', START),
     Declaration(
@@ -168,6 +175,9 @@ DECLARATIONS = (
 )  # fmt: skip
 
 
+_BY_NAME = {declaration.name: declaration for declaration in DECLARATIONS}
+
+
 def declare_parameters(node: Node) -> None:
     """Declare all parameters. Raises rclpy's ParameterException for start values of wrong type or out of range."""
     for declaration in DECLARATIONS:
@@ -177,10 +187,23 @@ def declare_parameters(node: Node) -> None:
 def read_config(node: Node) -> NodeConfig:
     """Return the present values. Raises ValueError that names the legal ones, for live parameters, too."""
     for declaration in DECLARATIONS:
-        refusal = declaration.refusal(node.get_parameter(declaration.name).value)
+        refusal = declaration.refusal(_value(node, declaration))
         if refusal:
             raise ValueError(refusal)
     return NodeConfig(**_values(node, NodeConfig))
+
+
+def unknown_names(node: Node) -> list[str]:
+    """List names in parameter files and arguments that the node does not have, which rclpy passes over in silence.
+
+    Each comes with the name that was probably meant. Where rclpy keeps them is not public; nothing is listed if it is
+    not there.
+    """
+    known = [declaration.name for declaration in DECLARATIONS]
+    given = getattr(node, '_parameter_overrides', {})
+    unknown = [name for name in given if not node.has_parameter(name) and not name.startswith('qos_overrides.')]
+    meant = {name: difflib.get_close_matches(name, known, 1) for name in unknown}
+    return [f'{name} (did you mean {meant[name][0]}?)' if meant[name] else name for name in unknown]
 
 
 def read_live_settings(node: Node) -> LiveSettings:
@@ -196,11 +219,10 @@ def check_parameters(
     `live_problem(values)` says what the loaded model has against new values of live parameters, taken together; ''
     for nothing.
     """
-    declarations = {declaration.name: declaration for declaration in DECLARATIONS}
     live: dict[str, Any] = {}
     refusal = ''
     for parameter in parameters:
-        declaration = declarations.get(parameter.name)
+        declaration = _BY_NAME.get(parameter.name)
         if declaration is None:
             continue
         refusal = refusal or declaration.refusal(parameter.value)
@@ -214,4 +236,11 @@ def check_parameters(
 
 
 def _values(node: Node, cls: type) -> dict[str, Any]:
-    return {field.name: node.get_parameter(field.name).value for field in fields(cls)}
+    return {field.name: _value(node, _BY_NAME[field.name]) for field in fields(cls)}
+
+
+def _value(node: Node, declaration: Declaration) -> Any:
+    try:
+        return node.get_parameter(declaration.name).value
+    except ParameterUninitializedException:  # an empty array, which has no type
+        return declaration.default

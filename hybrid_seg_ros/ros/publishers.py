@@ -47,13 +47,21 @@ class Publishers:
             header = Header(stamp=self._node.get_clock().now().to_msg())
             self._label_info.publish(messages.label_info_message(self._classes, header))
 
-    def publish_result(
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether somebody subscribes to it."""
+        return _is_wanted(self._confidence)
+
+    def publish_mask(self, header: Header, result: Segmentation) -> None:
+        """Publish the class ids."""
+        self._mask.publish(messages.array_to_image(result.labels, header))
+
+    def publish_companions(
         self, header: Header, image_hw: tuple[int, int], result: Segmentation, info: Optional[CameraInfo]
     ) -> None:
-        """Publish what every frame has; the mask first. `info` is the camera's calibration, if it is known."""
-        self._mask.publish(messages.array_to_image(result.labels, header))
+        """Publish what goes with every mask. `info` is the camera's calibration, if it is known."""
         self._token_usage.publish(messages.token_usage_message(result.tokens))
-        if _is_wanted(self._confidence):
+        if result.confidence is not None and _is_wanted(self._confidence):
             self._confidence.publish(messages.confidence_to_image(result.confidence, header))
         mask_hw = result.labels.shape
         if info is not None and tuple(mask_hw) != tuple(image_hw):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -19,22 +23,26 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory
-from hybrid_seg_ros.ros.camera import Camera
+from hybrid_seg_ros.ros.camera import Camera, check_inputs
 from hybrid_seg_ros.ros.camera_topics import parse_cameras
 from hybrid_seg_ros.ros.diagnostics_publisher import DiagnosticsPublisher
-from hybrid_seg_ros.ros.frame_worker import FrameWorker, Stuck
+from hybrid_seg_ros.ros.frame_worker import STUCK_S, FrameWorker, Stuck
 from hybrid_seg_ros.ros.log_forwarder import LogForwarder
 from hybrid_seg_ros.ros.model_loading import Load, load_configured, load_model
-from hybrid_seg_ros.ros.parameters import check_parameters, declare_parameters, read_config, read_live_settings
+from hybrid_seg_ros.ros.parameters import (
+    check_parameters,
+    declare_parameters,
+    read_config,
+    read_live_settings,
+    unknown_names,
+)
 from hybrid_seg_ros.ros.process import stop_event, wait_passively
 from hybrid_seg_ros.ros.transitions import reported
 from hybrid_seg_ros.ros.turns import make_schedule
 
+_LOG_PERIOD_S = 5.0
 _SIGNAL_PERIOD_S = 0.2
 """Python runs signal handlers only between two calls of spin_once."""
-
-_STUCK_S = 10.0
-"""How long a frame may take before the backend is taken to hang."""
 
 
 class SegmentationNode(LifecycleNode):
@@ -52,6 +60,7 @@ class SegmentationNode(LifecycleNode):
         self.stop = stop or threading.Event()
         self.exit_status = 0
         self.has_lost_threads = False
+        self._longest_failure = 0
         self.lifecycle = 'unconfigured'
         self._load = load
         self.worker: Optional[FrameWorker] = None
@@ -60,7 +69,11 @@ class SegmentationNode(LifecycleNode):
         self._log_forwarder.attach()
         self._diagnostics = DiagnosticsPublisher(self, lambda: self._log_forwarder.last)
         declare_parameters(self)
+        unknown = unknown_names(self)
+        if unknown:
+            self.get_logger().warning(f'parameters that this node does not have: {", ".join(unknown)}')
         self.add_on_set_parameters_callback(self._check_parameters)
+        self._watch_timer = self.create_timer(1.0, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._enable_service = self.create_service(SetBool, '~/enable', self._enable)
 
     def autostart(self) -> None:
@@ -88,12 +101,14 @@ class SegmentationNode(LifecycleNode):
                 Camera(self, config, topic, pipeline.spec.classes, lambda camera: self._schedule.request(camera))
                 for topic in topics
             ]
-            serve = self._serve_or_give_up(self.worker, config.exit_after_failures)
+            check_inputs(self.cameras)
+            self._longest_failure = config.exit_after_failures
+            serve = self._serve_or_give_up(self.worker)
             self._schedule = make_schedule(
                 config.schedule, self.worker.thread, serve, self.cameras, config.batch_wait_ms / 1e3
             )
         except BaseException:
-            self._release(_STUCK_S)
+            self._release(STUCK_S)
             self.lifecycle = 'unconfigured'
             raise
         self.get_logger().info(
@@ -113,7 +128,7 @@ class SegmentationNode(LifecycleNode):
                 camera.input.start()
                 self.get_logger().info(f'waiting for images on {camera.input.topic}')
         except Exception:
-            self._stop(state, _STUCK_S)
+            self._stop(state, STUCK_S)
             raise
         self.lifecycle = 'active'
         return TransitionCallbackReturn.SUCCESS
@@ -121,14 +136,14 @@ class SegmentationNode(LifecycleNode):
     @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let no more images in, and finish the one at work: nothing is published afterwards."""
-        self._stop(state, _STUCK_S)
+        self._stop(state, STUCK_S)
         self.lifecycle = 'inactive'
         return TransitionCallbackReturn.SUCCESS
 
     @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and destroy the publishers."""
-        self._release(_STUCK_S)
+        self._release(STUCK_S)
         self.lifecycle = 'unconfigured'
         return super().on_cleanup(state)
 
@@ -136,8 +151,8 @@ class SegmentationNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and free everything, from whatever state."""
         try:
-            self._stop(state, _STUCK_S)
-            self._release(_STUCK_S)
+            self._stop(state, STUCK_S)
+            self._release(STUCK_S)
         except Stuck as error:
             self.get_logger().error(str(error))
             self._release(0.0)
@@ -158,7 +173,7 @@ class SegmentationNode(LifecycleNode):
         """Free everything, in whatever state the node is."""
         self._log_forwarder.detach()
         self._diagnostics.destroy()
-        self._release(_STUCK_S)
+        self._release(STUCK_S)
         super().destroy_node()
 
     def _stop(self, state: LifecycleState, timeout_s: float) -> None:
@@ -190,17 +205,35 @@ class SegmentationNode(LifecycleNode):
             self.has_lost_threads = True
             raise InterruptedError('told to stop while the model was being loaded')
 
-    def _serve_or_give_up(self, worker: FrameWorker, longest: int) -> Callable[[Sequence[Camera]], None]:
-        """Return what serves cameras, and ends the process after `longest` failures in a row, if that is above 0."""
+    def _serve_or_give_up(self, worker: FrameWorker) -> Callable[[Sequence[Camera]], None]:
+        """Return what serves cameras, and ends the process after too many failures in a row."""
 
         def serve(cameras: Sequence[Camera]) -> None:
-            worker.serve(cameras, streams=sum(camera.is_live for camera in self.cameras))
-            if 0 < longest <= worker.failures_in_a_row and not self.stop.is_set():
-                self.get_logger().fatal(f'{worker.failures_in_a_row} images in a row could not be segmented: giving up')
-                self.exit_status = 1
-                self.stop.set()
+            worker.serve(cameras, self._streams)
+            if 0 < self._longest_failure <= worker.failures_in_a_row:
+                self._give_up(f'{worker.failures_in_a_row} images in a row could not be segmented')
 
         return serve
+
+    def _watch(self) -> None:
+        """Once a second: let live parameters take effect although no image comes, and notice a backend that hangs."""
+        worker = self.worker
+        if worker is None:
+            return
+        if self._longest_failure > 0 and worker.seconds_at_work(time.monotonic()) > STUCK_S:
+            self._give_up('the backend hangs')
+        worker.follow(self._streams)
+
+    def _give_up(self, reason: str) -> None:
+        if not self.stop.is_set():
+            self.get_logger().fatal(f'{reason}: giving up')
+            self.exit_status = 1
+            self.stop.set()
+
+    @property
+    def _streams(self) -> int:
+        """Number of cameras that send images."""
+        return sum(camera.is_live for camera in self.cameras)
 
     def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         worker = self.worker
@@ -220,18 +253,32 @@ class SegmentationNode(LifecycleNode):
 
 def spin(node: SegmentationNode) -> None:
     """Run the node's callbacks until it is told to stop or the context is shut down."""
-    executor = SingleThreadedExecutor(context=node.context)
+    executor = _make_executor(node)
     executor.add_node(node)
     while not node.stop.is_set() and node.context.ok():
         try:
             executor.spin_once(timeout_sec=_SIGNAL_PERIOD_S)
-        except rclpy_implementation.RCLError as error:
-            # up to Humble an invalid lifecycle transition raises here (rclpy#1209): a client's mistake, not the end
-            node.get_logger().error(f'a callback failed: {error}')
         except ExternalShutdownException:
             break
+        except Exception:
+            # Whatever it is, one callback that fails is not the end of the others. Up to Humble an invalid lifecycle
+            # transition raises here (rclpy#1209), which is a client's mistake.
+            node.get_logger().error(
+                f'a callback failed: {traceback.format_exc().rstrip()}', throttle_duration_sec=_LOG_PERIOD_S
+            )
     executor.remove_node(node)
     executor.shutdown(timeout_sec=1.0)
+
+
+def _make_executor(node: SegmentationNode) -> Executor:
+    if node.get_parameter('executor').value == 'events':
+        try:
+            from rclpy.experimental.events_executor import EventsExecutor
+
+            return EventsExecutor(context=node.context)
+        except ImportError:  # Humble
+            node.get_logger().warning('executor: this rclpy has no events executor; the single-threaded one runs')
+    return SingleThreadedExecutor(context=node.context)
 
 
 def main(args: Optional[Sequence[str]] = None, load: Load = load_configured) -> int:

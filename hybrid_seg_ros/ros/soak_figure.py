@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hybrid_seg_ros.evaluation.figures import GREY, SMALL, STYLES, TEXT, new_figure, save_figure, style_axis
 from hybrid_seg_ros.ros.soak_report import SoakReport
@@ -15,7 +16,7 @@ def draw_soak(report: SoakReport, path: Path) -> None:
     """Draw resident memory, and p50 and p95 of the latency, over the number of frames; written whole or not at all."""
     figure = new_figure(_SIZE_PX)
     memory, latency = figure.subplots(2, 1, sharex=True)
-    figure.subplots_adjust(left=0.08, right=0.86, bottom=0.09, top=0.88, hspace=0.16)
+    figure.subplots_adjust(left=0.08, right=0.86, bottom=0.09, top=0.86, hspace=0.16)
     figure.suptitle(f'{report.model}\n{report.machine}', fontsize=TEXT - 1)
     frames = [sample.frames for sample in report.samples]
     processes = [sample.process for sample in report.samples]
@@ -34,16 +35,16 @@ def draw_soak(report: SoakReport, path: Path) -> None:
     if change is not None:
         text = f'{change.growth:+.1f} MiB from the first to the last tenth, {report.slope_mib:+.3f} MiB in 1000 frames'
         memory.set_title(text, fontsize=TEXT, fontweight='bold', loc='left')
-    _draw_line(latency, 'p50', GREY, frames, [sample.p50_ms for sample in report.samples])
-    _draw_line(latency, 'p95', _OWN, frames, [sample.p95_ms for sample in report.samples])
+    _draw_line(latency, 'p50', GREY, frames, [sample.p50_ms for sample in report.samples], lift_px=-7)
+    _draw_line(latency, 'p95', _OWN, frames, [sample.p95_ms for sample in report.samples], lift_px=7)
     latency.set_ylim(bottom=0)
     latency.set_ylabel('image to mask in ms', fontsize=TEXT)
     latency.set_xlabel(f'frames; {report.lost} of {report.sent} lost', fontsize=TEXT)
     save_figure(figure, path)
 
 
-def _draw_line(axis, name: str, color: str, x: list[int], y: list[float]) -> None:
+def _draw_line(axis: Any, name: str, color: str, x: list[int], y: list[float], lift_px: int = 0) -> None:
     axis.plot(x, y, color=color, linewidth=1.4)
     if x:
-        axis.annotate(name, (x[-1], y[-1]), xytext=(6, 0), textcoords='offset points', color=color, fontsize=SMALL + 1,
-                      va='center', annotation_clip=False)  # fmt: skip
+        axis.annotate(name, (x[-1], y[-1]), xytext=(6, lift_px), textcoords='offset points', color=color,
+                      fontsize=SMALL + 1, va='center', annotation_clip=False)  # fmt: skip

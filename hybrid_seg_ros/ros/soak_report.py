@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -164,7 +164,7 @@ class SoakReport:
     def _settled(self) -> Sequence[Sample]:
         return [sample for sample in self.samples if sample.frames > WARM_UP * self.sent]
 
-    def _change(self, of: object) -> Optional[Change]:
+    def _change(self, of: Callable[[Sample], float]) -> Optional[Change]:
         settled = self._settled()
         first = [of(sample) for sample in settled if sample.frames <= (WARM_UP + END) * self.sent]
         last = [of(sample) for sample in settled if sample.frames > (1 - END) * self.sent]

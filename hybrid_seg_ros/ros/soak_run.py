@@ -25,8 +25,8 @@ from hybrid_seg_ros.ros.soak_report import Sample, SoakOptions, SoakReport
 
 _IMAGE = '/camera/image'
 _SAMPLES, _LINES = 200, 20
-_GONE_S = 1.0
-"""A process that died takes a moment to be noticed as ended."""
+_GONE_S, _POLL_S = 1.0, 0.01
+"""A process that dies has no memory any more a moment before it has a status."""
 
 
 def run_soak(options: SoakOptions) -> SoakReport:
@@ -121,6 +121,7 @@ class _Recorder:
             deadline = time.monotonic() + _GONE_S
             while time.monotonic() < deadline:
                 self._watch.check_alive()
+                time.sleep(_POLL_S)
             raise
         self.samples.append(Sample(
             self.sent, time.monotonic() - self._start_s, self.sent - len(latencies_ms), float(p50_ms), float(p95_ms),

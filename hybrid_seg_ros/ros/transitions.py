@@ -26,7 +26,7 @@ def reported(transition: Transition) -> Transition:
             result = transition(node, state)
         except Exception as error:  # of any kind: a failed transition must leave a node that can try again
             node.failure = f'{transition.__name__} failed: {error}'
-            node.get_logger().error(f'{node.failure}\n{traceback.format_exc()}')
+            node.get_logger().error(f'{node.failure}\n{traceback.format_exc().rstrip()}')
             return TransitionCallbackReturn.ERROR if isinstance(error, Stuck) else TransitionCallbackReturn.FAILURE
         if transition.__name__ != 'on_error':  # which follows a failure
             node.failure = ''

@@ -27,7 +27,7 @@ def by_opencv(image, size_hw):
         ((600, 800), (360, 480), True),
         ((15, 35), (8, 20), True),  # 15 to 8, and 7 to 4
         ((5, 5), (2, 2), True),
-        ((25, 15), (10, 6), True),  # an odd number of bands, which are not taken two at a time
+        ((25, 15), (10, 6), True),
         ((13, 75), (11, 20), True),
         ((9, 9), (3, 3), False),
         ((720, 1280), (360, 512), False),
@@ -45,11 +45,12 @@ def test_every_pixel_is_opencv_s(image_hw, size_hw, is_ours, monkeypatch):
             assert np.array_equal(shrink_by_area(image, size_hw), expected)
 
 
-@pytest.mark.parametrize('products', [1, 1000, 10_000])
-def test_columns_are_shared_out_where_products_are_limited(products, monkeypatch):
-    monkeypatch.setattr(area_resize, '_ONE_THREAD', products)
-    image = noise(40, 300)
-    assert np.array_equal(shrink_by_area(image, (16, 80)), by_opencv(image, (16, 80)))
+@pytest.mark.parametrize('limit', ['_ONE_THREAD', '_VALUES_AT_ONCE'])
+@pytest.mark.parametrize('value', [1, 1000, 5000])
+def test_what_is_done_at_once_is_limited(limit, value, monkeypatch):
+    monkeypatch.setattr(area_resize, limit, value)
+    image = noise(45, 300)
+    assert np.array_equal(shrink_by_area(image, (18, 80)), by_opencv(image, (18, 80)))
 
 
 @pytest.mark.parametrize('turn', [lambda i: i[..., ::-1], lambda i: i[::-1], lambda i: i[:, ::-1], lambda i: i[5:, 7:]])

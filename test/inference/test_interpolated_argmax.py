@@ -65,6 +65,8 @@ def test_labels_are_the_argmax_of_every_interpolated_class(make, classes, grid_h
     scores = make(np.random.default_rng(0), classes, grid_hw).astype(np.float32)
     rows, columns = axes(grid_hw, cell_px, output_hw)
     labels, highest = interpolated_argmax(scores, rows, columns)
+    alone, nothing = interpolated_argmax(scores, rows, columns, with_values=False)
+    assert np.array_equal(alone, labels) and nothing is None
     each = np.stack([interpolated_argmax(scores[index : index + 1], rows, columns)[1] for index in range(classes)])
     assert labels.dtype == np.uint8 and highest.dtype == np.float32 and labels.shape == output_hw
     np.testing.assert_array_equal(labels, each.argmax(0))

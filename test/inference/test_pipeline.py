@@ -84,6 +84,19 @@ def test_a_batch_gives_what_calls_give(model, inference, variant):
         pipeline.segment_batch([images[0], images[1][0]])
 
 
+@pytest.mark.parametrize('inference', ['whole', 'sliding'])
+def test_labels_without_confidence_are_the_same(model, inference):
+    pipeline = load_pipeline(model, inference=inference)
+    images = [picture((96, 128)), picture((100, 77))]
+    expected = [pipeline(image) for image in images]
+    pipeline.with_confidence = False
+    for each, result in zip(expected, [pipeline(images[0]), *pipeline.segment_batch(images[1:])]):
+        assert np.array_equal(result.labels, each.labels)
+        assert result.confidence is None or inference == 'sliding'
+    pipeline.with_confidence = True
+    assert np.array_equal(pipeline(images[0]).confidence, expected[0].confidence)
+
+
 def test_a_point_can_be_timed_whether_it_runs_or_not(pipeline):
     before = pipeline.operating_point
     assert pipeline.time_inference(Variant(), TokenBudget()) > 0

@@ -15,7 +15,7 @@ def start_node(tmp_path):
 
     def start(*remaps, **parameters):
         log = tmp_path / f'node_{len(nodes)}.log'
-        nodes.append(NodeProcess(log, 'image:=/camera/image', *remaps, **parameters))
+        nodes.append(NodeProcess(log, *remaps, 'image:=/camera/image', **parameters))  # the first rule wins
         return nodes[-1]
 
     yield start

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_seg_ros.inference import SegmentationPipeline
-from hybrid_seg_ros.ros import segmentation_node
+from hybrid_seg_ros.ros import diagnostics_publisher, segmentation_node
 from hybrid_seg_ros.ros.model_loading import load_configured
 from hybrid_seg_ros.ros.parameters import NodeConfig
 
@@ -55,5 +55,6 @@ def load(config: NodeConfig) -> Any:
 
 
 if __name__ == '__main__':
-    segmentation_node._STUCK_S = 2.0
+    for module in (segmentation_node, diagnostics_publisher):
+        module.STUCK_S = 2.0
     sys.exit(segmentation_node.main(load=load))

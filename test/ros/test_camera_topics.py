@@ -39,6 +39,7 @@ def test_without_names_it_is_one_camera_on_image():
         (['front', 'front:=/x'], 'each name once, got front more than once'),
         (['a:=/x', 'b:=/x'], 'each topic once, got /x more than once'),
         (['mask'], "'mask' is the name of an output topic"),
+        (['a:=~/mask'], "got 'a:=~/mask'"),
         ([3], 'strip'),
     ],
 )

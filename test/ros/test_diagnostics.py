@@ -7,6 +7,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from hybrid_seg_ros.inference.point_keeper import PointState
+from hybrid_seg_ros.ros.alarms import Alarms
 from hybrid_seg_ros.ros.camera_monitor import RECENT_S, STEPS, CameraHealth, CameraMonitor, RateMeter
 from hybrid_seg_ros.ros.diagnostics import (
     Diagnostics,
@@ -162,6 +163,30 @@ def test_silence_names_publishers_of_another_type():
     source = dataclasses.replace(SOURCE, publishers=0, other_types=('sensor_msgs/msg/CompressedImage',))
     message = image_verdict(source, health(since_image_s=2.0))[1]
     assert '0 publishers, but others of sensor_msgs/msg/CompressedImage: see the parameter image_transport' in message
+    source = dataclasses.replace(SOURCE, publishers=0, elsewhere='/camera/image/compressed')
+    message = image_verdict(source, health(since_image_s=2.0))[1]
+    assert '0 publishers, but others of /camera/image/compressed: see the parameter image_transport' in message
+
+
+def test_simulated_time_that_never_comes_is_named():
+    source = dataclasses.replace(SOURCE, is_without_clock=True)
+    assert image_verdict(source, health()) == (
+        WARN, '15.0 images/s on /camera/image, but use_sim_time is set and nothing publishes /clock')  # fmt: skip
+
+
+def status(level, message='bad', name='node: images'):
+    return DiagnosticStatus(level=level, name=name, message=message)
+
+
+def test_the_log_has_what_becomes_worse_and_sometimes_what_stays_bad():
+    alarms = Alarms()
+    levels = [(0, OK), (1, WARN), (2, WARN), (7, ERROR), (8, ERROR), (9, WARN), (70, WARN), (71, OK), (72, WARN),
+              (80, OK), (81, ERROR)]  # fmt: skip
+    told = [now_s for now_s, level in levels if alarms.news([status(level)], float(now_s))]
+    assert told == [1, 7, 70, 81]
+    assert alarms.news([status(ERROR, name='node: machine')], 72.0)
+    for elsewhere in ('bad frame: short', 'segmentation failed: x', 'unconfigured: on_configure failed: x'):
+        assert not alarms.news([status(ERROR, elsewhere, 'node: other')], 200.0)
 
 
 def test_segmentation_verdict():
@@ -176,6 +201,8 @@ def test_model_verdict():
     assert model_verdict(ModelState('unconfigured')) == (OK, 'unconfigured')
     assert model_verdict(ModelState('unconfigured', 'no such file'))[0] == ERROR
     loaded = ModelState('active', name='tiny', variant='cts', backend='pytorch', device='cpu')
+    assert model_verdict(dataclasses.replace(loaded, at_work_s=12.4)) == (ERROR, (
+        'active: the backend hangs, an image has been at work for 12 s; deactivate, or start the process anew'))
     assert model_verdict(loaded) == (OK, 'active: tiny, cts, pytorch on cpu')
 
 

@@ -28,14 +28,17 @@ def fault(name: str) -> Image:
     return image_message(np.full((*IMAGE_HW, 3), FAULTS[name], np.uint8), 'rgb8')
 
 
-def test_a_hopeless_backend_ends_the_process_where_that_is_wanted(start_node, model):
+@pytest.mark.parametrize(
+    ('name', 'reason'), [('error', '3 images in a row could not be segmented'), ('hang', 'the backend hangs')]
+)
+def test_a_hopeless_backend_ends_the_process_where_that_is_wanted(start_node, model, name, reason):
     node = start_node(program=FAULTY_NODE, model_path=model, exit_after_failures=3)
     node.wait_for_output('waiting for images')
     with Client() as client:
         client.wait_for_node()
-        client.spin_until(lambda: client.send(fault('error')) and not node.is_running, timeout_s=10.0)
+        client.spin_until(lambda: client.send(fault(name)) and not node.is_running, timeout_s=15.0)
     assert node.wait() == 1
-    assert '3 images in a row could not be segmented' in node.output
+    assert f'{reason}: giving up' in node.output
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -54,12 +54,16 @@ def fault(name: str) -> Image:
 
 
 def send_until(client, name, condition, what):
+    """Send frames that fail until the condition holds; return their stamps."""
+    stamps = []
+
     def holds():
-        client.send(fault(name))
+        stamps.append(client.send(fault(name)))
         client.spin_for(0.1)
         return condition()
 
     client.wait(holds, what)
+    return stamps
 
 
 @pytest.mark.parametrize(
@@ -74,8 +78,8 @@ def test_a_backend_that_raises_is_reported_and_the_next_frame_segmented(client, 
         found = [s for array in client.received['/diagnostics'] for s in array.status]
         return any(s.level == DiagnosticStatus.ERROR and text in s.message for s in found)
 
-    send_until(client, name, is_error, 'an ERROR on segmentation')
-    assert not client.received['~/mask']
+    failed = send_until(client, name, is_error, 'an ERROR on segmentation')
+    assert not {stamp_of(mask) for mask in client.received['~/mask']} & set(failed)
     assert f'segmentation failed: {text}' in faulty.output
     client.ask('~/mask')
     client.status('segmentation', lambda s: s.level == DiagnosticStatus.OK and 'masks/s' in s.message)
@@ -115,6 +119,9 @@ def test_a_backend_that_hangs_is_left_behind_and_the_node_can_be_configured_agai
     client.send(fault('hang'))
     client.spin_for(0.3)
     client.send(fault('hang'))
+    status = client.status('model', lambda s: s.level == DiagnosticStatus.ERROR)
+    assert status.message.startswith('active: the backend hangs, an image has been at work for')
+    assert 'model: active: the backend hangs' in faulty.output
     client.transition('deactivate')
     client.wait(lambda: client.state() == 'unconfigured', 'the unconfigured state')
     error = client.status('model', lambda s: s.level == DiagnosticStatus.ERROR)

@@ -72,7 +72,9 @@ class FakeCamera:
             take=self.slot.take, to_rgb=self.to_rgb, camera_info=None, topic='/image'
         )
         self.publishers = types.SimpleNamespace(
-            publish_result=lambda header, image_hw, result, info: self.published.append(header.stamp.sec),
+            needs_confidence=False,
+            publish_mask=lambda header, result: self.published.append(header.stamp.sec),
+            publish_companions=lambda *arguments: None,
             publish_fps=lambda rate_hz: None,
             publish_pictures=lambda *arguments: None,
         )
@@ -251,7 +253,7 @@ def test_a_backend_that_hangs_is_given_up_and_never_publishes(settings):
     assert pipeline.started.wait(TIMEOUT_S)
     with pytest.raises(Stuck, match='not done after 0.1 s'):
         worker.finish(0.1)
-    with pytest.raises(Stuck, match='not closed'):
+    with pytest.raises(Stuck, match='cannot be closed'):
         worker.close(0.1)
     pipeline.gate.set()
     deadline = time.monotonic() + TIMEOUT_S

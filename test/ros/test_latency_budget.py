@@ -51,7 +51,7 @@ def status_while_sending(client, condition):
 
 def test_without_a_target_the_parameters_decide(client):
     status = status_while_sending(client, lambda s: True)
-    assert status.message == 'hybrid@6+8 threshold 0.3 merged 0.40234375: as the parameters say'
+    assert status.message == 'hybrid@6+8 threshold 0.3 merged 0.40234375: as set, without a latency budget'
 
 
 def test_ample_time_runs_the_most_accurate_point_and_too_little_the_cheapest(client):
@@ -67,7 +67,7 @@ def test_ample_time_runs_the_most_accurate_point_and_too_little_the_cheapest(cli
 
     assert client.set_parameter('target_latency_ms', 0.01).successful
     missed = status_while_sending(client, lambda s: s.level == DiagnosticStatus.WARN)
-    assert missed.message.startswith('0.01 ms is missed, even at the cheapest point; hybrid@8 keep 0.3')
+    assert missed.message.startswith('the target of 0.01 ms is missed, even at the cheapest point; hybrid@8 keep 0.3')
     assert int(values_of(missed)['changes']) >= 1
 
     assert client.set_parameter('target_latency_ms', 5000.0).successful
@@ -80,7 +80,7 @@ def test_a_rate_is_a_budget_too_and_both_go_away(client):
     assert client.set_parameter('target_fps', 0.5).successful
     assert values_of(status_while_sending(client, lambda s: s.message.startswith('dense')))['target'] == '0.5 FPS'
     assert client.set_parameter('target_fps', 0.0).successful
-    status_while_sending(client, lambda s: s.message.endswith('as the parameters say'))
+    status_while_sending(client, lambda s: s.message.endswith('as set, without a latency budget'))
 
 
 def test_a_model_without_a_table_refuses_a_target_and_says_how_to_make_one(start_node, tmp_path):

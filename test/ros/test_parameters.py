@@ -26,6 +26,7 @@ from hybrid_seg_ros.ros.parameters import (
     declare_parameters,
     read_config,
     read_live_settings,
+    unknown_names,
 )
 
 OWN = LiveSettings(
@@ -86,9 +87,21 @@ def test_the_defaults_are_a_legal_configuration(make_node):
     assert read_live_settings(node) == OWN
 
 
+def test_an_empty_list_of_cameras_is_the_default(context):
+    node = rclpy.create_node('parameters', context=context, cli_args=['--ros-args', '-p', 'cameras:=[]'])
+    declare_parameters(node)
+    assert read_config(node).cameras == ['']
+    node.destroy_node()
+
+
+def test_names_that_nobody_declared_are_listed_with_what_was_meant(make_node):
+    node = make_node(tresholds=0.5, nonsense=1, keep=0.5, use_sim_time=False)
+    assert unknown_names(node) == ['tresholds (did you mean threshold?)', 'nonsense']
+
+
 def test_every_parameter_is_described_and_belongs_somewhere(make_node):
     fields = {field.name for cls in (NodeConfig, LiveSettings) for field in dataclasses.fields(cls)}
-    assert {declaration.name for declaration in DECLARATIONS} == fields | {'autostart'}
+    assert {declaration.name for declaration in DECLARATIONS} == fields | {'autostart', 'executor'}
     node = make_node()
     for declaration in DECLARATIONS:
         descriptor = node.describe_parameter(declaration.name)

@@ -37,6 +37,25 @@ def test_start_values_that_cannot_be_are_refused_in_a_line(start_node, parameter
     assert problem in node.output and 'Traceback' not in node.output
 
 
+def test_the_events_executor_does_the_same(start_node, model):
+    pytest.importorskip('rclpy.experimental.events_executor', reason='rclpy of Humble has none')
+    node = start_node(model_path=model, executor='events')
+    node.wait_for_output('waiting for images')
+    with Client() as client:
+        client.wait_for_node()
+        client.listen('~/mask', Image)
+        client.ask('~/mask')
+        client.status('segmentation', lambda s: 'masks/s' in s.message)
+        assert not client.set_parameter('executor', 'single').successful
+        assert client.set_parameter('variant', 'dense').successful
+        assert client.transition('deactivate') and client.transition('activate')
+        client.wait_for_node()
+        client.ask('~/mask')
+        assert not client.transition('configure')
+    assert node.stop(signal.SIGINT) == 0, node.output
+    assert 'Traceback' not in node.output
+
+
 def test_compressed_images_and_broken_ones(start_node, model):
     node = start_node(model_path=model, image_transport='compressed')
     node.wait_for_output('waiting for images on /camera/image/compressed')
@@ -158,6 +177,28 @@ def test_fewer_images_than_expected_are_a_warning(start_node, model):
 
         client.wait(is_missed, 'a warning on the rate')
     assert node.stop(signal.SIGINT) == 0, node.output
+
+
+@pytest.mark.parametrize(
+    ('transport', 'remap'), [('raw', '/camera/image'), ('compressed', '/camera/image/compressed')]
+)
+def test_an_image_that_is_published_elsewhere_is_named(start_node, model, transport, remap):
+    node = start_node(f'image:={remap}', model_path=model, image_timeout_s=0.2, image_transport=transport)
+    node.wait_for_output('waiting for images')
+    with Client('/camera/image/compressed', compressed=True) as client:
+        status = client.status('images', lambda s: 'but others of' in s.message)
+        assert '(0 publishers, but others of /camera/image/compressed: see the parameter image_transport)' in (
+            status.message
+        )
+    node.wait_for_output('images: no image for')
+    assert node.stop(signal.SIGTERM) == 0, node.output
+
+
+def test_names_that_the_node_does_not_have_are_told(start_node):
+    node = start_node(autostart=False, treshold=0.7, foo=1)
+    node.wait_for_output('parameters that this node does not have: ')
+    assert 'treshold (did you mean threshold?)' in node.output and 'foo' in node.output
+    assert node.stop(signal.SIGTERM) == 0, node.output
 
 
 def test_an_image_topic_of_another_type_is_named(start_node, model):

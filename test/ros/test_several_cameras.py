@@ -107,6 +107,12 @@ def test_a_fast_camera_does_not_crowd_out_a_slow_one(cameras):
     assert answered >= 8  # best effort may lose one
 
 
+def test_cameras_whose_topics_resolve_to_one_are_refused(start_node, model):
+    node = start_node('__node:=plain', model_path=model, cameras=['a:=/x', 'b:=x'])
+    node.wait_for_output('cameras: expected a topic of its own for each, got /x for a, b')
+    assert node.stop() == 0
+
+
 def test_both_schedules_give_the_masks_that_a_single_camera_gets(cameras, model):
     pipeline = load_pipeline(model, output_size='network')
     for stamp, mask in enumerate(cameras.ask({'front': 80, 'rear': 81}).values()):
