@@ -169,6 +169,10 @@ def generate_launch_description():
             description='Segment images. false: stay active, but leave images alone.',
         ),
         DeclareLaunchArgument(
+            'use_sim_time', default_value='', choices=['', 'true', 'false'],
+            description='Take the time from /clock, as with a simulator or a bag that publishes it.',
+        ),
+        DeclareLaunchArgument(
             'use_fastdds_shm', default_value='false', choices=['true', 'false'],
             description='Give Fast DDS room for large images in shared memory. The camera driver needs the same file.',
         ),
@@ -197,6 +201,9 @@ def make_node(context):
     """Return the node, with the parameters that were given on top of params_file."""
     texts = {name: LaunchConfiguration(name).perform(context) for name in NODE_PARAMETERS}
     given = {name: parameter_value(name, NODE_PARAMETERS[name], text) for name, text in texts.items() if text}
+    sim_time = LaunchConfiguration('use_sim_time').perform(context)
+    if sim_time:
+        given['use_sim_time'] = parameter_value('use_sim_time', 'boolean', sim_time)
     enclave = LaunchConfiguration('enclave').perform(context)
     node = Node(
         package=PACKAGE,

@@ -20,6 +20,7 @@ if 'PYTEST_XDIST_WORKER' in os.environ:  # `make test` runs two workers: librari
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     """Where tests run in parallel, keep a file's together, for their fixtures, and all of those over DDS.
 

@@ -127,6 +127,9 @@ def said() -> list[tuple[str, bytes, str]]:
             segmentation_verdict(CameraHealth(segmented=1, latency_ms={'total': (50.0, 60.0)})),
             segmentation_verdict(CameraHealth(failure='out of memory: RuntimeError: CUDA')),
             segmentation_verdict(CameraHealth(failure='RuntimeError: out of order')),
+            segmentation_verdict(CameraHealth(
+                incompatible_subscriber='a subscriber of ~/mask asks for an incompatible QoS (DURABILITY) and receives '
+                'nothing; change it there')),
         ],
         'machine': [
             machine_verdict({'temperature_cpu_c': 95.0}),

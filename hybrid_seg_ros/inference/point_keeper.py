@@ -66,6 +66,7 @@ class PointKeeper:
         self._wanted: Optional[Wanted] = None
         self._controller: Optional[BudgetController] = None
         self._costs: tuple[float, ...] = ()
+        self._timings: list[float] = []  # ms of the points in turn, round after round
         self._preparation: Optional[Future] = None
         self._asked: Optional[Wanted] = None  # what was asked for last and has been seen to
         self._prepared: Optional[Wanted] = None  # what the preparation is for
@@ -80,11 +81,16 @@ class PointKeeper:
     def start(self, wanted: Wanted, streams: int, now_s: float) -> None:
         """Make what `wanted` needs, and run it. Raises what the backend raises, ValueError for a missing table."""
         self._prepare(wanted)
+        while wanted.target and not self._costs:
+            self._time_a_point()
         self._switch(wanted, streams, now_s)
 
     def follow(self, wanted: Wanted, streams: int, now_s: float) -> None:
         """Run what is wanted from the next image on, if it is ready; else begin to make it ready."""
         if self._preparation is not None and self._preparation.done():
+            if self._is_to_be_timed(wanted):
+                self._time_a_point()  # one between two images, so that these go on
+                return
             self._end_preparation(wanted, streams, now_s)
         if wanted == self._wanted and wanted != self._asked:
             self._asked = wanted  # back to what runs
@@ -124,12 +130,15 @@ class PointKeeper:
 
     def _prepare(self, wanted: Wanted) -> None:
         """Export, build and load; on whichever thread."""
+        per_point = 2 if self._batch > 1 else 1  # for one image, and for a batch
         if not wanted.target:
+            # the one that runs, the one before it and the next: what runs must not go while another one is made
+            self._pipeline.keep_open(3 * per_point)
             self._pipeline.warm_up(wanted.variant, wanted.budget, self._batch)
             return
         if not self._points:
             raise ValueError(f'a target of {wanted.target} needs a table of operating points, and there is none')
-        self._pipeline.keep_open((len(self._points) + 2) * (2 if self._batch > 1 else 1))
+        self._pipeline.keep_open((len(self._points) + 2) * per_point)
         for point in self._points:
             self._pipeline.warm_up(point.variant, point.budget, self._batch)
 
@@ -160,27 +169,31 @@ class PointKeeper:
             name = name_point(wanted.variant, wanted.budget)
             self._state = PointState(name, 'as set, without a latency budget', preparing=self._state.preparing)
         else:
-            self._costs = self._costs or self._time_points()
             before = self._controller
             index = first_point(self._costs, wanted.target, streams) if before is None else before.index
             self._controller = BudgetController(self._costs, wanted.target, now_s, index)
             self._run_chosen(self._controller, wanted, changes=0)
         self._wanted = self._asked = wanted
 
-    def _time_points(self) -> tuple[float, ...]:
-        """Return each point's milliseconds, from rounds in which each runs once.
+    def _is_to_be_timed(self, wanted: Wanted) -> bool:
+        prepared = self._preparation is not None and self._preparation.exception() is None
+        return prepared and wanted == self._prepared == self._asked and bool(wanted.target) and not self._costs
 
-        Shares of a round's time, so that load which comes and goes between two rounds hits all points alike.
+    def _time_a_point(self) -> None:
+        """Time the network at the next point; after some rounds, in which each point ran once, note what each costs.
+
+        That is its share of a round's time, so that load which comes and goes between two rounds hits all points alike.
         """
-        rounds = np.array([
-            [self._pipeline.time_inference(point.variant, point.budget) for point in self._points]
-            for _ in range(_TIMING_ROUNDS)
-        ])
+        point = self._points[len(self._timings) % len(self._points)]
+        self._timings.append(self._pipeline.time_inference(point.variant, point.budget))
+        if len(self._timings) < _TIMING_ROUNDS * len(self._points):
+            return
+        rounds = np.reshape(self._timings, (_TIMING_ROUNDS, len(self._points)))
         means = rounds.mean(axis=1, keepdims=True)
         costs = np.median(rounds / means, axis=0) * np.median(means)
         log.info('operating points: %s', '; '.join(f'{p.name} {ms:.1f} ms' for p, ms in zip(self._points, costs)))
         # noise must not make a dearer point the cheaper one
-        return tuple(map(float, np.maximum.accumulate(costs)))
+        self._costs = tuple(map(float, np.maximum.accumulate(costs)))
 
     def _run_chosen(self, controller: BudgetController, wanted: Wanted, changes: int) -> None:
         point = self._points[controller.index]

@@ -66,7 +66,10 @@ class LatencyTarget:
 
 @dataclass(frozen=True)
 class FrameCost:
-    """One frame: its latency `total_ms`; the `work_ms` that it kept the worker busy, of which the network ran so many.
+    """One frame, or the frames of a batch, of which the latest counts.
+
+    Its latency `total_ms`; the `work_ms` per frame that the worker needed for it, of which the network ran for
+    `inference_ms`; and `drawing_ms` per frame that it was busy with pictures after the mask.
 
     The worker serves `streams` cameras, whose images are `period_ms` apart each; 0: not known.
     """
@@ -76,6 +79,7 @@ class FrameCost:
     inference_ms: float
     streams: int = 1
     period_ms: float = 0.0
+    drawing_ms: float = 0.0
 
 
 class BudgetController:
@@ -164,16 +168,17 @@ class BudgetController:
         work = max(_median([frame.work_ms for frame in self._frames]), inference, 1e-9)
         ratio = (work - inference + inference * self._costs[index] / self._costs[self._index]) / work
         last = self._frames[-1]
-        if last.period_ms > 0 and work * ratio * last.streams > _NEVER_IDLE * last.period_ms:
+        drawing = _median([frame.drawing_ms for frame in self._frames])
+        if last.period_ms > 0 and (work * ratio + drawing) * last.streams > _NEVER_IDLE * last.period_ms:
             wait_ms = last.period_ms
-        elif last.period_ms > 0 and work * last.streams > _NEVER_IDLE * last.period_ms:
-            wait_ms = (last.streams - 1) * work_ms * ratio  # for the other cameras
+        elif last.period_ms > 0 and (work + drawing) * last.streams > _NEVER_IDLE * last.period_ms:
+            wait_ms = (last.streams - 1) * (work_ms * ratio + drawing)  # for the other cameras
         else:
             wait_ms = _p95([frame.total_ms - frame.work_ms for frame in self._frames]) * ratio
-        return self._target.pressure(work_ms * ratio + max(wait_ms, 0.0), work_ms * ratio, last.streams)
+        return self._target.pressure(work_ms * ratio + max(wait_ms, 0.0), work_ms * ratio + drawing, last.streams)
 
     def _pressure(self, frame: FrameCost) -> float:
-        return self._target.pressure(frame.total_ms, frame.work_ms, frame.streams)
+        return self._target.pressure(frame.total_ms, frame.work_ms + frame.drawing_ms, frame.streams)
 
     def _slow_frames(self) -> list[FrameCost]:
         return [frame for frame in self._frames if self._pressure(frame) > 1]

@@ -27,8 +27,11 @@ class Camera:
         self._node, self._config = node, config
         self.name = topic.name
         self.monitor = CameraMonitor()
-        self.publishers = Publishers(node, classes, topic.output_prefix)
+        self.publishers = Publishers(node, classes, topic.output_prefix, self._subscriber_incompatible)
         self.input = ImageInput(node, config, topic.image, self.monitor, lambda: on_frame(self))
+
+    def _subscriber_incompatible(self, problem: str) -> None:
+        self.monitor.subscriber_incompatible(problem, time.monotonic())
 
     def destroy(self) -> None:
         """Destroy the topics."""
@@ -37,7 +40,9 @@ class Camera:
 
     @property
     def is_live(self) -> bool:
-        """Whether an image came lately."""
+        """Whether it listens and an image came lately."""
+        if not self.input.is_started:
+            return False
         since_s = self.monitor.seconds_since_image(time.monotonic())
         return since_s is not None and since_s <= self._config.image_timeout_s
 

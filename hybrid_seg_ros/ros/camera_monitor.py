@@ -15,6 +15,9 @@ from hybrid_seg_ros.segmentation import TokenReport
 STEPS = ('convert', 'preprocess', 'inference', 'postprocess', 'total')
 """What is timed of a frame; `total` is from its receipt to the publication of its mask."""
 
+SUBSCRIBER_S = 60.0
+"""How long a subscriber of incompatible QoS shows in diagnostics."""
+
 RECENT_S = 5.0
 """How long a bad frame shows in diagnostics."""
 _WINDOW_S = 5.0
@@ -57,6 +60,7 @@ class CameraHealth:
     failures: int = 0
     failure: str = ''
     incompatible_qos: str = ''
+    incompatible_subscriber: str = ''
     since_image_s: Optional[float] = None
     stamp_age_s: Optional[float] = None
     info_fps: float = 0.0
@@ -76,6 +80,7 @@ class CameraMonitor:
         self._received = self._segmented = self._bad_frames = self._failures = 0
         self._bad_frame, self._bad_frame_s = '', 0.0
         self._failure = self._incompatible_qos = ''
+        self._incompatible_subscriber, self._incompatible_subscriber_s = '', 0.0
         self._last_image_s: Optional[float] = None
         self._latency_ms = {step: deque[float](maxlen=_LATENCY_FRAMES) for step in STEPS}
         self._tokens: Optional[TokenReport] = None
@@ -130,6 +135,11 @@ class CameraMonitor:
         with self._lock:
             self._incompatible_qos = problem
 
+    def subscriber_incompatible(self, problem: str, now_s: float) -> None:
+        """Note a subscriber of an output that cannot receive it. Nobody tells when it goes; it is shown for a while."""
+        with self._lock:
+            self._incompatible_subscriber, self._incompatible_subscriber_s = problem, now_s
+
     def image_segmented(self, latency_ms: Mapping[str, float], tokens: TokenReport, now_s: float) -> float:
         """Note a published mask, with the milliseconds of each of STEPS; return the rate of masks in Hz."""
         with self._lock:
@@ -154,6 +164,9 @@ class CameraMonitor:
                 failures=self._failures,
                 failure=self._failure,
                 incompatible_qos=self._incompatible_qos,
+                incompatible_subscriber=(
+                    self._incompatible_subscriber if now_s - self._incompatible_subscriber_s <= SUBSCRIBER_S else ''
+                ),
                 since_image_s=None if self._last_image_s is None else now_s - self._last_image_s,
                 stamp_age_s=self._stamp_age_s,
                 info_fps=self._info.rate_hz(now_s),

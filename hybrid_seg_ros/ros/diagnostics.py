@@ -155,7 +155,7 @@ def image_verdict(source: InputState, health: CameraHealth) -> tuple[bytes, str]
     """Return level and message on the images that come, worst news first."""
     if not source.is_listening:
         return OK, 'not listening: the node is inactive or disabled'
-    if health.incompatible_qos:
+    if health.incompatible_qos and source.publishers > 0:
         return ERROR, health.incompatible_qos
     if health.since_image_s is not None and health.since_image_s > source.timeout_s:
         level = ERROR if health.since_image_s > _ERROR_AFTER_TIMEOUTS * source.timeout_s else WARN
@@ -197,6 +197,8 @@ def segmentation_verdict(health: CameraHealth) -> tuple[bytes, str]:
     """Return level and message on segmentation: ERROR while the last attempt failed."""
     if health.failure:
         return ERROR, f'segmentation failed: {health.failure}'
+    if health.incompatible_subscriber:
+        return WARN, health.incompatible_subscriber
     if not health.segmented:
         return OK, 'no image segmented yet'
     return OK, f'{health.fps_out:.1f} masks/s, {health.latency_ms["total"][0]:.1f} ms'

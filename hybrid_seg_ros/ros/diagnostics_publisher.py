@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 
 from hybrid_seg_ros.ros.alarms import Alarms
 from hybrid_seg_ros.ros.diagnostics import ERROR, Diagnostics, ModelState

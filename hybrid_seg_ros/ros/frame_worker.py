@@ -64,6 +64,7 @@ class FrameWorker:
         self._is_abandoned = threading.Event()
         self.failures_in_a_row = 0
         self._logged = ('', 0.0)
+        self._bad_logged_s: dict[str, float] = {}
         self._began_s: Optional[float] = None
         self._following: Optional[Future] = None
         self.thread = WorkThread('segmentation')
@@ -93,6 +94,9 @@ class FrameWorker:
     def follow(self, streams: int) -> None:
         """Let the model do as the live parameters say, also while no images come. Does not wait."""
         if self._following is None or self._following.done():
+            error = None if self._following is None else self._following.exception()
+            if error is not None:
+                self._node.get_logger().error(f'live parameters: {error}', throttle_duration_sec=_LOG_PERIOD_S)
             settings = read_live_settings(self._node)
             self._following = self.thread.submit(lambda: self._follow(settings, streams, time.monotonic()))
 
@@ -184,10 +188,11 @@ class FrameWorker:
         try:
             image = camera.input.to_rgb(frame)
         except BadFrameError as error:
-            camera.monitor.bad_frame(str(error), time.monotonic())
-            self._node.get_logger().warning(
-                f'bad frame on {camera.input.topic}: {error}', throttle_duration_sec=_LOG_PERIOD_S
-            )
+            now_s, topic = time.monotonic(), camera.input.topic
+            camera.monitor.bad_frame(str(error), now_s)
+            if now_s - self._bad_logged_s.get(topic, -_LOG_PERIOD_S) >= _LOG_PERIOD_S:  # for each camera
+                self._bad_logged_s[topic] = now_s
+                self._node.get_logger().warning(f'bad frame on {topic}: {error}')
             return None
         return _Job(camera, frame, image, (time.monotonic() - start_s) * 1e3)
 
@@ -200,16 +205,18 @@ class FrameWorker:
         if self._is_abandoned.is_set():  # the node has given this worker up while the backend hung
             return
         latencies = [self._publish(job, result) for job, result in zip(jobs, results)]
+        masks_s = time.monotonic()
         for job, result in zip(jobs, results):
             job.camera.publishers.publish_pictures(
                 job.frame.message.header, job.image, result, settings.overlay_alpha, settings.overlay_legend
             )
         self.failures_in_a_row = 0
         now_s = time.monotonic()
-        work_ms = (now_s - start_s) * 1e3 / len(jobs)
-        for job, total_ms, result in zip(jobs, latencies, results):
-            period_ms = job.camera.monitor.period_ms(now_s)
-            self._keeper.observe(FrameCost(total_ms, work_ms, result.timings.inference_ms, streams, period_ms), now_s)
+        cost = FrameCost(  # one for a batch: it is late, or not, as a whole
+            max(latencies), (masks_s - start_s) * 1e3 / len(jobs), results[0].timings.inference_ms, streams,
+            jobs[0].camera.monitor.period_ms(now_s), (now_s - masks_s) * 1e3 / len(jobs),
+        )  # fmt: skip
+        self._keeper.observe(cost, now_s)
 
     def _publish(self, job: '_Job', result: Segmentation) -> float:
         """Publish what every frame has; return its latency in milliseconds."""
@@ -228,7 +235,7 @@ class FrameWorker:
         return latency_ms['total']
 
     def _failed(self, cameras: Sequence[Camera], error: Exception) -> None:
-        self.failures_in_a_row += 1
+        self.failures_in_a_row += len(cameras)
         problem = f'{type(error).__name__}: {error}'
         if is_out_of_memory(error):
             free_unused_memory()

@@ -66,6 +66,11 @@ class ImageInput:
         self._subscriptions = []
         self._info = None
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it is subscribed."""
+        return bool(self._subscriptions)
+
     def take(self) -> Optional[Frame]:
         """Take the newest frame, None if there is none."""
         return self._slot.take()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ HOT_C = 90.0
 LEAST_FREE_RAM = 0.1
 """Verdicts warn when less of the memory than this is available."""
 
+_STALE_S = 10.0
 _PERIOD_S = 1.0
 _CLOSE_S = 1.0
 
@@ -94,16 +96,21 @@ def machine_verdict(values: Mapping[str, Union[float, str]]) -> tuple[bytes, str
 
 
 class _Poller:
-    """Calls `read` every second in a thread; `newest` is its last answer, `first` until there is one."""
+    """Calls `read` every second in a thread."""
 
     def __init__(
         self, name: str, read: Callable[[], Values], first: Values, finish: Callable[[], None] = lambda: None
     ) -> None:
-        self.newest = first
+        self._answer, self._answered_s = first, math.inf
         self._read, self._finish = read, finish
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f'machine_state_{name}', daemon=True)
         self._thread.start()
+
+    @property
+    def newest(self) -> Values:
+        """The last answer, `first` until there is one; nothing if it is old: what hangs is not shown as the present."""
+        return self._answer if time.monotonic() < self._answered_s + _STALE_S else {}
 
     def close(self) -> None:
         """End the thread; one that is stuck in `read` is left behind."""
@@ -112,7 +119,7 @@ class _Poller:
 
     def _run(self) -> None:
         while True:
-            self.newest = self._read()
+            self._answer, self._answered_s = self._read(), time.monotonic()
             if self._stop.wait(_PERIOD_S):
                 break
         self._finish()

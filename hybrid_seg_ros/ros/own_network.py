@@ -27,6 +27,8 @@ def own_network(shared_memory: bool = True) -> Iterator[None]:
         f'{vendor}_DEFAULT_PROFILES_FILE': profile,
         'PYTHONUNBUFFERED': '1',
     }
+    if vendor == 'FASTRTPS':
+        settings['ROS_LOCALHOST_ONLY'] = '1'  # Humble knows no discovery range
     before = {name: os.environ.get(name) for name in settings}
     _set(settings)
     try:

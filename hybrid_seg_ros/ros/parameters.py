@@ -115,7 +115,7 @@ DECLARATIONS = (
     ),
     Declaration(
         'batch_wait_ms', 10.0, 'How long the first frame of a batch waits for those of the other cameras; never for '
-        'one that has been silent for image_timeout_s.', CONFIGURE, low_high=(0.0, 10000.0),
+        'one that has been silent for image_timeout_s.', CONFIGURE, low_high=(0.0, 1000.0),
     ),
     Declaration(
         'image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: sensor_msgs/CompressedImage (JPEG, '

@@ -34,9 +34,10 @@ def stop_event() -> threading.Event:
     """
     event = threading.Event()
 
-    def stop(number: int, _frame: object) -> None:
+    def stop(_number: int, _frame: object) -> None:
         event.set()
-        signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM):  # launch sends one after the other
+            signal.signal(number, signal.SIG_DFL)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from collections.abc import Callable
+from typing import Any, Optional
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header, Int32MultiArray
@@ -16,15 +17,26 @@ from hybrid_seg_ros.ros import messages
 from hybrid_seg_ros.segmentation import Segmentation
 from hybrid_seg_ros.visualization import add_class_legend, draw_overlay, draw_token_map
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks
+
 # Reliable matches any subscriber (REP-2003); keep last, so that a slow one loses old masks and holds nobody up.
 _DEPTH = 5
+_LOG_PERIOD_S = 5.0
 
 
 class Publishers:
     """The output topics of one camera, below `prefix` ('~' is the node's own name)."""
 
-    def __init__(self, node: LifecycleNode, classes: LabelSpace, prefix: str = '~') -> None:
+    def __init__(
+        self, node: LifecycleNode, classes: LabelSpace, prefix: str = '~',
+        on_incompatible: Callable[[str], Any] = lambda problem: None,
+    ) -> None:  # fmt: skip
+        """`on_incompatible` is told of subscribers whose QoS fits none of the publishers."""
         self._node, self._classes, self._prefix = node, classes, prefix
+        self._on_incompatible = on_incompatible
         self._all: list[LifecyclePublisher] = []
         self._mask = self._create(Image, 'mask', overridable=True)
         self._mask_png = self._create(CompressedImage, 'mask/compressed', overridable=True)
@@ -110,11 +122,21 @@ class Publishers:
             durability=durability,
         )
         options = QoSOverridingOptions.with_default_policies() if overridable else None
+        topic = f'{self._prefix}/{name}'
         publisher = self._node.create_lifecycle_publisher(
-            message_type, f'{self._prefix}/{name}', qos, qos_overriding_options=options
-        )
+            message_type, topic, qos, qos_overriding_options=options,
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=lambda event: self._incompatible(topic, event)),
+        )  # fmt: skip
         self._all.append(publisher)
         return publisher
+
+
+    def _incompatible(self, topic: str, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        asks = f'asks for an incompatible QoS ({policy}) and receives nothing; change it there'
+        problem = f'a subscriber of {topic} {asks}'
+        self._on_incompatible(problem)
+        self._node.get_logger().warning(problem, throttle_duration_sec=_LOG_PERIOD_S)
 
 
 def _is_wanted(publisher: LifecyclePublisher) -> bool:

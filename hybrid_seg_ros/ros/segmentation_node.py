@@ -12,8 +12,7 @@ from typing import Any, Optional
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -38,7 +37,13 @@ from hybrid_seg_ros.ros.parameters import (
 )
 from hybrid_seg_ros.ros.process import stop_event, wait_passively
 from hybrid_seg_ros.ros.transitions import reported
-from hybrid_seg_ros.ros.turns import make_schedule
+from hybrid_seg_ros.ros.turns import Schedule, make_schedule
+
+_SHUTDOWN_S = 3.0
+"""Launch kills a process 10 s after it was told to end."""
+
+_CLOSE_S = 0.5
+"""What a backend that is taken to hang is given to come back after all."""
 
 _LOG_PERIOD_S = 5.0
 _SIGNAL_PERIOD_S = 0.2
@@ -65,6 +70,7 @@ class SegmentationNode(LifecycleNode):
         self._load = load
         self.worker: Optional[FrameWorker] = None
         self.cameras: list[Camera] = []
+        self._schedule: Optional[Schedule] = None
         self._log_forwarder = LogForwarder(self.get_logger())
         self._log_forwarder.attach()
         self._diagnostics = DiagnosticsPublisher(self, lambda: self._log_forwarder.last)
@@ -85,7 +91,10 @@ class SegmentationNode(LifecycleNode):
     def finalize(self) -> None:
         """Go through the shutdown transition, unless somebody else saw to that."""
         if self.lifecycle != 'finalized':
-            self.trigger_shutdown()
+            try:
+                self.trigger_shutdown()
+            except rclpy_implementation.RCLError as error:
+                self.get_logger().error(f'shutdown: {error}')
 
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -151,11 +160,11 @@ class SegmentationNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and free everything, from whatever state."""
         try:
-            self._stop(state, STUCK_S)
-            self._release(STUCK_S)
+            self._stop(state, _SHUTDOWN_S)
+            self._release(_SHUTDOWN_S)
         except Stuck as error:
             self.get_logger().error(str(error))
-            self._release(0.0)
+            self._release(_CLOSE_S)
         self.lifecycle = 'finalized'
         return super().on_shutdown(state)
 
@@ -165,7 +174,7 @@ class SegmentationNode(LifecycleNode):
         for camera in self.cameras:
             camera.input.stop()
         super().on_deactivate(state)
-        self._release(0.0)
+        self._release(_CLOSE_S)
         self.lifecycle = 'unconfigured'
         return TransitionCallbackReturn.SUCCESS
 
@@ -179,6 +188,8 @@ class SegmentationNode(LifecycleNode):
     def _stop(self, state: LifecycleState, timeout_s: float) -> None:
         for camera in self.cameras:
             camera.input.stop()
+        if self._schedule is not None:
+            self._schedule.wake()
         if self.worker is not None:
             self.worker.finish(timeout_s)
         super().on_deactivate(state)

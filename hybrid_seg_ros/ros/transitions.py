@@ -11,6 +11,9 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from hybrid_seg_ros.ros.frame_worker import Stuck
 
+_EXPECTED = (ValueError, OSError, ModuleNotFoundError, Stuck)
+"""What a wrong parameter or a missing file raises: the message says it all."""
+
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
@@ -26,7 +29,8 @@ def reported(transition: Transition) -> Transition:
             result = transition(node, state)
         except Exception as error:  # of any kind: a failed transition must leave a node that can try again
             node.failure = f'{transition.__name__} failed: {error}'
-            node.get_logger().error(f'{node.failure}\n{traceback.format_exc().rstrip()}')
+            trace = '' if isinstance(error, _EXPECTED) else f'\n{traceback.format_exc().rstrip()}'
+            node.get_logger().error(f'{node.failure}{trace}')
             return TransitionCallbackReturn.ERROR if isinstance(error, Stuck) else TransitionCallbackReturn.FAILURE
         if transition.__name__ != 'on_error':  # which follows a failure
             node.failure = ''

@@ -22,6 +22,9 @@ class Schedule(Protocol):
     def request(self, camera: Camera) -> None:
         """Note that the camera's slot, which was empty, has a frame. Does not wait."""
 
+    def wake(self) -> None:
+        """Look again whether there is anything to wait for: cameras have stopped."""
+
 
 class Turns:
     """One camera at a time, first come first served.
@@ -36,6 +39,9 @@ class Turns:
     def request(self, camera: Camera) -> None:
         """Queue the camera's turn."""
         self._thread.submit(lambda: self._serve([camera]))
+
+    def wake(self) -> None:
+        """Nothing waits."""
 
 
 class Batches:
@@ -63,6 +69,11 @@ class Batches:
                 return
             self._is_collecting = True
         self._thread.submit(self._collect)
+
+    def wake(self) -> None:
+        """Wait no more for cameras that are no longer live."""
+        with self._changed:
+            self._changed.notify()
 
     def _collect(self) -> None:
         with self._changed:

@@ -168,6 +168,28 @@ def test_a_budget_set_live_is_prepared_beside_the_running_point_and_taken_back()
     assert pipeline.runs == 'dense'
 
 
+def test_points_are_timed_one_between_two_images():
+    pipeline = Pipeline()
+    timed = []
+    pipeline.time_inference = lambda variant, budget: timed.append(str(variant)) or COSTS[str(variant)]
+    keeper = PointKeeper(pipeline, POINTS)
+    keeper.start(DENSE, 1, 0.0)
+    assert not timed
+    most = 0
+
+    def one_more():
+        nonlocal most
+        before = len(timed)
+        keeper.follow(BUDGET, 1, 0.0)
+        most = max(most, len(timed) - before)
+        return bool(keeper.state.target)
+
+    deadline = time.monotonic() + TIMEOUT_S
+    while not one_more() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert keeper.state.target and most == 1 and timed[:4] == ['hybrid@8', 'cts', 'dense', 'hybrid@8']
+
+
 def test_a_changed_budget_keeps_the_point_that_the_load_asked_for():
     pipeline = Pipeline()
     keeper = PointKeeper(pipeline, POINTS)

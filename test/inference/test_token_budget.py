@@ -71,6 +71,16 @@ def test_what_is_taken_back_is_tried_ever_more_rarely():
     assert len(ups) < 15 and gaps[-1] > 50 and all(later >= earlier - 0.5 for earlier, later in zip(gaps, gaps[1:]))
 
 
+def test_pictures_that_are_drawn_after_the_mask_cost_no_accuracy_but_rate():
+    for target, expected in ((TARGET, 3), (LatencyTarget(fps=11.0), 2)):
+        controller = BudgetController(COSTS, target, 0.0, 2)
+        for frame in range(60):
+            inference = COSTS[controller.index]
+            work = inference + OVERHEAD_MS
+            controller.add(FrameCost(work, work, inference, drawing_ms=20.0), frame / 5)
+        assert controller.index == expected
+
+
 def test_single_spikes_do_not_change_the_point():
     controller = BudgetController(COSTS, TARGET, 0.0, 3)
     for frame in range(15 * 60):

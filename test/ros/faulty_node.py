@@ -23,6 +23,8 @@ FAULTS = {
     'hang': (251, 4, 4),
 }
 SLOW_S = 1.0
+HANG_S = 8.0
+"""Longer than this node waits for a frame; then it comes back, and nobody may hear of it."""
 
 
 class FaultyPipeline:
@@ -43,7 +45,7 @@ class FaultyPipeline:
         if color == FAULTS['slow']:
             time.sleep(SLOW_S)
         if color == FAULTS['hang']:
-            time.sleep(3600)
+            time.sleep(HANG_S)
         return self._pipeline(image)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from faulty_node import FAULTS, SLOW_S
+from faulty_node import FAULTS, HANG_S, SLOW_S
 from node_harness import IMAGE_HW, NODE, QUIET_S, Client, NodeProcess, image_message, stamp_of, street
 from sensor_msgs.msg import Image
 from tiny_model import write_lively_model
@@ -86,11 +86,14 @@ def test_a_backend_that_raises_is_reported_and_the_next_frame_segmented(client, 
 
 
 def test_deactivation_waits_for_the_frame_in_flight(client):
-    send_until(client, 'slow', lambda: client.messages_sent > 3, 'a frame to be in flight')
+    client.spin_for(0.5)
+    client.forget()
+    slow = client.send(fault('slow'))
+    client.spin_for(0.3)
     start_s = time.monotonic()
     assert client.transition('deactivate')
     assert time.monotonic() - start_s < 4 * SLOW_S
-    client.spin_for(0.2)
+    assert client.answer('~/mask', slow), 'finished, not dropped'
     client.forget()
     client.spin_for(QUIET_S + SLOW_S)
     assert not client.received['~/mask']
@@ -116,9 +119,9 @@ def test_every_mask_is_that_of_the_frame_whose_stamp_it_has(client):
 
 
 def test_a_backend_that_hangs_is_left_behind_and_the_node_can_be_configured_again(client, faulty):
-    client.send(fault('hang'))
+    hung, start_s = [client.send(fault('hang'))], time.monotonic()
     client.spin_for(0.3)
-    client.send(fault('hang'))
+    hung.append(client.send(fault('hang')))
     status = client.status('model', lambda s: s.level == DiagnosticStatus.ERROR)
     assert status.message.startswith('active: the backend hangs, an image has been at work for')
     assert 'model: active: the backend hangs' in faulty.output
@@ -130,3 +133,5 @@ def test_a_backend_that_hangs_is_left_behind_and_the_node_can_be_configured_agai
     assert client.transition('configure') and client.transition('activate')
     client.wait_for_node()
     client.status('model', lambda s: s.level == DiagnosticStatus.OK and s.message.startswith('active'))
+    client.spin_for(max(0.0, start_s + HANG_S + QUIET_S - time.monotonic()))  # the backend has come back, too late
+    assert not {stamp_of(mask) for mask in client.received['~/mask']} & set(hung)

@@ -50,6 +50,9 @@ class FakePipeline:
     def set_operating_point(self, variant, budget):
         self.points.append(str(variant))
 
+    def keep_open(self, count):
+        pass
+
     def is_ready(self, variant, budget):
         return True
 
@@ -289,6 +292,37 @@ def test_a_batch_waits_no_longer_than_it_may(worker, make_batches):
     cameras[0].send(batches, 1)
     worker.finish(TIMEOUT_S)
     assert worker.pipeline.batches == [1] and cameras[0].published == [1]
+
+
+def test_a_batch_waits_no_more_for_cameras_that_have_stopped(worker, make_batches):
+    live = [FakeCamera() for _ in range(2)]
+    cameras = list(live)
+    batches = make_batches(cameras, wait_s=60.0, live=live)
+    cameras[0].send(batches, 1)
+    live.clear()
+    batches.wake()
+    worker.finish(TIMEOUT_S)
+    assert worker.pipeline.batches == [1]
+
+
+def test_a_batch_counts_once_for_the_budget(worker, make_batches, monkeypatch):
+    costs = []
+    monkeypatch.setattr(worker._keeper, 'observe', lambda cost, now_s: costs.append(cost))
+    cameras = [FakeCamera() for _ in range(3)]
+    batches = make_batches(cameras, wait_s=TIMEOUT_S)
+    for camera in cameras:
+        camera.send(batches, 1)
+    worker.finish(TIMEOUT_S)
+    assert len(costs) == 1 and costs[0].streams == 3 and costs[0].total_ms > costs[0].work_ms > 0
+
+
+def test_each_camera_s_bad_frames_are_logged(worker, turns, lines):
+    for topic in ('/front', '/rear', '/front'):
+        camera = FakeCamera()
+        camera.input.topic, camera.conversion_error = topic, BadFrameError('too short')
+        camera.send(turns, 1)
+        worker.finish()
+    assert lines == ['bad frame on /front: too short', 'bad frame on /rear: too short']
 
 
 def test_a_bad_frame_does_not_spoil_the_batch(worker, make_batches):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from node_harness import IMAGE_HW, Client, image_message, picture
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Int32MultiArray
 from tiny_model import write_tiny_model
@@ -127,6 +127,20 @@ def test_a_backend_makes_its_graphs_when_it_is_configured(start_node, model, tmp
     node.wait_for_output('to ONNX; once, kept in')
     node.wait_for_output('waiting for images')
     assert len(list((tmp_path / 'cache' / 'graphs').iterdir())) == 1
+    assert node.stop(signal.SIGINT) == 0, node.output
+
+
+def test_a_subscriber_of_incompatible_qos_is_told(start_node, model):
+    node = start_node(model_path=model)
+    node.wait_for_output('waiting for images')
+    with Client() as client:
+        qos = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+        client.listen('~/mask', Image, qos)
+        status = client.status('segmentation', lambda s: s.level == DiagnosticStatus.WARN)
+        assert status.message == (
+            'a subscriber of ~/mask asks for an incompatible QoS (DURABILITY) and receives nothing; change it there'
+        )
+        node.wait_for_output('a subscriber of ~/mask asks for')
     assert node.stop(signal.SIGINT) == 0, node.output
 
 

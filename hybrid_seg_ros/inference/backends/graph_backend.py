@@ -92,17 +92,17 @@ class GraphBackend:
             self._finish_all_but(0)
             while self._networks:
                 self._networks.popitem()[1].close()
-        if self._prepare_lock.acquire(blocking=False):
-            try:
-                self._free_device()
-            finally:
-                self._prepare_lock.release()
+        self._free_device()
 
     def _free_device(self) -> None:
-        """Free the device, once; the caller holds the lock of preparations, and the backend is closed."""
-        close_device, self._close_device = self._close_device, None
-        if close_device is not None:
-            close_device()
+        """Free the device of a closed backend, once, unless something is being prepared: this does it when it ends."""
+        if self._prepare_lock.acquire(blocking=False):
+            try:
+                close_device, self._close_device = self._close_device, None
+                if close_device is not None:
+                    close_device()
+            finally:
+                self._prepare_lock.release()
 
     def _finish_all_but(self, count: int) -> None:
         """Compute what has been begun, but for the `count` latest."""
@@ -121,26 +121,28 @@ class GraphBackend:
 
     def _prepare(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> None:
         """Load the graphs for this many images, unless they are."""
-        batch, size_hw = images.shape[0], (images.shape[1], images.shape[2])
+        try:
+            with self._prepare_lock:
+                self._load(images.shape[0], (images.shape[1], images.shape[2]), variant, budget)
+        finally:
+            if self._closed:  # meanwhile
+                self._free_device()
+
+    def _load(self, batch: int, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
         key = _key(variant, budget, batch, size_hw)
-        with self._prepare_lock:
+        if self._closed:
+            raise RuntimeError('the backend is closed')
+        if key in self._networks:
+            return
+        network = GraphNetwork(self._source.find(variant, budget, batch, size_hw), self._open_graph)
+        with self._lock:
             if self._closed:
+                network.close()
                 raise RuntimeError('the backend is closed')
-            if key in self._networks:
-                return
-            try:
-                network = GraphNetwork(self._source.find(variant, budget, batch, size_hw), self._open_graph)
-                with self._lock:
-                    if self._closed:
-                        network.close()
-                        raise RuntimeError('the backend is closed')
-                    while len(self._networks) >= self._max_open:
-                        self._finish_all_but(0)
-                        self._networks.popitem(last=False)[1].close()
-                    self._networks[key] = network
-            finally:
-                if self._closed:  # meanwhile
-                    self._free_device()
+            while len(self._networks) >= self._max_open:
+                self._finish_all_but(0)
+                self._networks.popitem(last=False)[1].close()
+            self._networks[key] = network
 
 
 class PendingGraphs:
