@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# tests over DDS run one after the other in one of the workers
-PYTEST_WORKERS ?= -n 2 --dist loadgroup
+# two workers; the tests of a file, which share its fixtures, stay together
+PYTEST_WORKERS ?= -n 2 --dist loadfile
 DEMO_ARGS ?=
 export PYTHON
 
