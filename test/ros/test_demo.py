@@ -59,7 +59,7 @@ def test_it_shows_what_the_node_does(start_demo, tmp_path):
     ('parameter', 'complaint', 'log'),
     [
         ('overlay_alpha:=7.0', 'segmentation_node ended with status 1', 'overlay_alpha out of range'),
-        ('device:=abacus', 'segmentation_node is unconfigured: on_configure failed', 'ValueError: unknown device'),
+        ('device:=abacus', 'segmentation_node is unconfigured: on_configure failed', 'unknown device'),
         ('enabled:=false', f'no masks came for {FRAMES} frames', 'waiting for images'),
     ],
     ids=['node ends', 'node cannot start', 'node is silent'],
