@@ -17,9 +17,9 @@ from hybrid_seg_ros.inference.pipeline import OUTPUT_SIZES
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS
 from hybrid_seg_ros.ros.camera_topics import cameras_problem
 from hybrid_seg_ros.ros.live_settings import LiveSettings, keep_problem, variant_problem
+from hybrid_seg_ros.ros.spinning import EXECUTORS
 from hybrid_seg_ros.ros.turns import SCHEDULES
 
-EXECUTORS = ('single', 'events')
 RELIABILITIES = ('best_effort', 'reliable')
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 

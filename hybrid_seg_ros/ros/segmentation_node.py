@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
@@ -14,7 +13,6 @@ import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -36,6 +34,7 @@ from hybrid_seg_ros.ros.parameters import (
     unknown_names,
 )
 from hybrid_seg_ros.ros.process import stop_event, wait_passively
+from hybrid_seg_ros.ros.spinning import spin
 from hybrid_seg_ros.ros.transitions import reported
 from hybrid_seg_ros.ros.turns import Schedule, make_schedule
 
@@ -44,10 +43,6 @@ _SHUTDOWN_S = 3.0
 
 _CLOSE_S = 0.5
 """What a backend that is taken to hang is given to come back after all."""
-
-_LOG_PERIOD_S = 5.0
-_SIGNAL_PERIOD_S = 0.2
-"""Python runs signal handlers only between two calls of spin_once."""
 
 
 class SegmentationNode(LifecycleNode):
@@ -262,36 +257,6 @@ class SegmentationNode(LifecycleNode):
         return response
 
 
-def spin(node: SegmentationNode) -> None:
-    """Run the node's callbacks until it is told to stop or the context is shut down."""
-    executor = _make_executor(node)
-    executor.add_node(node)
-    while not node.stop.is_set() and node.context.ok():
-        try:
-            executor.spin_once(timeout_sec=_SIGNAL_PERIOD_S)
-        except ExternalShutdownException:
-            break
-        except Exception:
-            # Whatever it is, one callback that fails is not the end of the others. Up to Humble an invalid lifecycle
-            # transition raises here (rclpy#1209), which is a client's mistake.
-            node.get_logger().error(
-                f'a callback failed: {traceback.format_exc().rstrip()}', throttle_duration_sec=_LOG_PERIOD_S
-            )
-    executor.remove_node(node)
-    executor.shutdown(timeout_sec=1.0)
-
-
-def _make_executor(node: SegmentationNode) -> Executor:
-    if node.get_parameter('executor').value == 'events':
-        try:
-            from rclpy.experimental.events_executor import EventsExecutor
-
-            return EventsExecutor(context=node.context)
-        except ImportError:  # Humble
-            node.get_logger().warning('executor: this rclpy has no events executor; the single-threaded one runs')
-    return SingleThreadedExecutor(context=node.context)
-
-
 def main(args: Optional[Sequence[str]] = None, load: Load = load_configured) -> int:
     """Run the node until SIGINT or SIGTERM; return 0, or 1 if it could not be made or had to give up."""
     keep_freed_memory()
@@ -306,7 +271,7 @@ def main(args: Optional[Sequence[str]] = None, load: Load = load_configured) -> 
         return 1
     try:
         node.autostart()
-        spin(node)
+        spin(node, node.stop, node.get_parameter('executor').value)
     finally:
         node.finalize()
         node.destroy_node()
