@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.ros.cameras_demo_report import CamerasDemoOptions, CamerasReport
 from hybrid_seg_ros.ros.demo import add_drive_arguments, exit_in_order, fastest_backend, parse_parameter
 
@@ -52,6 +53,6 @@ def run(args: argparse.Namespace) -> int:
     except NodeError as error:
         print(f'hybrid_seg demo-cameras: {error}', file=sys.stderr)
         return 1
-    (options.output / 'report.json').write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n', 'utf-8')
+    replace_text(options.output / 'report.json', json.dumps(dataclasses.asdict(report), indent=2) + '\n')
     print(report)
     return 0

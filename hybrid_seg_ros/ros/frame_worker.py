@@ -60,7 +60,6 @@ class FrameWorker:
         `batch` images at most are segmented at once.
         """
         self._node, self._batch = node, batch
-        self._settings: Optional[LiveSettings] = None
         self._is_abandoned = threading.Event()
         self.failures_in_a_row = 0
         self._logged = ('', 0.0)
@@ -168,7 +167,6 @@ class FrameWorker:
             if wanted.target and not self._model.points:
                 raise ModelSpecError(self.problem({}))
             self._keeper.start(wanted, streams=self._batch, now_s=time.monotonic())
-            self._settings = settings
         except BaseException:
             self._model.pipeline.close()
             raise
