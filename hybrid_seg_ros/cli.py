@@ -53,11 +53,11 @@ COMMANDS = {
     'build-engine': Command('hybrid_seg_ros.export.build_engine', 'build TensorRT engines of an exported network'),
     'replay': Command('hybrid_seg_ros.ros.replay', 'play a rosbag2 to a running node, over DDS'),
     'write-bag': Command('hybrid_seg_ros.ros.bag_writer', 'write a dataset as a rosbag2'),
-    'node-overhead': Command('hybrid_seg_ros.ros.node_overhead', 'what the node costs beside its network'),
-    'soak': Command('hybrid_seg_ros.ros.soak', 'thousands of frames through the node: do memory and latency stay?'),
-    'demo': Command('hybrid_seg_ros.ros.demo', 'start the node, replay street video to it, show the result'),
-    'demo-budget': Command('hybrid_seg_ros.ros.budget_demo', 'load the machine, and show a latency budget being kept'),
-    'demo-cameras': Command('hybrid_seg_ros.ros.cameras_demo', 'two cameras share a node, and one falls silent'),
+    'node-overhead': Command('hybrid_seg_ros.ros.trials.node_overhead', 'what the node costs beside its network'),
+    'soak': Command('hybrid_seg_ros.ros.trials.soak', 'do memory and latency stay over thousands of frames?'),
+    'demo': Command('hybrid_seg_ros.ros.trials.demo', 'start the node, replay street video to it, show the result'),
+    'demo-budget': Command('hybrid_seg_ros.ros.trials.budget_demo', 'show a latency budget kept on a loaded machine'),
+    'demo-cameras': Command('hybrid_seg_ros.ros.trials.cameras_demo', 'two cameras share a node, and one falls silent'),
 }
 
 

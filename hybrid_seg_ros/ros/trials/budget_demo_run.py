@@ -14,8 +14,13 @@ from diagnostic_msgs.msg import DiagnosticArray
 from hybrid_seg_ros.inference.operating_points import OperatingPoint, default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bag_reader import BagReader
-from hybrid_seg_ros.ros.budget_demo_figure import draw_budget
-from hybrid_seg_ros.ros.budget_demo_report import (
+from hybrid_seg_ros.ros.child_process import ChildProcess
+from hybrid_seg_ros.ros.drive import Drive
+from hybrid_seg_ros.ros.model_path import resolve_model_path
+from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
+from hybrid_seg_ros.ros.session import RosSession, reliable_qos
+from hybrid_seg_ros.ros.trials.budget_demo_figure import draw_budget
+from hybrid_seg_ros.ros.trials.budget_demo_report import (
     BudgetDemoOptions,
     BudgetReport,
     BudgetRun,
@@ -26,13 +31,8 @@ from hybrid_seg_ros.ros.budget_demo_report import (
     point_of,
     tokens_per_layer,
 )
-from hybrid_seg_ros.ros.busy_cores import BusyCores
-from hybrid_seg_ros.ros.camera_stream import CameraStream, PlayedFrame, StreamPlayer
-from hybrid_seg_ros.ros.child_process import ChildProcess
-from hybrid_seg_ros.ros.drive import Drive
-from hybrid_seg_ros.ros.model_path import resolve_model_path
-from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
-from hybrid_seg_ros.ros.session import RosSession, reliable_qos
+from hybrid_seg_ros.ros.trials.busy_cores import BusyCores
+from hybrid_seg_ros.ros.trials.camera_stream import CameraStream, PlayedFrame, StreamPlayer
 
 _IMAGE = '/camera/image'
 _DEPTH = 10

@@ -12,14 +12,14 @@ import numpy as np
 
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bag_reader import BagReader
-from hybrid_seg_ros.ros.camera_stream import CameraStream, PlayedFrame, StreamPlayer
-from hybrid_seg_ros.ros.cameras_demo_report import CameraPhase, CamerasDemoOptions, CamerasReport, judge_camera
 from hybrid_seg_ros.ros.child_process import ChildProcess
-from hybrid_seg_ros.ros.contact_sheet import SheetRow, draw_contact_sheet
 from hybrid_seg_ros.ros.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
 from hybrid_seg_ros.ros.session import RosSession
+from hybrid_seg_ros.ros.trials.camera_stream import CameraStream, PlayedFrame, StreamPlayer
+from hybrid_seg_ros.ros.trials.cameras_demo_report import CameraPhase, CamerasDemoOptions, CamerasReport, judge_camera
+from hybrid_seg_ros.ros.trials.contact_sheet import SheetRow, draw_contact_sheet
 from hybrid_seg_ros.ros.turns import SCHEDULES
 from hybrid_seg_ros.visualization import draw_overlay
 

@@ -17,7 +17,7 @@ from tiny_model import write_tiny_model, write_tiny_points
 
 from hybrid_seg_ros.inference.operating_points import default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.ros.budget_demo_report import (
+from hybrid_seg_ros.ros.trials.budget_demo_report import (
     BudgetDemoOptions,
     FrameSeen,
     StateSeen,
@@ -25,7 +25,7 @@ from hybrid_seg_ros.ros.budget_demo_report import (
     point_of,
     tokens_per_layer,
 )
-from hybrid_seg_ros.ros.camera_stream import PlayedFrame
+from hybrid_seg_ros.ros.trials.camera_stream import PlayedFrame
 
 TIMEOUT_S = 60.0
 ARGUMENTS = ('--backend', 'pytorch', '--param', 'num_threads:=1', '--limit', 4)
@@ -94,7 +94,7 @@ def test_it_takes_node_and_load_along(start_demo, model):
 def test_busy_processes_do_not_outlive_the_one_that_started_them(tmp_path, number):
     program = (
         'import signal, sys, time\nfrom pathlib import Path\n'
-        'from hybrid_seg_ros.ros.busy_cores import BusyCores\n'
+        'from hybrid_seg_ros.ros.trials.busy_cores import BusyCores\n'
         'signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n'
         'with BusyCores(2, Path(sys.argv[1])):\n    print("busy", flush=True)\n    time.sleep(60)'
     )

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from hybrid_seg_ros.label_space import LabelSpace
-from hybrid_seg_ros.ros.contact_sheet import SheetRow, draw_contact_sheet
-from hybrid_seg_ros.ros.video import Video
+from hybrid_seg_ros.ros.trials.contact_sheet import SheetRow, draw_contact_sheet
+from hybrid_seg_ros.ros.trials.video import Video
 
 CLASSES = LabelSpace(('road', 'sky'), ((128, 64, 128), (10, 20, 200)))
 

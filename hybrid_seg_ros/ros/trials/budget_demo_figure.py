@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_seg_ros.evaluation.figures import BAND, GREY, SMALL, TEXT, new_figure, save_figure, style_axis
-from hybrid_seg_ros.ros.budget_demo_report import SETTLED_S, BudgetReport, BudgetRun
+from hybrid_seg_ros.ros.trials.budget_demo_report import SETTLED_S, BudgetReport, BudgetRun
 
 _SIZE_PX = (1600, 1280)
 _COLORS = {'budget': '#0072B2', 'fixed': '#D55E00'}

@@ -16,15 +16,15 @@ from tqdm import tqdm
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bag_reader import BagReader
 from hybrid_seg_ros.ros.child_process import ChildProcess
-from hybrid_seg_ros.ros.contact_sheet import SheetRow, draw_contact_sheet
-from hybrid_seg_ros.ros.demo_observer import DemoObserver, Score
-from hybrid_seg_ros.ros.demo_options import DemoError, DemoOptions, DemoReport, PhaseReport
 from hybrid_seg_ros.ros.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
 from hybrid_seg_ros.ros.replay_options import ReplayReport
 from hybrid_seg_ros.ros.session import RosSession
-from hybrid_seg_ros.ros.video import Video
+from hybrid_seg_ros.ros.trials.contact_sheet import SheetRow, draw_contact_sheet
+from hybrid_seg_ros.ros.trials.demo_observer import DemoObserver, Score
+from hybrid_seg_ros.ros.trials.demo_options import DemoError, DemoOptions, DemoReport, PhaseReport
+from hybrid_seg_ros.ros.trials.video import Video
 
 _IMAGE = '/camera/image'
 _SHEET_ROWS = 5

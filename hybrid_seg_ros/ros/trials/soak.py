@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.ros.demo import exit_in_order, parse_parameter
-from hybrid_seg_ros.ros.soak_report import SoakOptions, SoakReport
+from hybrid_seg_ros.ros.trials.demo import exit_in_order, parse_parameter
+from hybrid_seg_ros.ros.trials.soak_report import SoakOptions, SoakReport
 
 _INTERRUPTED = 130
 
@@ -20,7 +20,7 @@ def soak(options: SoakOptions) -> SoakReport:
     from hybrid_seg_ros.ros.own_network import own_network
 
     with own_network():
-        from hybrid_seg_ros.ros.soak_run import run_soak
+        from hybrid_seg_ros.ros.trials.soak_run import run_soak
 
         return run_soak(options)
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         replace_text(args.json, json.dumps(report.to_dict(), indent=2) + '\n')
     if args.picture is not None:
-        from hybrid_seg_ros.ros.soak_figure import draw_soak
+        from hybrid_seg_ros.ros.trials.soak_figure import draw_soak
 
         draw_soak(report, args.picture)
     print(report)

@@ -15,13 +15,13 @@ import numpy as np
 from sensor_msgs.msg import Image
 
 from hybrid_seg_ros.evaluation.machine import describe_cpu
-from hybrid_seg_ros.ros import steady_camera
 from hybrid_seg_ros.ros.cdr_header import read_stamp_ns
 from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
-from hybrid_seg_ros.ros.overhead_report import Milliseconds, OverheadOptions, OverheadReport
-from hybrid_seg_ros.ros.process_figures import machine_cpu_s, process_figures
 from hybrid_seg_ros.ros.session import RosSession, matching_qos
+from hybrid_seg_ros.ros.trials import steady_camera
+from hybrid_seg_ros.ros.trials.overhead_report import Milliseconds, OverheadOptions, OverheadReport
+from hybrid_seg_ros.ros.trials.process_figures import machine_cpu_s, process_figures
 
 _IMAGE = '/camera/image'
 _QUEUE = 50
@@ -38,7 +38,7 @@ def measure_overhead(options: OverheadOptions) -> OverheadReport:
         **({'model_path': str(options.model)} if options.model else {}),
         **options.parameters,
     }
-    command = node_command(_IMAGE, parameters, 'hybrid_seg_ros.ros.idle_node')
+    command = node_command(_IMAGE, parameters, 'hybrid_seg_ros.ros.trials.idle_node')
     with tempfile.TemporaryDirectory(prefix='hybrid_seg_overhead_') as name:
         folder = Path(name)
         with ChildProcess(command, folder / 'node.log', os.environ) as node, RosSession('observer') as session:

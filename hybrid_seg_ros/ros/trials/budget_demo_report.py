@@ -11,7 +11,7 @@ from typing import Optional
 import numpy as np
 
 from hybrid_seg_ros.inference.operating_points import OperatingPoint
-from hybrid_seg_ros.ros.camera_stream import PlayedFrame, miou_of, percentile_ms
+from hybrid_seg_ros.ros.trials.camera_stream import PlayedFrame, miou_of, percentile_ms
 
 SETTLED_S = 1.0
 """How long after the load has changed p95 is judged."""

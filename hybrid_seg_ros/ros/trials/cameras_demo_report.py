@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
-from hybrid_seg_ros.ros.camera_stream import PlayedFrame, miou_of, percentile_ms
+from hybrid_seg_ros.ros.trials.camera_stream import PlayedFrame, miou_of, percentile_ms
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hybrid_seg_ros.ros.process_figures import process_figures
+from hybrid_seg_ros.ros.trials.process_figures import process_figures
 
 CHILD = """
 import mmap, sys, threading

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.ros.demo import exit_in_order, parse_parameter
-from hybrid_seg_ros.ros.overhead_report import TARGET_P50_MS, OverheadOptions, OverheadReport
+from hybrid_seg_ros.ros.trials.demo import exit_in_order, parse_parameter
+from hybrid_seg_ros.ros.trials.overhead_report import TARGET_P50_MS, OverheadOptions, OverheadReport
 
 
 def node_overhead(options: OverheadOptions) -> OverheadReport:
@@ -19,7 +19,7 @@ def node_overhead(options: OverheadOptions) -> OverheadReport:
     from hybrid_seg_ros.ros.own_network import own_network
 
     with own_network(options.shared_memory):
-        from hybrid_seg_ros.ros.overhead_run import measure_overhead
+        from hybrid_seg_ros.ros.trials.overhead_run import measure_overhead
 
         return measure_overhead(options)
 

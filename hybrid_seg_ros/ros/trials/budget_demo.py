@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.ros.budget_demo_report import BudgetDemoOptions, BudgetReport
-from hybrid_seg_ros.ros.demo import add_drive_arguments, exit_in_order, fastest_backend, parse_parameter
+from hybrid_seg_ros.ros.trials.budget_demo_report import BudgetDemoOptions, BudgetReport
+from hybrid_seg_ros.ros.trials.demo import add_drive_arguments, exit_in_order, fastest_backend, parse_parameter
 
 DEFAULT_OUTPUT = Path('out/demo_budget')
 
@@ -21,7 +21,7 @@ def demo_budget(options: BudgetDemoOptions) -> BudgetReport:
     from hybrid_seg_ros.ros.own_network import own_network
 
     with own_network():
-        from hybrid_seg_ros.ros.budget_demo_run import run_budget_demo
+        from hybrid_seg_ros.ros.trials.budget_demo_run import run_budget_demo
 
         return run_budget_demo(options)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_seg_ros.evaluation.figures import GREY, SMALL, STYLES, TEXT, new_figure, save_figure, style_axis
-from hybrid_seg_ros.ros.soak_report import SoakReport
+from hybrid_seg_ros.ros.trials.soak_report import SoakReport
 
 _SIZE_PX = (1200, 800)
 _RESIDENT, _OWN, _SHARED = (STYLES[name][0] for name in ('dtop@6+8', 'hybrid@6+8', 'dtop@8'))

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hybrid_seg_ros.ros.demo_options import DemoError, DemoOptions, DemoReport
+from hybrid_seg_ros.ros.trials.demo_options import DemoError, DemoOptions, DemoReport
 
 DEFAULT_OUTPUT = Path('out/demo')
 
@@ -21,7 +21,7 @@ def demo(options: DemoOptions) -> DemoReport:
     from hybrid_seg_ros.ros.own_network import own_network
 
     with own_network():
-        from hybrid_seg_ros.ros.demo_run import run_demo
+        from hybrid_seg_ros.ros.trials.demo_run import run_demo
 
         return run_demo(options)
 

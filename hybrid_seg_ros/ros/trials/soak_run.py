@@ -18,10 +18,10 @@ from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.frame_player import play_bag
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.node_watch import NODE, NodeError, NodeWatch, node_command
-from hybrid_seg_ros.ros.process_figures import process_figures
 from hybrid_seg_ros.ros.replay_options import ReplayError, ReplayOptions
 from hybrid_seg_ros.ros.session import RosSession
-from hybrid_seg_ros.ros.soak_report import Sample, SoakOptions, SoakReport
+from hybrid_seg_ros.ros.trials.process_figures import process_figures
+from hybrid_seg_ros.ros.trials.soak_report import Sample, SoakOptions, SoakReport
 
 _IMAGE = '/camera/image'
 _SAMPLES, _LINES = 200, 20
@@ -42,7 +42,7 @@ def run_soak(options: SoakOptions) -> SoakReport:
             **({'model_path': str(options.model)} if options.model else {}),
             **options.parameters,
         }
-        module = 'hybrid_seg_ros.ros.idle_node' if options.idle else 'hybrid_seg_ros.ros.segmentation_node'
+        module = 'hybrid_seg_ros.ros.trials.idle_node' if options.idle else 'hybrid_seg_ros.ros.segmentation_node'
         command = node_command(_IMAGE, parameters, module)
         play = ReplayOptions(
             bag.path, (camera.name,), rate=options.rate or 1.0, lock_step=options.rate is None,

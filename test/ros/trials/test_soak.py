@@ -13,9 +13,9 @@ from command_process import children_of, command_process, wait_for_line, wait_un
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros import cli
-from hybrid_seg_ros.ros.process_figures import ProcessFigures
-from hybrid_seg_ros.ros.soak_figure import draw_soak
-from hybrid_seg_ros.ros.soak_report import Sample, SoakReport
+from hybrid_seg_ros.ros.trials.process_figures import ProcessFigures
+from hybrid_seg_ros.ros.trials.soak_figure import draw_soak
+from hybrid_seg_ros.ros.trials.soak_report import Sample, SoakReport
 
 TIMEOUT_S = 60.0
 

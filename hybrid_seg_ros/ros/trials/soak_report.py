@@ -9,7 +9,7 @@ from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.ros.process_figures import ProcessFigures
+from hybrid_seg_ros.ros.trials.process_figures import ProcessFigures
 
 WARM_UP = 0.05
 """Share of the frames that count for nothing: libraries fill their caches."""

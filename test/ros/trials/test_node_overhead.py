@@ -14,8 +14,8 @@ from hybrid_seg_ros import cli
 from hybrid_seg_ros.evaluation.street_scene import street_scene
 from hybrid_seg_ros.inference.backends import create_backend
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.ros.idle_node import IdleBackend
-from hybrid_seg_ros.ros.overhead_report import TARGET_P50_MS, Milliseconds, OverheadReport
+from hybrid_seg_ros.ros.trials.idle_node import IdleBackend
+from hybrid_seg_ros.ros.trials.overhead_report import TARGET_P50_MS, Milliseconds, OverheadReport
 
 TIMEOUT_S = 60.0
 REPORT = OverheadReport(
