@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -217,6 +218,13 @@ def new_figure(size_px: tuple[int, int] = SIZE_PX) -> Any:
     figure = Figure(figsize=(size_px[0] / DPI, size_px[1] / DPI), dpi=DPI, facecolor='white')
     FigureCanvasAgg(figure)
     return figure
+
+
+def figure_png(figure: Any) -> bytes:
+    """Return a figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=DPI)
+    return buffer.getvalue()
 
 
 def save_figure(figure: Any, path: Path) -> None:
