@@ -1,0 +1,21 @@
+"""What the paper reports, to be put beside what is measured here.
+
+"Optimising ViT for Edge Deployment: Hybrid Token Reduction for Efficient Semantic Segmentation" (CEA List), tables 1.1
+and 1.2: ADE20K, 150 classes, 512x512. The GFLOPs of its rows that merge leave out the policy network (1.97 GFLOPs): the
+encoder of a merged ViT-Tiny alone takes 6.27, and 6.27 + 1.97 is above the 7.6 reported for it. FPS are on an NVIDIA
+Jetson.
+"""
+
+PAPER_CLASSES, PAPER_SIZE_HW = 150, (512, 512)
+
+PAPER_GFLOPS = {
+    'vit_base': {'dense': 112.8, 'cts': 75.4, 'dtop@6+8': 86.3, 'hybrid@6+8': 62.1, 'hybrid@8': 68.3},
+    'vit_tiny': {'dense': 12.0, 'cts': 7.6, 'dtop@6+8': 9.9, 'hybrid@6+8': 6.8, 'hybrid@8': 6.9},
+}
+"""GFLOPs by backbone and variant; multiply-add = 1. Those that prune depend on how many tokens ADE20K's images kept."""
+
+PAPER_FPS = {
+    'vit_base': {'dense': 6.8, 'cts': 13.3, 'hybrid@6+8': 4.5, 'hybrid@8': 6.5},
+    'vit_tiny': {'dense': 15.6, 'cts': 15.4, 'hybrid@6+8': 9.3, 'hybrid@8': 13.1},
+}
+"""Frames per second by backbone and variant, on the paper's Jetson."""
