@@ -1,0 +1,98 @@
+"""The checkpoints that docs/checkpoints.md is about, of narrow random models, under the names that it gives them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import yaml
+from foreign_checkpoints import augreg_arrays, mmseg_atm, mmseg_vit, prefixed, save_mmseg, seeded_encoder
+
+from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.data.ade20k_classes import ADE20K_CLASSES
+from hybrid_seg_ros.model_spec import BACKBONES, Backbone, Decoder, ModelSpec, Variant
+from hybrid_seg_ros.network.attention_to_mask import SegVitHead
+from hybrid_seg_ros.network.checkpoint import save_model
+from hybrid_seg_ros.network.merge_policy import PolicyNetwork
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+
+CLASSES = len(ADE20K_CLASSES.names)
+NARROW = {'vit_small': Backbone(24, 12, 3), 'vit_base': Backbone(24, 12, 3), 'vit_large': Backbone(32, 24, 4)}
+"""What stands for the published backbones: as deep, but narrow."""
+
+IMAGENET = {'mean': (123.675, 116.28, 103.53), 'std': (58.395, 57.12, 57.375)}
+
+
+def write_checkpoints(folder: Path) -> None:
+    """Write the files that a reader has: weights, class names, an image with the label map of the code it comes from."""
+    (folder / 'ade20k.txt').write_text('\n'.join(ADE20K_CLASSES.names) + '\n', encoding='utf-8')
+    (folder / 'narrow').mkdir(exist_ok=True)
+    for name, backbone in NARROW.items():
+        shape = {key: getattr(backbone, key) for key in ('embed_dim', 'depth', 'num_heads')}
+        content = yaml.safe_dump({'backbone': shape})
+        (folder / 'narrow' / f'{name}.yaml').write_text(content, encoding='utf-8')
+    write_dtop(folder)
+    write_segvit(folder)
+    write_cts(folder)
+    write_classifiers(folder)
+
+
+def write_dtop(folder: Path) -> None:
+    """Write DToP's checkpoint, and `official.png`, what its model says of `square.png`."""
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        'official', NARROW['vit_base'], ADE20K_CLASSES, (512, 512), stem='patch', policy='none',
+        auxiliary_layers=(6, 8), decoder=Decoder(num_heads=6), variant=Variant(), **IMAGENET,
+    )  # fmt: skip
+    model = HybridSegmenter(spec).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    state = {
+        **prefixed('backbone.', mmseg_vit(model.encoder.state_dict())),
+        **prefixed('decode_head.', mmseg_atm(model.head.state_dict())),
+        **prefixed('auxiliary_head.0.', mmseg_atm(model.auxiliary_heads['6'].state_dict())),
+        **prefixed('auxiliary_head.1.', mmseg_atm(model.auxiliary_heads['8'].state_dict())),
+    }
+    save_mmseg(folder / 'iter_40000.pth', state)
+    torch.save({'state_dict': state, 'loops': dataclasses.replace(spec.budget)}, folder / 'iter.pth')
+    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 20) // 1
+    image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
+    cv2.imwrite(str(folder / 'square.png'), image[:, :, ::-1])
+    save_model(model, folder / 'official.yaml', dtype=torch.float32)
+    labels = load_pipeline(folder / 'official.yaml', variant='dense')(image).labels
+    assert len(np.unique(labels)) > 1, 'a map of one class would show nothing'
+    cv2.imwrite(str(folder / 'official.png'), labels)
+
+
+def write_segvit(folder: Path) -> None:
+    """Write SegViT's checkpoint, and CTS's policy network in a file of its own."""
+    backbone = NARROW['vit_large']
+    head = SegVitHead(backbone.embed_dim, CLASSES, backbone.embed_dim // 2, 3, 16, stages=3)
+    state = {**prefixed('backbone.', mmseg_vit(seeded_encoder(backbone, (40, 40)).state_dict())),
+             **prefixed('decode_head.', mmseg_atm(head.state_dict()))}  # fmt: skip
+    save_mmseg(folder / 'iter_160000.pth', state)
+    torch.save(PolicyNetwork('timm').state_dict(), folder / 'model.pth')
+
+
+def write_cts(folder: Path) -> None:
+    """Write CTS's checkpoint: the encoder, a linear decoder and the policy network."""
+    backbone = dataclasses.replace(NARROW['vit_small'], class_token=True, final_norm=True)
+    state = {
+        **prefixed('encoder.', seeded_encoder(backbone, (32, 32)).state_dict()),
+        'decoder.head.weight': torch.zeros(CLASSES, backbone.embed_dim), 'decoder.head.bias': torch.zeros(CLASSES),
+        **prefixed('policy_net.', PolicyNetwork('timm').state_dict()),
+    }  # fmt: skip
+    torch.save({'model': state, 'n_cls': CLASSES, 'epoch': 3}, folder / 'checkpoint.pth')
+
+
+def write_classifiers(folder: Path) -> None:
+    """Write DeiT's and AugReg's ViT-Tiny, for 224x224."""
+    backbone = dataclasses.replace(BACKBONES['vit_tiny'], class_token=True, final_norm=True)
+    state = seeded_encoder(backbone, (14, 14)).state_dict()
+    classifier = {'head.weight': torch.zeros(5, backbone.embed_dim), 'head.bias': torch.zeros(5)}
+    torch.save({'model': {**state, **classifier}}, folder / 'deit_tiny_patch16_224.pth')
+    np.savez(folder / 'Ti_16.npz', **{key: value.numpy() for key, value in augreg_arrays(state, 3).items()})
