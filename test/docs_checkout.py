@@ -57,6 +57,12 @@ class Checkout:
             assert (self.path / output).exists(), f'{command.where}: {shlex.join(words)}\nwrote no {output}'
         self._done[command.text] = None
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a process: the package's sources, a cache of its own, and one thread."""
+        return {**os.environ, 'PYTHONPATH': str(ROOT), 'HYBRID_SEG_CACHE_DIR': str(self.path / 'cache'),
+                'OMP_NUM_THREADS': '1', 'GLOO_SOCKET_IFNAME': 'lo'}  # fmt: skip
+
     def _needs(self, words: list[str]) -> set[str]:
         """Return the files that a command reads and that are not there, those of its training configuration as well."""
         files = set(words) - set(outputs(words))
@@ -74,10 +80,12 @@ class Checkout:
             os.chdir(self.path)
             try:
                 return cli.main(words[1:]), 'see what it wrote'
+            except SystemExit as end:
+                return int(end.code), 'see what it wrote; shorthand belongs into SHORTHAND of docs_table.py'
             finally:
                 os.chdir(before)
         done = subprocess.run(
-            program(words), cwd=self.path, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S
+            program(words), cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT_S
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -95,7 +103,10 @@ def shortened(command: Command) -> str:
 
 def outputs(words: list[str]) -> list[str]:
     """Return the files and folders that a command is told to write."""
-    return [value for option, value in zip(words, words[1:]) if option in WRITTEN]
+    named = [value for option, value in zip(words, words[1:]) if option in WRITTEN]
+    if words[1:2] == ['segment'] and not named:
+        return ['out/segment']
+    return [*named, words[3]] if words[1:2] == ['write-bag'] else named
 
 
 def program(words: list[str]) -> list[str]:
@@ -105,11 +116,6 @@ def program(words: list[str]) -> list[str]:
         'torchrun': ['-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1'],
     }
     return [sys.executable, *python.get(words[0], []), *words[1:]]
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of a command: the package's sources, and one thread."""
-    return {**os.environ, 'OMP_NUM_THREADS': '1', 'GLOO_SOCKET_IFNAME': 'lo', 'PYTHONPATH': str(ROOT)}
 
 
 def write_checkout(folder: Path) -> None:

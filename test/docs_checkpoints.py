@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import yaml
 from foreign_checkpoints import augreg_arrays, mmseg_atm, mmseg_vit, prefixed, save_mmseg, seeded_encoder
+from picture_files import write_pair
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.data.ade20k_classes import ADE20K_CLASSES
@@ -27,7 +28,7 @@ IMAGENET = {'mean': (123.675, 116.28, 103.53), 'std': (58.395, 57.12, 57.375)}
 
 
 def write_checkpoints(folder: Path) -> None:
-    """Write the files that a reader has: weights, class names, an image with the label map of the code it comes from."""
+    """Write the files that a reader has: weights, class names, data, an image with the original code's label map."""
     (folder / 'ade20k.txt').write_text('\n'.join(ADE20K_CLASSES.names) + '\n', encoding='utf-8')
     (folder / 'narrow').mkdir(exist_ok=True)
     for name, backbone in NARROW.items():
@@ -38,34 +39,48 @@ def write_checkpoints(folder: Path) -> None:
     write_segvit(folder)
     write_cts(folder)
     write_classifiers(folder)
+    for part, stem in (('training', 'ADE_train_00000001'), ('validation', 'ADE_val_00000001')):
+        root = folder / 'ADEChallengeData2016'
+        values = np.arange(64 * 96, dtype=np.int64).reshape(64, 96) // 64 % 151
+        write_pair(root / f'images/{part}/{stem}.jpg', root / f'annotations/{part}/{stem}.png', values.astype(np.uint8))
 
 
 def write_dtop(folder: Path) -> None:
-    """Write DToP's checkpoint, and `official.png`, what its model says of `square.png`."""
+    """Write DToP's two checkpoints, and `official.png`, what the first one's model says of `square.png`."""
+    model = dtop_model(NARROW['vit_base'], (6, 8), (512, 512), 6)
+    state = dtop_state(model)
+    save_mmseg(folder / 'iter_40000.pth', state)
+    torch.save({'state_dict': state, 'hook': Path('.')}, folder / 'iter.pth')  # with an object that is no weight
+    save_mmseg(folder / 'iter_80000.pth', dtop_state(dtop_model(NARROW['vit_large'], (8, 16), (640, 640), 8)))
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    image = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 20), None, 0, 255, cv2.NORM_MINMAX)
+    cv2.imwrite(str(folder / 'square.png'), image[:, :, ::-1])
+    save_model(model, folder / 'official.yaml', dtype=torch.float32)
+    labels = load_pipeline(folder / 'official.yaml')(image).labels
+    assert len(np.unique(labels)) > 1, 'a map of one class would show nothing'
+    cv2.imwrite(str(folder / 'official.png'), labels)
+
+
+def dtop_model(backbone: Backbone, layers: tuple[int, int], size_hw: tuple[int, int], heads: int) -> HybridSegmenter:
+    """Return a random model that prunes after both layers."""
     torch.manual_seed(0)
     spec = ModelSpec(
-        'official', NARROW['vit_base'], ADE20K_CLASSES, (512, 512), stem='patch', policy='none',
-        auxiliary_layers=(6, 8), decoder=Decoder(num_heads=6), variant=Variant(), **IMAGENET,
+        'official', backbone, ADE20K_CLASSES, size_hw, policy='none', auxiliary_layers=layers,
+        decoder=Decoder(num_heads=heads), variant=Variant(prune_layers=layers), **IMAGENET,
     )  # fmt: skip
     model = HybridSegmenter(spec).eval()
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    state = {
-        **prefixed('backbone.', mmseg_vit(model.encoder.state_dict())),
-        **prefixed('decode_head.', mmseg_atm(model.head.state_dict())),
-        **prefixed('auxiliary_head.0.', mmseg_atm(model.auxiliary_heads['6'].state_dict())),
-        **prefixed('auxiliary_head.1.', mmseg_atm(model.auxiliary_heads['8'].state_dict())),
-    }
-    save_mmseg(folder / 'iter_40000.pth', state)
-    torch.save({'state_dict': state, 'loops': dataclasses.replace(spec.budget)}, folder / 'iter.pth')
-    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
-    image = cv2.GaussianBlur(image, (0, 0), 20) // 1
-    image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
-    cv2.imwrite(str(folder / 'square.png'), image[:, :, ::-1])
-    save_model(model, folder / 'official.yaml', dtype=torch.float32)
-    labels = load_pipeline(folder / 'official.yaml', variant='dense')(image).labels
-    assert len(np.unique(labels)) > 1, 'a map of one class would show nothing'
-    cv2.imwrite(str(folder / 'official.png'), labels)
+    return model
+
+
+def dtop_state(model: HybridSegmenter) -> dict[str, torch.Tensor]:
+    """Return its weights under DToP's names."""
+    state = {**prefixed('backbone.', mmseg_vit(model.encoder.state_dict())),
+             **prefixed('decode_head.', mmseg_atm(model.head.state_dict()))}  # fmt: skip
+    for index, head in enumerate(model.auxiliary_heads.values()):
+        state.update(prefixed(f'auxiliary_head.{index}.', mmseg_atm(head.state_dict())))
+    return state
 
 
 def write_segvit(folder: Path) -> None:

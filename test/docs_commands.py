@@ -12,7 +12,10 @@ from pathlib import Path
 from hybrid_seg_ros import cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *(page for folder in ('docs', 'models', 'bags') for page in sorted(ROOT.glob(f'{folder}/*.md')))]
+PAGES = [
+    ROOT / 'README.md',
+    *(page for folder in ('docs', 'models', 'bags') for page in sorted((ROOT / folder).glob('*.md'))),
+]
 
 SHELL = ('', 'bash', 'sh', 'shell', 'console')
 """Languages of a code block that holds commands; what is none says so (```text)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -124,26 +123,3 @@ def test_interrupt(probe, capsys):
     probe(raises(KeyboardInterrupt()))
     assert cli.main(['probe']) == 130
     assert 'Traceback' not in capsys.readouterr().err
-
-
-def readme_commands() -> list[str]:
-    """Return the `hybrid_seg ...` lines of the documents' code blocks."""
-    found = []
-    for path in [*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), *ROOT.glob('*/README.md')]:
-        for block in re.findall(r'^```\w*\n(.*?)^```', path.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL):
-            for line in block.replace('\\\n', ' ').splitlines():
-                match = re.match(r'(?:\$ )?(?:\.venv/bin/)?(hybrid_seg .*)', line.strip())
-                found += [match[1]] if match else []
-    return sorted(set(found))
-
-
-@pytest.mark.parametrize('line', readme_commands())
-def test_commands_of_the_documents_parse(line):
-    argv = [word.rstrip(';') for word in shlex.split(line, comments=True)[1:]]
-    for stop in ('|', '&&', '>', '&', ';'):
-        argv = argv[: argv.index(stop)] if stop in argv else argv
-    if '--help' in argv:
-        return
-    name = cli.chosen_command(argv)
-    assert name, f'{line}: no such command; there are {", ".join(cli.COMMANDS)}'
-    cli.build_parser(name, cli.COMMANDS[name].load()).parse_args(argv)

@@ -1,4 +1,4 @@
-"""Every command of README.md and the other pages runs here or in a test that docs_table.py names, or cannot, and why."""
+"""Every command of the pages runs here, or in a test that docs_table.py names, or cannot, and why."""
 
 from __future__ import annotations
 
@@ -90,6 +90,17 @@ def test_python_on_the_pages_runs(checkout, monkeypatch, path: Path, line: int, 
     monkeypatch.chdir(checkout.path)
     rgb = cv2.cvtColor(cv2.imread('street.jpg'), cv2.COLOR_BGR2RGB)
     exec(compile(text, f'{path.name}:{line}', 'exec'), {'rgb': rgb})
+
+
+def test_a_converted_model_says_what_the_original_says(checkout, monkeypatch, capsys):
+    path = ROOT / 'docs' / 'checkpoints.md'
+    (text,) = (text for language, _, text in blocks(path) if language == 'python')
+    for command in BLOCK_COMMANDS:
+        if any(output in text for output in outputs(command.words)):
+            checkout.run(command)
+    monkeypatch.chdir(checkout.path)
+    exec(compile(text, path.name, 'exec'), {})
+    assert float(capsys.readouterr().out.splitlines()[-1].split()[0]) > 99.9
 
 
 def make(*arguments: str) -> str:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from docs_checkout import Checkout, environment, program
+from docs_checkout import Checkout, program
 from docs_commands import BLOCK_COMMANDS, ROOT
 from docs_runs import identify, runs
 from docs_table import NODE
@@ -20,13 +20,13 @@ def checkout(tmp_path_factory):
 
 
 @pytest.fixture
-def echo(command):
+def echo(checkout, command):
     """Let a stand-in for the node answer what is replayed."""
     if command.subcommand != 'replay':
         yield
         return
     script = str(ROOT / 'test' / 'ros' / 'echo_node.py')
-    with subprocess.Popen([sys.executable, script], env=environment()) as process:
+    with subprocess.Popen([sys.executable, script], env=checkout.environment) as process:
         yield
         process.kill()
 
@@ -41,11 +41,11 @@ def test_a_node_and_a_replay_in_two_terminals(checkout):
     (node,) = (c for c in BLOCK_COMMANDS if 'hybrid_seg_ros.ros.segmentation_node' in c.text)
     (replay,) = (c for c in BLOCK_COMMANDS if c.subcommand == 'replay' and c.page == node.page)
     arguments = [*node.words, '-p', 'model_path:=models/tiny.yaml', '-p', 'num_threads:=1']
-    with subprocess.Popen(program(arguments), cwd=checkout.path, env=environment()) as process:
+    with subprocess.Popen(program(arguments), cwd=checkout.path, env=checkout.environment) as process:
         try:
             command = [*program(replay.words), '--lock-step', '--limit', '3', '--wait', '30']
             done = subprocess.run(
-                command, cwd=checkout.path, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S
+                command, cwd=checkout.path, env=checkout.environment, capture_output=True, text=True, timeout=TIMEOUT_S
             )
         finally:
             process.terminate()
