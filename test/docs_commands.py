@@ -108,14 +108,18 @@ def parse(command: Command, is_complete: bool = True) -> argparse.Namespace:
     if name is None:
         raise ValueError(f'{command.where}: {command.text}: no such command; there are {", ".join(cli.COMMANDS)}')
     parser = cli.build_parser(name, cli.COMMANDS[name].load())
+    choices = next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     if not is_complete:
-        subparsers = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-        for action in subparsers.choices[name]._actions:
+        for action in choices[name]._actions:
             action.required = False
             if not action.option_strings and action.nargs is None:
                 action.nargs = '?'
             elif not action.option_strings and action.nargs == '+':
                 action.nargs = '*'
+    options = {option for action in choices[name]._actions for option in action.option_strings}
+    unknown = [word for word in argv if word.startswith('--') and word.partition('=')[0] not in options]
+    if unknown:
+        raise ValueError(f'{command.where}: {command.text}: {name} has no {", ".join(unknown)}')
     try:
         return parser.parse_args(argv)
     except SystemExit as end:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from docs_checkout import Checkout, outputs
 from docs_commands import BLOCK_COMMANDS, INLINE_COMMANDS, PAGES, ROOT, begins, blocks, parse
 from docs_runs import how, identify, runs
@@ -75,6 +76,12 @@ def test_parameters_on_the_pages_are_those_of_the_node():
         named = re.findall(r'(?:-p|--param) (\w+):=', command.text)
         named += re.findall(r'ros2 param set \S+ (\w+)', command.text)
         assert set(named) <= parameters, command.where
+
+
+@pytest.mark.parametrize('text', [text for path in PAGES for _, _, text in blocks(path) if text.startswith('/**:')])
+def test_parameters_in_yaml_are_those_of_the_node(text):
+    (content,) = yaml.safe_load(text).values()
+    assert set(content['ros__parameters']) <= {*(declaration.name for declaration in DECLARATIONS), 'qos_overrides'}
 
 
 @pytest.mark.parametrize('path, line, text', [
