@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -148,3 +149,12 @@ def test_a_rule_that_is_broken_is_noticed(tmp_path, file, source, complaint):
     found = violations(path, tmp_path)
     assert len(found) == (complaint is not None), found
     assert complaint is None or complaint in found[0]
+
+
+def test_the_page_says_the_same():
+    """docs/architecture.md lists each room with what it may import, besides the three files and visualization.py."""
+    page = (PACKAGE_DIR.parent / 'docs' / 'architecture.md').read_text(encoding='utf-8')
+    rows = re.findall(r'^\| `(\w+)/` \|.*\| ?(.*?) ?\|$', page, re.MULTILINE)
+    told = {room: set(re.findall(r'`(\w+)`', imports)) for room, imports in rows}
+    assert told == {room: ROOMS[room] - COMMON - {'visualization'} for room in told}
+    assert set(told) == {room for room in ROOMS if (PACKAGE_DIR / room).is_dir()}
