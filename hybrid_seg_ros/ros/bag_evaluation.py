@@ -86,8 +86,7 @@ def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbu
     for point in points:
         check_operating_point(spec, point.variant, budget)
     with BagReader(options.bag, tolerant=True) as bag, ExitStack() as stack:
-        folder = None if options.labels is None else FolderTruth(options.labels, void=options.void)
-        drive = Drive(bag, options.topic, options.label_topic, options.limit, folder, options.void)
+        drive = _open_drive(options, bag, len(spec.classes))
         compares = options.with_dense or drive.truth is None
         rows = _rows(options, points, compares, drive, model, stack)
         dense = next((index for index, row in enumerate(rows) if row.variant == Variant() and row.live is None), None)
@@ -103,6 +102,19 @@ def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbu
             truth_flicker=result.truth_flicker, damage=bag.damage, unreadable=tuple(frames.unreadable),
         )  # fmt: skip
     return report, album
+
+
+def _open_drive(options: EvaluateBagOptions, bag: BagReader, classes: int) -> Drive:
+    """Find the frames and their ground truth. Raises ValueError if there is some, but for none of the frames."""
+    folder = None if options.labels is None else FolderTruth(options.labels, classes, options.void)
+    drive = Drive(bag, options.topic, options.label_topic, options.limit, folder, options.void, classes)
+    truth = drive.truth
+    if truth is not None and all(truth.labels_at(stamp_ns) is None for stamp_ns in drive.stamps_ns):
+        raise ValueError(
+            f'{truth.name}: expected ground truth with the stamps of {drive.camera.name}, from {drive.stamps_ns[0]} to '
+            f'{drive.stamps_ns[-1]} ns; its own go from {truth.stamps_ns[0]} to {truth.stamps_ns[-1]}'
+        )
+    return drive
 
 
 def _rows(
