@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_seg_ros.evaluation.flops_figure import draw_flops
-from hybrid_seg_ros.evaluation.flops_report import format_comparison, format_components, format_layers
+from hybrid_seg_ros.evaluation.flops_report import format_comparisons, format_components, format_layers
 from hybrid_seg_ros.evaluation.flops_subject import (
     FORM,
     KEEP,
@@ -81,7 +81,7 @@ def _run_paper(args: argparse.Namespace) -> int:
     names = chosen_backbones(args, tuple(PAPER_GFLOPS))
     compared = [compare_with_paper(name, keep, chosen_decoder(args)) for name in names]
     _write(args, {each.backbone: {**each.rows, 'keep': each.keeps} for each in compared})
-    print('\n\n'.join(format_comparison(comparison, args.markdown) for comparison in compared))
+    print(format_comparisons(compared, keep, args.markdown))
     return 0
 
 

@@ -85,5 +85,5 @@ def _draw_legend(figure: Any, names: list[str]) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=COLORS[name], label=name.replace('_', ' ')) for name in names]
-    figure.legend(handles=handles, loc='upper left', ncols=len(handles), fontsize=SMALL, frameon=False,
+    figure.legend(handles=handles, loc='upper left', ncol=len(handles), fontsize=SMALL, frameon=False,
                   labelcolor=GREY, handlelength=1.2, columnspacing=1.4)  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybrid_seg_ros.evaluation.flops import COMPONENTS
-from hybrid_seg_ros.evaluation.paper_flops import KEEP_LABEL, PaperComparison
+from hybrid_seg_ros.evaluation.paper_flops import KEEP_LABEL, PAPER_LABEL, PaperComparison, general_notes
 from hybrid_seg_ros.evaluation.text_table import format_gflops, format_table
+from hybrid_seg_ros.model_spec import Keep
 
 Table = Mapping[str, Mapping[str, Any]]
 """A row by variant, as `spec_table` gives it."""
@@ -46,15 +47,20 @@ def ordered_steps(table: Table) -> list[str]:
     return steps
 
 
-def format_comparison(comparison: PaperComparison, markdown: bool = False) -> str:
-    """Return the rows of a comparison with a column per variant, and its notes below."""
+def format_comparisons(comparisons: Sequence[PaperComparison], keep: Keep, markdown: bool = False) -> str:
+    """Return a table per backbone with a column per variant, each with its note, and what holds for all below."""
+    tables = [_format_comparison(comparison, markdown) for comparison in comparisons]
+    notes = [f'- {note}' for note in general_notes(keep)]
+    return '\n\n'.join([*tables, '\n'.join(notes)])
+
+
+def _format_comparison(comparison: PaperComparison, markdown: bool) -> str:
     variants = list(next(iter(comparison.rows.values())))
-    first = 'GFLOPs, ' + comparison.backbone
     lines = [
-        [label, *(f'{row[name]:.1f}' if label == 'the paper' else format_gflops(row[name]) for name in variants)]
+        [label, *(f'{row[name]:.1f}' if label == PAPER_LABEL else format_gflops(row[name]) for name in variants)]
         for label, row in comparison.rows.items()
     ]
     keeps = [comparison.keeps.get(name) for name in variants]
     lines.append([KEEP_LABEL, *('–' if keep is None else f'{keep:.2f}' for keep in keeps)])
-    notes = [('- ' if markdown else '  ') + note for note in comparison.notes]
-    return '\n'.join([format_table([first, *variants], lines, markdown), *([''] if markdown else []), *notes])
+    table = format_table(['GFLOPs, ' + comparison.backbone, *variants], lines, markdown)
+    return f'{table}\n\n{comparison.note}'

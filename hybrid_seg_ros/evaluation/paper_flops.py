@@ -14,7 +14,7 @@ from hybrid_seg_ros.model_spec import BACKBONES, Decoder, Keep, ModelSpec, Token
 
 FAST_FORM = {**PAPER_FORM, 'policy': 'patch_mlp', 'auxiliary_head': 'light'}
 """The form whose policy network and auxiliary heads cost next to nothing, as in config/benchmark."""
-KEEP_LABEL = "keep for the paper's total"
+PAPER_LABEL, KEEP_LABEL = 'the paper', "keep for the paper's total"
 STEPS = 40
 """Halvings of the interval in which a keep is looked for."""
 
@@ -24,13 +24,13 @@ class PaperComparison:
     """Rows of GFLOPs by variant, in `rows[label][variant]`, None where there is none; and `keeps[variant]`.
 
     Those are the shares of tokens, the same at each pruning layer, at which our count without the policy network equals
-    the paper's total: None where no share does. `notes` say what the rows leave open.
+    the paper's total: None where no share does. `note` says what can be told about the policy network.
     """
 
     backbone: str
     rows: dict[str, dict[str, Optional[float]]]
     keeps: dict[str, Optional[float]]
-    notes: tuple[str, ...]
+    note: str
 
 
 def compare_with_paper(backbone: str, keep: Keep, decoder: Decoder) -> PaperComparison:
@@ -54,14 +54,26 @@ def compare_with_paper(backbone: str, keep: Keep, decoder: Decoder) -> PaperComp
         for variant in variants
     }  # fmt: skip
     rows: dict[str, dict[str, Optional[float]]] = {
-        'the paper': dict(reported),
+        PAPER_LABEL: dict(reported),
         "ours in the paper's form, without the policy network": without,
         'the same, both auxiliary heads counted although nothing prunes': every_head,
         "ours in the paper's form, everything that runs": {name: row['total'] for name, row in ours.items()},
         'ours in the fast form, everything that runs': {name: row['total'] for name, row in fast.items()},
     }
     keeps = {str(v): keep_for_total(spec, v, reported[str(v)]) for v in variants if v.prune_layers}
-    return PaperComparison(backbone, rows, keeps, _notes(ours, reported, keep))
+    return PaperComparison(backbone, rows, keeps, _policy_note(ours['cts'], reported['cts']))
+
+
+def general_notes(keep: Keep) -> tuple[str, ...]:
+    """Say what the rows leave open, for every backbone."""
+    return (
+        "dense and cts differ from the paper's: how its heads are made was not identified. No natural choice that was "
+        'tried gives its totals for both ViT-Tiny and ViT-Base.',
+        f'Variants that prune: ours at keep {keep}. How many tokens were kept for the paper is not known, so that '
+        'these are no comparison.',
+        f'{KEEP_LABEL}: the share of tokens kept at each pruning layer at which our count without the policy network '
+        "is the paper's; a dash where none is. It holds for our heads, and is no figure of the paper.",
+    )
 
 
 def keep_for_total(spec: ModelSpec, variant: Variant, gflops: float) -> Optional[float]:
@@ -90,22 +102,11 @@ def _root(function: Callable[[float], float]) -> Optional[float]:
     return high
 
 
-def _notes(ours: dict[str, dict[str, float]], reported: dict[str, float], keep: Keep) -> tuple[str, ...]:
-    """Say what can be told from the numbers, and what cannot."""
-    merged, paper = ours['cts'], reported['cts']
+def _policy_note(merged: dict[str, float], paper: float) -> str:
+    """Say whether the paper's total for cts can have the policy network in it; `merged` is our row."""
     blocks, policy = merged['blocks'], merged['policy']
     others = sum(merged[name] for name in COMPONENTS) - blocks - policy
     sums = f'cts: the blocks alone take {blocks:.2f} GFLOPs, the policy network {policy:.2f}, all else {others:.2f}'
     if blocks + policy > paper:
-        policy_note = f"{sums}. The first two exceed the paper's {paper}, so its count leaves the policy network out."
-    else:
-        policy_note = f"{sums}. Whether the paper's {paper} has the policy network in it, this row does not tell."
-    return (
-        policy_note,
-        "dense and cts differ from the paper's: how its heads are made was not identified. No natural choice that was "
-        'tried gives its totals for both ViT-Tiny and ViT-Base.',
-        f'Variants that prune: ours at keep {keep}. How many tokens were kept for the paper is not known, so that '
-        'these are no comparison.',
-        f'{KEEP_LABEL}: the share of tokens kept at each pruning layer at which our count without the policy network '
-        "is the paper's; a dash where none is. It holds for our heads, and is no figure of the paper.",
-    )
+        return f"{sums}. The first two exceed the paper's {paper}, so its count leaves the policy network out."
+    return f"{sums}. Whether the paper's {paper} has the policy network in it, this row does not tell."
