@@ -41,7 +41,7 @@ COMMANDS = {
     'sweep': Command('hybrid_seg_ros.evaluation.sweep', 'accuracy for GFLOPs at each operating point, with a picture'),
     'choose-points': Command('hybrid_seg_ros.evaluation.choose_points', "a latency budget's points, from a sweep"),
     'calibration': Command('hybrid_seg_ros.evaluation.calibration', 'whether the confidence that prunes is calibrated'),
-    'flops': Command('hybrid_seg_ros.evaluation.flops', 'GFLOPs per variant and per component'),
+    'flops': Command('hybrid_seg_ros.evaluation.flops_command', 'GFLOPs per variant and per component'),
     'benchmark': Command('hybrid_seg_ros.evaluation.benchmark', 'time variants and backends, from image to label map'),
     'time-parts': Command('hybrid_seg_ros.evaluation.part_latency', 'milliseconds of the parts of models, in one run'),
     'check-dataset': Command('hybrid_seg_ros.data.check_dataset', 'read a whole dataset and name what is wrong'),
