@@ -15,7 +15,7 @@ import yaml
 from camvid_folder import write_camvid_folder
 from docs_checkpoints import write_checkpoints
 from docs_commands import BLOCK_COMMANDS, INLINE_COMMANDS, PAGES, ROOT, Command, begins, blocks
-from docs_table import REPLACED, SMALLER
+from docs_table import NODE, REPLACED, SMALLER
 from picture_files import write_pair
 from tiny_model import write_tiny_model, write_tiny_points
 
@@ -26,9 +26,6 @@ TIMEOUT_S = 240
 FRAME = 'test/data/camvid_frames/0016E5_07969.jpg'
 WRITTEN = ('--output', '--json', '--csv', '--png', '--picture', '--html', '--run-dir')
 """Options whose value is a file or folder that must be there afterwards."""
-
-OWN_PROCESS = ('demo', 'demo-budget', 'demo-cameras', 'node-overhead', 'replay', 'soak')
-"""Commands that start nodes, or set what a process can set once."""
 
 
 class Checkout:
@@ -75,7 +72,7 @@ class Checkout:
 
     def _start(self, words: list[str], command: Command) -> tuple[int, str]:
         """Run in this process what may, which saves the start of Python and PyTorch."""
-        if words[0] == 'hybrid_seg' and command.subcommand not in OWN_PROCESS:
+        if words[0] == 'hybrid_seg' and command.subcommand not in NODE:
             before = Path.cwd()
             os.chdir(self.path)
             try:
