@@ -10,7 +10,7 @@ from __future__ import annotations
 STEP = '--set steps=1 --set batch_size=1 --set precision=float32 --set warmup_steps=0 --set crop_hw=[96,128]'
 SMALLER = {
     'hybrid_seg evaluate': '--limit 2',
-    'hybrid_seg evaluate-bag': '--model models/tiny.yaml --limit 4',
+    'hybrid_seg evaluate-bag': '--model models/tiny.yaml --limit 4 --variants hybrid@8',
     'hybrid_seg sweep': '--limit 1',
     'hybrid_seg calibration': '--limit 2',
     'hybrid_seg benchmark': '--rounds 1 --settle 0 --no-memory --no-parts --variants dense,hybrid@8',
@@ -85,6 +85,7 @@ NOT_HERE = {
 
 SHORTHAND = {
     'hybrid_seg evaluate --variant cts', 'hybrid_seg evaluate --dataset ade20k', 'hybrid_seg sweep --variants hybrid@8',
+    'hybrid_seg replay --tolerant',
 }  # fmt: skip
 """What pages write in passing, without the arguments that the text or the lines around it give; parsed without them."""
 
