@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
+from hybrid_seg_ros.ros.bag_path import check_bag_path, check_metadata
 from hybrid_seg_ros.ros.bag_topic import COMPRESSED_IMAGE, BagError, BagMessage, BagTopic, TopicChoice
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS, read_stamp_ns
 from hybrid_seg_ros.ros.damaged_db3 import find_write_ahead_log
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from hybrid_seg_ros.ros.damaged_bag import DamagedBag
 
 __all__ = ['COMPRESSED_IMAGE', 'BagError', 'BagMessage', 'BagReader', 'BagTopic']
-
-_STORAGE_SUFFIXES = ('.mcap', '.db3')
 
 
 class BagReader(TopicChoice):
@@ -40,11 +39,14 @@ class BagReader(TopicChoice):
         self.path = Path(path)
         self.topics: tuple[BagTopic, ...] = ()
         self._tolerant = tolerant
-        self._check_path()
+        check_bag_path(self.path)
+        if not tolerant:
+            check_metadata(self.path)
         self._reader: Optional[Reader] = None
         self._is_lent = False
         self._damaged: Optional[DamagedBag] = None
         self._damage: Optional[str] = None
+        self._missing = 0
         self._left_out: dict[tuple[str, int], str] = {}
         self._typestore = get_typestore(Stores.ROS2_HUMBLE)  # image messages are the same in every ROS 2
 
@@ -75,13 +77,14 @@ class BagReader(TopicChoice):
     @property
     def damage(self) -> Optional[str]:
         """What is wrong with the bag and how much of it was read, in a sentence; None if nothing is known to be."""
-        if not self._left_out:
-            return self._damage
-        (name, log_ns), reason = next(iter(self._left_out.items()))
-        count = len(self._left_out)
-        left_out = '1 message is' if count == 1 else f'{count} messages are'
-        left_out += f' damaged and left out, the first on {name} at {log_ns / NANOSECONDS:.3f} s ({reason})'
-        return '; '.join([*([self._damage] if self._damage else []), left_out])
+        found = [self._damage] if self._damage else []
+        if self._missing:
+            found.append(f'{_messages_are(self._missing)} missing that the index names')
+        if self._left_out:
+            (name, log_ns), reason = next(iter(self._left_out.items()))
+            place = f'{name} at {log_ns / NANOSECONDS:.3f} s'
+            found.append(f'{_messages_are(len(self._left_out))} damaged and left out, the first on {place} ({reason})')
+        return '; '.join(found) or None
 
     def messages(self, topics: Sequence[BagTopic]) -> Iterator[BagMessage]:
         """Yield the messages of `topics` in the order they were recorded."""
@@ -104,25 +107,14 @@ class BagReader(TopicChoice):
     def _leave_out(self, record: RecordedMessage, reason: str) -> None:
         if (record.topic, record.log_ns) not in self._left_out:
             self._left_out[record.topic, record.log_ns] = reason
-            self.topics = tuple(replace(each, count=each.count - (each.name == record.topic)) for each in self.topics)
+            count = sum(topic.count for topic in self.topics if topic.name == record.topic)
+            self._recount(record.topic, count - 1)
 
-    def _check_path(self) -> None:
-        if not self.path.exists():
-            raise BagError(f'bag {self.path}: no such file or folder')
-        if self.path.is_file() and self.path.suffix not in _STORAGE_SUFFIXES:
-            expected = ' or '.join(_STORAGE_SUFFIXES)
-            raise BagError(f'bag {self.path}: expected a rosbag2 folder or a {expected} file, got {self.path.name!r}')
-        if not self._tolerant:
-            self._check_metadata()
-
-    def _check_metadata(self) -> None:
-        if self.path.is_dir() and not (self.path / 'metadata.yaml').is_file():
-            files = sorted(str(file) for file in self.path.iterdir() if file.suffix in _STORAGE_SUFFIXES)
-            hint = f'; its storage can be opened by itself: {", ".join(files)}' if files else ''
-            raise BagError(f'bag {self.path}: expected a rosbag2 folder, but it has no metadata.yaml{hint}')
+    def _recount(self, name: str, count: int) -> None:
+        self.topics = tuple(replace(each, count=count) if each.name == name else each for each in self.topics)
 
     def _open(self) -> None:
-        self._check_metadata()
+        check_metadata(self.path)
         with self._parsing():
             reader = Reader(self.path)
             reader.open()
@@ -143,7 +135,7 @@ class BagReader(TopicChoice):
                         given[record.topic, record.log_ns] += 1
                     yield record
                 if self._tolerant:
-                    self._check_count(names, sum(given.values()))
+                    self._note_missing(names, given)
                 return
             except BagError as error:
                 if not self._tolerant:
@@ -177,12 +169,19 @@ class BagReader(TopicChoice):
         finally:
             self._is_lent = False
 
-    def _check_count(self, names: Collection[str], count: int) -> None:
-        """Raise BagError if fewer messages came than the index promises, as of chunks that have no checksum."""
-        left_out = sum(name in names for name, _ in self._left_out)
-        expected = sum(topic.count for topic in self.topics if topic.name in names) + left_out
-        if count < expected:
-            raise BagError(f'bag {self.path}: its index names {expected} messages, but {count} were found')
+    def _note_missing(self, names: Collection[str], given: Counter[tuple[str, int]]) -> None:
+        """Note it if fewer messages came than the index names: a chunk without a checksum may just end early.
+
+        Raises BagError if none at all came of a topic.
+        """
+        came = Counter(name for name, _ in given.elements())
+        came.subtract(name for name, _ in self._left_out)
+        for topic in self.topics:
+            if topic.name in names and topic.count > came[topic.name]:
+                if came[topic.name] <= 0:
+                    raise BagError(f'bag {self.path}: its index names {topic}, but none was found')
+                self._missing += topic.count - came[topic.name]
+                self._recount(topic.name, came[topic.name])
 
     def _to_message(self, topic: BagTopic, record: RecordedMessage) -> BagMessage:
         with self._parsing():
@@ -199,26 +198,25 @@ class BagReader(TopicChoice):
 
         expected = sum(topic.count for topic in self.topics) + len(self._left_out)  # 0 where there is no index
         self._damaged = DamagedBag(self.path)
-        counts: Counter[str] = Counter()
-        logs_ns = []
-        for record in self._damaged.messages():
-            topic = BagTopic(record.topic, record.msgtype, 0)
-            try:
-                if topic.is_image:
-                    self._to_message(topic, record)
-            except BagError as error:
-                self._leave_out(record, self._reason(error))
-            else:
-                counts[record.topic] += 1
-                logs_ns.append(record.log_ns)
-        if not logs_ns:
+        stock = self._damaged.take_stock(self._is_usable)
+        count = sum(stock.counts.values())
+        if not count:
             raise cause
         topics = sorted(self._damaged.topics.items())
-        self.topics = tuple(BagTopic(name, msgtype, counts[name]) for name, msgtype in topics)
+        self.topics = tuple(BagTopic(name, msgtype, stock.counts[name]) for name, msgtype in topics)
         problems = '; '.join(self._damaged.problems) or f'index or metadata is damaged ({self._reason(cause)})'
-        read = f'{len(logs_ns)} of {expected}' if len(logs_ns) < expected else str(len(logs_ns))
-        seconds = (max(logs_ns) - min(logs_ns)) / NANOSECONDS
-        self._damage = f'{problems}: {read} messages could be read, up to {seconds:.1f} s after the first'
+        read = f'{count} of {expected}' if count < expected else str(count)
+        self._damage = f'{problems}: {read} messages could be read, up to {stock.seconds:.1f} s after the first'
+
+    def _is_usable(self, record: RecordedMessage) -> bool:
+        topic = BagTopic(record.topic, record.msgtype, 0)
+        try:
+            if topic.is_image:
+                self._to_message(topic, record)
+        except BagError as error:
+            self._leave_out(record, self._reason(error))
+            return False
+        return True
 
     @contextmanager
     def _parsing(self) -> Iterator[None]:
@@ -234,3 +232,7 @@ class BagReader(TopicChoice):
 
     def _reason(self, error: BagError) -> str:
         return str(error.__cause__ or error).removeprefix(f'bag {self.path}: ').rstrip('.')
+
+
+def _messages_are(count: int) -> str:
+    return '1 message is' if count == 1 else f'{count} messages are'

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Optional, Union
@@ -12,6 +14,7 @@ from typing import Optional, Union
 import yaml
 import zstandard
 
+from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 from hybrid_seg_ros.ros.damaged_db3 import DamagedDb3
 from hybrid_seg_ros.ros.damaged_mcap import DamagedMcap
 from hybrid_seg_ros.ros.recorded_message import RecordedMessage
@@ -28,6 +31,14 @@ def storage_files(folder: Path) -> list[Path]:
     files = [file for file in files if file.name == _plain_name(file) or _plain_name(file) not in names]
     return sorted(files, key=lambda file: [int(part) if part.isdigit() else part
                                            for part in re.split(r'(\d+)', _plain_name(file))])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stock:
+    """How many messages of each topic can be used, and the seconds from the first to the last."""
+
+    counts: Counter[str]
+    seconds: float
 
 
 class DamagedBag:
@@ -58,6 +69,16 @@ class DamagedBag:
             if reader.problem is not None:
                 problems.append(f'{file.name} {reader.problem}')
         self.problems = tuple(problems)
+
+    def take_stock(self, is_usable: Callable[[RecordedMessage], bool]) -> Stock:
+        """Read the bag to its end and count."""
+        counts: Counter[str] = Counter()
+        first_ns, last_ns = 0, 0
+        for message in filter(is_usable, self.messages()):
+            first_ns = min(first_ns, message.log_ns) if counts else message.log_ns
+            last_ns = max(last_ns, message.log_ns)
+            counts[message.topic] += 1
+        return Stock(counts, (last_ns - first_ns) / NANOSECONDS)
 
     def _reader(self, file: Path) -> Union[DamagedMcap, DamagedDb3]:
         if file.suffix == _COMPRESSED_SUFFIX:

@@ -39,7 +39,7 @@ class DamagedMcap:
         """Yield what can be read, in the order of the file."""
         self._schemas: dict[int, str] = {}
         self._channels: dict[int, Channel] = {}
-        self._damaged_chunks, self._holes, self._has_all = 0, 0, False
+        self._damaged_chunks, self._strays, self._holes, self._has_all = 0, 0, 0, False
         with self._path.open('rb') as file:
             self._size = file.seek(0, SEEK_END)
             chunk_starts = self._read_summary(file)
@@ -102,7 +102,10 @@ class DamagedMcap:
     def _of_record(self, record: McapRecord) -> Iterator[RecordedMessage]:
         self._declare(record)
         if isinstance(record, Message):
-            channel = self._channels[record.channel_id]
+            channel = self._channels.get(record.channel_id)
+            if channel is None:
+                self._strays += 1
+                return
             yield RecordedMessage(channel.topic, self.topics[channel.topic], record.log_time, record.data)
 
     def _declare(self, record: McapRecord) -> None:
@@ -137,6 +140,8 @@ class DamagedMcap:
         problems = []
         if self._damaged_chunks:
             problems.append(f'has {self._damaged_chunks} damaged chunk{"s" * (self._damaged_chunks > 1)}')
+        if self._strays:
+            problems.append(f'has {self._strays} message{"s" * (self._strays > 1)} of no topic')
         if self._holes:
             problems.append(f'is damaged in {self._holes} place{"s" * (self._holes > 1)}, passed over')
         if broken_at is not None:

@@ -136,6 +136,18 @@ def test_without_checksums_a_chunk_is_read_up_to_the_damage(tmp_path):
     assert damage.startswith('drive.mcap has 1 damaged chunk: ')
 
 
+def test_messages_that_the_index_names_and_that_are_missing(tmp_path):
+    """The last record of a chunk without a checksum no longer says that it is a message."""
+    path = write_mcap(tmp_path / 'drive.mcap', crcs=False)
+    start, end = chunk_places(path)[5]
+    place = max(place for place in (path.read_bytes().find(serialised(13, topic), start, end)
+                                    for topic in (CAMERA, LABELS)))  # fmt: skip
+    flip(path, place - 31)  # its opcode
+    messages, damage = read(path)
+    assert len(messages) == ALL - 1
+    assert damage == '1 message is missing that the index names'
+
+
 @pytest.mark.parametrize('place', [1, 7, 0])
 def test_a_record_that_hides_the_next_one_is_passed_over(tmp_path, place):
     """With an index that is whole, and the beginning of the file broken so that it must be read record by record."""
