@@ -101,6 +101,8 @@ def shortened(command: Command) -> str:
 def outputs(words: list[str]) -> list[str]:
     """Return the files and folders that a command is told to write."""
     named = [value for option, value in zip(words, words[1:]) if option in WRITTEN]
+    if words[0] == 'cp':
+        return words[-1:]
     if words[1:2] == ['segment'] and not named:
         return ['out/segment']
     return [*named, words[3]] if words[1:2] == ['write-bag'] else named
@@ -112,13 +114,14 @@ def program(words: list[str]) -> list[str]:
         'hybrid_seg': ['-m', 'hybrid_seg_ros.cli'],
         'torchrun': ['-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1'],
     }
-    return [sys.executable, *python.get(words[0], []), *words[1:]]
+    return words if words[0] == 'cp' else [sys.executable, *python.get(words[0], []), *words[1:]]
 
 
 def write_checkout(folder: Path) -> None:
     """Write models, data and configurations under the names that the pages use."""
     for shared in ('bags', 'config', 'models', 'test/data'):  # no links: commands may write beside what they read
         shutil.copytree(ROOT / shared, folder / shared)
+    (folder / 'docs' / 'images').mkdir(parents=True)
     write_tiny_model(folder / 'models')
     write_tiny_points(folder / 'models' / 'tiny.yaml')
     for name in ('CAMVID', 'MY_IMAGES', 'my_images'):

@@ -20,7 +20,7 @@ def how(command: Command) -> str:
     longest = max((beginning for beginning in said if begins(text, beginning)), key=len, default=None)
     if longest is not None:
         return said[longest]
-    return RUN if command.words[0] in ('hybrid_seg', 'python', 'torchrun') else ''
+    return RUN if command.words[0] in ('cp', 'hybrid_seg', 'python', 'torchrun') else ''
 
 
 def runs(of: Sequence[str] = (), without: Sequence[str] = ()) -> list[Command]:
