@@ -41,6 +41,7 @@ COMMANDS = {
     'sweep': Command('hybrid_seg_ros.evaluation.sweep', 'accuracy for GFLOPs at each operating point, with a picture'),
     'choose-points': Command('hybrid_seg_ros.evaluation.choose_points', "a latency budget's points, from a sweep"),
     'calibration': Command('hybrid_seg_ros.evaluation.calibration', 'whether the confidence that prunes is calibrated'),
+    'paper': Command('hybrid_seg_ros.evaluation.paper.command', "the paper's tables and figures, of a model and data set"),
     'flops': Command('hybrid_seg_ros.evaluation.flops', 'GFLOPs per variant and per component'),
     'benchmark': Command('hybrid_seg_ros.evaluation.benchmark', 'time variants and backends, from image to label map'),
     'time-parts': Command('hybrid_seg_ros.evaluation.part_latency', 'milliseconds of the parts of models, in one run'),

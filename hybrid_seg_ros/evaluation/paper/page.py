@@ -1,0 +1,133 @@
+"""The page of `hybrid_seg paper`: tables and figures with what a reader must know to judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hybrid_seg_ros.evaluation.html_page import Gallery, Page, Part, Picture, Section, Table
+from hybrid_seg_ros.evaluation.paper.picture_sheet import Titled, jpg_bytes
+from hybrid_seg_ros.evaluation.paper.table_files import (
+    TABLE_COLUMNS,
+    PaperTables,
+    Subject,
+    paper_cells,
+    paper_columns,
+    table_cells,
+)
+from hybrid_seg_ros.evaluation.paper.token_pictures import ShownImage, TokenFigures
+from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_SIZE_HW
+
+WIDE_PX, NARROW_PX = 420, 210
+"""Least width of pictures side by side."""
+
+
+def make_page(tables: PaperTables, layers_png: bytes, figures: TokenFigures) -> Page:
+    """Lay out the page."""
+    subject = tables.subject
+    sections = [
+        Section('Tables 1.1 and 1.2: accuracy, GFLOPs, speed', _table_parts(tables)),
+        Section("Beside the paper's figures", _paper_parts(tables)),
+        Section('Figure 1.3: layer by layer', _layer_parts(tables, layers_png)),
+        Section('Figure 1.2: merged and single patches', _merged_parts(figures)),
+        Section('Figure 1.4: easy images', _pruned_parts(figures, subject, figures.easy, 'fewest')),
+        Section('Figure 1.5: hard images', _pruned_parts(figures, subject, figures.hard, 'most')),
+    ]
+    facts = (
+        ('model', f'{subject.model}, input {subject.size_hw[0]}x{subject.size_hw[1]}, {subject.classes} classes'),
+        ('weights', subject.weights),
+        ('data', f'{subject.dataset} {subject.split}, {subject.frames} images'),
+        ('backend', f'{subject.backend}, {subject.dtype}'),
+        ('device', subject.device),
+        ('tokens leave', subject.pruning),
+    )
+    title = f"The paper's tables and figures: {subject.model} on {subject.dataset} {subject.split}"
+    return Page(title, sections, facts, _warnings(tables))
+
+
+def _warnings(tables: PaperTables) -> list[str]:
+    warnings = [f'Fewer GFLOPs but slower: {each}.' for each in tables.slower]
+    if tables.subject.weights == 'random':
+        warnings.insert(0, 'The weights are random: accuracy, and which tokens merge and leave, mean nothing here.')
+    return warnings
+
+
+def _table_parts(tables: PaperTables) -> list[Part]:
+    subject = tables.subject
+    note = (
+        'GFLOPs: multiply-add = 1, mean over the images, everything counted; "without policy" leaves out the policy '
+        'network, as the paper counts. Tokens: patches > entering the encoder > left after each pruning layer, mean. '
+        f'FPS: 1000 / ms; ms: from image to label map and confidence, median of {subject.rounds} rounds in which all '
+        'variants take turns. "to dense": points of mIoU, share of GFLOPs, and how many times as fast.'
+    )
+    parts: list[Part] = [Table(TABLE_COLUMNS, table_cells(tables.rows), note), tables.verdict()]
+    return parts + [f'Left out: {reason}.' for reason in tables.left_out.values()]
+
+
+def _paper_parts(tables: PaperTables) -> list[Part]:
+    size = 'x'.join(map(str, PAPER_SIZE_HW))
+    text = (
+        f'The paper reports ADE20K with {PAPER_CLASSES} classes at {size}, ViT-Tiny and ViT-Base with other heads and '
+        'another policy network, on an NVIDIA Jetson: not the model, the data or the machine of this page. What can be '
+        'compared is each variant with its own dense one, in brackets. GFLOPs here are without the policy network, '
+        'which the paper leaves out; its speed includes it.'
+    )
+    return [text, Table(paper_columns(), paper_cells(tables.rows))]
+
+
+def _layer_parts(tables: PaperTables, layers_png: bytes) -> list[Part]:
+    subject = tables.subject
+    caption = (
+        f'Bars: layers; orange: auxiliary heads, behind their layer; "in": embedding, stem and policy network; "out": '
+        'head, refinement, and in GFLOPs upsampling. Grey: the first variant. Third row: how many frames per second if '
+        'the network ended there (log scale).'
+    )
+    note = (
+        f'One input of the network ({subject.size_hw[0]}x{subject.size_hw[1]}), with as many tokens as were left on '
+        'average. GFLOPs of a mean count are a little less than the mean of the GFLOPs in the table above, where the '
+        f'counts differ from image to image. Milliseconds: PyTorch, float32, {subject.parts_device}, each part timed '
+        f'alone in {subject.rounds} interleaved rounds. Not in them: choosing windows and tokens, gathering them and '
+        'writing them back, pre- and postprocessing.'
+    )
+    columns = ('variant', 'tokens', 'GFLOPs', 'sum of parts, ms', *_network_column(tables))
+    rows = [
+        (costs.variant, ' > '.join(map(str, costs.tokens)), f'{costs.gflops:.3f}', f'{costs.ms:.1f}',
+         *(f'{row.network_ms:.1f}' for _ in _network_column(tables)))
+        for costs, row in zip(tables.layers, tables.rows)
+    ]  # fmt: skip
+    return [Picture(layers_png, caption, 'GFLOPs, milliseconds and speed of each layer'), Table(columns, rows, note)]
+
+
+def _network_column(tables: PaperTables) -> tuple[str, ...]:
+    """Return the column of whole networks, where they ran on what the parts ran on."""
+    subject = tables.subject
+    same = (subject.backend, subject.dtype) == ('pytorch', 'float32') and not subject.sliding
+    return ('whole network, ms',) if same else ()
+
+
+def _merged_parts(figures: TokenFigures) -> list[Part]:
+    if figures.merging is None:
+        return ['Left out: the model has no policy network to choose the windows to merge.']
+    text = f'Variant {figures.merging}: 2x2 patches that share a token are blue, patches of their own red.'
+    return [text, Gallery([_picture(each) for shown in figures.merged for each in shown.pictures], WIDE_PX)]
+
+
+def _pruned_parts(figures: TokenFigures, subject: Subject, images: Sequence[ShownImage], extreme: str) -> list[Part]:
+    if figures.pruning is None:
+        return ['Left out: the model cannot prune.']
+    if not images:
+        return ['Left out: it takes two images to tell easy from hard.']
+    parts: list[Part] = [
+        f'The {len(images)} images of {subject.frames} with the {extreme} tokens left in the end, by variant '
+        f'{figures.pruning}. Tokens leave above a confidence of {subject.threshold:g}, whatever rule the tables have: '
+        'a fixed keep takes as many from each image. Black: pruned by then, in per cent of the tokens that entered '
+        'the encoder. Network: PyTorch, float32.'
+    ]
+    for shown in images:
+        parts.append(f'{shown.name}: {shown.share_left:.0f} % as many tokens as patches go to the end; mIoU of this '
+                     f'image {shown.miou:.1f} %')  # fmt: skip
+        parts.append(Gallery([_picture(each) for each in shown.pictures], NARROW_PX))
+    return parts
+
+
+def _picture(titled: Titled) -> Picture:
+    return Picture(jpg_bytes(titled.rgb), titled.title)
