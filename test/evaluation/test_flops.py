@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from hybrid_seg_ros.evaluation.flops import FlopCount, atm_head_flops, block_flops, flops_table
+from hybrid_seg_ros.evaluation.flop_formulas import atm_head_flops, block_flops
+from hybrid_seg_ros.evaluation.flops import FlopCount, flops_table
 from hybrid_seg_ros.model_spec import BACKBONES, Decoder
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
-from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.evaluation.benchmark_models import ModelStore, OpenRow, check_backends
+from hybrid_seg_ros.data.segmentation_dataset import FileDataset
+from hybrid_seg_ros.evaluation.benchmark_models import ModelStore, check_backends
 from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice, RowKey
 from hybrid_seg_ros.evaluation.evaluate_dataset import check_classes, count_frames
 from hybrid_seg_ros.evaluation.figures import figure_png, require_matplotlib
@@ -25,7 +24,7 @@ from hybrid_seg_ros.evaluation.paper.picture_sheet import jpg_bytes
 from hybrid_seg_ros.evaluation.paper.result_folder import check_folder, write_files
 from hybrid_seg_ros.evaluation.paper.table_files import PaperTables, Subject, to_csv, to_json, to_markdown
 from hybrid_seg_ros.evaluation.paper.tables import measure_rows
-from hybrid_seg_ros.evaluation.paper.token_pictures import TokenFigures, draw_token_figures, find_samples
+from hybrid_seg_ros.evaluation.paper.token_pictures import draw_token_figures, find_samples
 from hybrid_seg_ros.evaluation.paper.variants import (
     check_variants,
     frames_for_timing,
@@ -38,7 +37,7 @@ from hybrid_seg_ros.inference.backends import BACKENDS
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
 from hybrid_seg_ros.inference.operating_point import keep_value
 from hybrid_seg_ros.inference.pipeline import choose_budget
-from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget
 from hybrid_seg_ros.network.checkpoint import load_model
 
 
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_files(
-    args: argparse.Namespace, spec: ModelSpec, choice: BackendChoice, budget: TokenBudget, dataset: SegmentationDataset
+    args: argparse.Namespace, spec: ModelSpec, choice: BackendChoice, budget: TokenBudget, dataset: FileDataset
 ) -> dict[str, bytes]:
     """Measure and draw everything, and return the files of the folder by name."""
     frames = count_frames(dataset, args.limit)

@@ -95,7 +95,8 @@ def parts_of_steps(spec: ModelSpec, variant: Variant, budget: TokenBudget) -> di
         parts['policy'] = 'policy'
     layer = 0
     for stage in encoder_stages(spec, variant, budget):
-        for layer in range(layer + 1, layer + stage.layers + 1):
+        for _ in range(stage.layers):
+            layer += 1
             parts[f'layer {layer}'] = block_part(stage.tokens)
         parts[f'auxiliary head {layer}' if stage.head == AUXILIARY_HEAD else 'head'] = head_part(stage)
     if spec.refinement != 'none':

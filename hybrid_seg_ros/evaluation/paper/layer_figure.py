@@ -54,8 +54,8 @@ def draw_layers(layers: Sequence[LayerCosts], title: str) -> Any:
             panel.tick_params(axis='y', labelsize=SMALL)
             panel.set_xlim(-0.8, len(places) - 0.2)
         panels[2][column].set_yscale('log')
-        panels[0][column].set_title(f'{costs.variant}\n{costs.gflops:.2f} GFLOPs, {costs.ms:.1f} ms', fontsize=SMALL + 1,
-                                    color=color, fontweight='bold', loc='left')  # fmt: skip
+        panels[0][column].set_title(f'{costs.variant}\n{costs.gflops:.2f} GFLOPs, {costs.ms:.1f} ms',
+                                    fontsize=SMALL + 1, color=color, fontweight='bold', loc='left')  # fmt: skip
     return figure
 
 

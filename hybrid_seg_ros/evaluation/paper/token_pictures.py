@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_seg_ros.data.segmentation_dataset import Sample, SegmentationDataset
+from hybrid_seg_ros.data.segmentation_dataset import FileDataset, Sample, SegmentationDataset
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
 from hybrid_seg_ros.evaluation.paper.picture_sheet import Titled, make_sheet
 from hybrid_seg_ros.inference.backends import Backend
@@ -68,7 +68,7 @@ class TokenFigures:
 
 
 def draw_token_figures(
-    backend: Backend, spec: ModelSpec, threshold: TokenBudget, dataset: SegmentationDataset, frames: int,
+    backend: Backend, spec: ModelSpec, threshold: TokenBudget, dataset: FileDataset, frames: int,
     names: Optional[Sequence[str]] = None,
 ) -> TokenFigures:  # fmt: skip
     """Draw the figures of a model with a PyTorch backend in float32, from the first `frames` samples of a dataset.
@@ -112,9 +112,9 @@ def spread(frames: int, count: int) -> list[int]:
     return sorted({(2 * index + 1) * frames // (2 * count) for index in range(count)})
 
 
-def find_samples(dataset: SegmentationDataset, frames: int, names: Sequence[str]) -> list[int]:
+def find_samples(dataset: FileDataset, frames: int, names: Sequence[str]) -> list[int]:
     """Return the indices of samples by name. Raises ValueError for a name that is not there."""
-    known = {dataset[index].name: index for index in range(frames)}
+    known = {pair.name: index for index, pair in enumerate(dataset.files.pairs[:frames])}
     missing = [name for name in names if name not in known]
     if missing:
         raise ValueError(
@@ -138,7 +138,9 @@ def merged_pictures(
     return shown
 
 
-def rank_by_tokens(pipeline: SegmentationPipeline, dataset: SegmentationDataset, frames: int) -> list[tuple[int, float]]:
+def rank_by_tokens(
+    pipeline: SegmentationPipeline, dataset: SegmentationDataset, frames: int
+) -> list[tuple[int, float]]:
     """Return (index, share of the patches whose tokens went to the end) of the first `frames` samples, ascending."""
     shares = []
     for index in tqdm(range(frames), desc='easy and hard images', unit='image', disable=None):

@@ -1,0 +1,86 @@
+"""Multiply-adds of a transformer block and of each head, in fvcore's convention, from token counts.
+
+A multiply-add is 1; layer norm 5 and batch norm 2 per element, bilinear upsampling 4 per output element; softmax,
+GELU, additions and sorting are not counted. Attention is counted although fvcore misses PyTorch's fused one.
+"""
+
+from __future__ import annotations
+
+from hybrid_seg_ros.model_spec import REFINED_STRIDE, ModelSpec
+from hybrid_seg_ros.network.mask_refinement import CHANNELS as REFINEMENT_CHANNELS
+
+LAYER_NORM, BATCH_NORM, BILINEAR = 5, 2, 4
+
+
+def block_flops(tokens: float, width: int) -> float:
+    """One transformer block: 12 N d^2 + 2 N^2 d + 10 N d."""
+    return 12.0 * tokens * width**2 + 2.0 * tokens**2 * width + 2 * LAYER_NORM * tokens * width
+
+
+def auxiliary_head_flops(spec: ModelSpec, tokens: float) -> float:
+    """One auxiliary head of a model, on the tokens of the layer that it stands behind."""
+    width, classes = spec.backbone.embed_dim, len(spec.classes)
+    if spec.auxiliary_head == 'light':
+        return light_head_flops(tokens, width, classes, spec.decoder_dim)
+    return atm_head_flops(tokens, width, classes, spec.decoder_dim, spec.decoder.layers)
+
+
+def head_flops(spec: ModelSpec, tokens: float) -> float:
+    """Head of a model, all its stages, on the tokens of the last layer; the final norm before it counts here."""
+    width, classes, decoder = spec.backbone.embed_dim, len(spec.classes), spec.decoder
+    norm = LAYER_NORM * (tokens + spec.backbone.class_token) * width if spec.backbone.final_norm else 0
+    if spec.head == 'atm':
+        return norm + atm_head_flops(tokens, width, classes, spec.decoder_dim, decoder.layers)
+    if spec.head in ('segvit_atm', 'segvit_atm_v2'):
+        with_self = spec.head == 'segvit_atm'
+        stages = len(spec.auxiliary_layers) + 1
+        one = atm_decoder_flops(tokens, width, classes, spec.decoder_dim, decoder.layers, with_self)
+        outputs = classes + 1 if with_self else 2
+        return norm + stages * one + classes * spec.decoder_dim * outputs
+    if spec.head == 'linear':
+        return norm + float(tokens * width * classes)
+    return norm + mask_transformer_flops(tokens, width, classes, decoder.layers)
+
+
+def upsampling_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> float:
+    """Bilinear upsampling of every class to `size_hw`; SegViT's heads mix the masks of all queries there as well."""
+    classes, pixels = len(spec.classes), size_hw[0] * size_hw[1]
+    mixed = classes if spec.scores_kind == 'mask_logits' else 0
+    return float((BILINEAR + mixed) * classes * pixels)
+
+
+def refinement_upsampling_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> float:
+    """Bilinear upsampling of masks, their projection and the stride-8 features to stride 4."""
+    if spec.refinement == 'none':
+        return 0.0
+    cells = (size_hw[0] // REFINED_STRIDE) * (size_hw[1] // REFINED_STRIDE)
+    return float(BILINEAR * cells * (len(spec.classes) + 2 * REFINEMENT_CHANNELS))
+
+
+def atm_decoder_flops(
+    tokens: float, in_dim: int, queries: int, dim: int, layers: int, self_attention: bool = True
+) -> float:
+    """Projection and layers of one ATM decoder."""
+    norms = (3 if self_attention else 2) * LAYER_NORM * queries * dim
+    layer = 2 * tokens * dim**2 + 10 * queries * dim**2 + 2 * queries * tokens * dim + norms
+    if self_attention:
+        layer += 4 * queries * dim**2 + 2 * queries**2 * dim
+    return float(tokens * in_dim * dim + LAYER_NORM * tokens * dim + layers * layer)
+
+
+def atm_head_flops(tokens: float, in_dim: int, classes: int, dim: int, layers: int) -> float:
+    """One single-stage ATM head."""
+    return atm_decoder_flops(tokens, in_dim, classes, dim, layers) + 2.0 * classes * dim
+
+
+def light_head_flops(tokens: float, in_dim: int, classes: int, hidden: int) -> float:
+    """One light auxiliary head."""
+    return float(tokens) * (LAYER_NORM * in_dim + in_dim * hidden + hidden * classes)
+
+
+def mask_transformer_flops(tokens: float, width: int, classes: int, layers: int) -> float:
+    """Segmenter's mask transformer: its blocks see the tokens and an embedding per class."""
+    blocks = layers * block_flops(tokens + classes, width)
+    projections = (2 * tokens + classes) * width**2 + tokens * classes * width
+    norms = LAYER_NORM * ((tokens + classes) * width + tokens * classes)
+    return float(blocks + projections + norms)
