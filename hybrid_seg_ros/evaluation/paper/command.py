@@ -14,7 +14,7 @@ from hybrid_seg_ros.data.segmentation_dataset import FileDataset
 from hybrid_seg_ros.evaluation.benchmark_models import ModelStore, check_backends
 from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice, RowKey
 from hybrid_seg_ros.evaluation.evaluate_dataset import check_classes, count_frames
-from hybrid_seg_ros.evaluation.figures import figure_png, require_matplotlib
+from hybrid_seg_ros.evaluation.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.html_page import render_page, require_jinja2
 from hybrid_seg_ros.evaluation.machine import describe_cpu
 from hybrid_seg_ros.evaluation.paper.layer_costs import measure_layers
@@ -117,7 +117,7 @@ def make_files(
         rounds=args.rounds, pruning=describe_pruning(budget), threshold=threshold.threshold,
     )  # fmt: skip
     tables = PaperTables(subject, tuple(rows), tuple(layers), left_out(spec), tuple(slower))
-    layers_png = figure_png(draw_layers(layers, _layer_title(subject)))
+    layers_png = draw_layers(layers, _layer_title(subject))
     return {
         **{name: jpg_bytes(sheet) for name, sheet in figures.sheets().items()},
         'figure_1_3_layers.png': layers_png,
@@ -143,9 +143,9 @@ def describe_pruning(budget: TokenBudget) -> str:
 
 
 def _layer_title(subject: Subject) -> str:
-    return (f'{subject.model} on {subject.dataset} {subject.split}: one network input of '
-            f'{subject.size_hw[0]}x{subject.size_hw[1]} with its mean number of tokens; ms: PyTorch float32, '
-            f'{subject.parts_device}')  # fmt: skip
+    size = f'{subject.size_hw[0]}x{subject.size_hw[1]}'
+    return (f'{subject.model} on {subject.dataset} {subject.split}: one network input of {size}, tokens as on average\n'
+            f'ms: PyTorch float32, {subject.parts_device}')  # fmt: skip
 
 
 def _describe(device: str) -> str:

@@ -13,7 +13,14 @@ import torch
 from hybrid_seg_ros.evaluation.flops import expected_tokens
 from hybrid_seg_ros.evaluation.interleaved_rounds import run_interleaved
 from hybrid_seg_ros.evaluation.layer_flops import layer_flops
-from hybrid_seg_ros.evaluation.part_latency import AUXILIARY_HEAD, block_part, encoder_stages, head_part, parts_of
+from hybrid_seg_ros.evaluation.part_latency import (
+    AUXILIARY_HEAD,
+    WHOLE_NETWORK,
+    block_part,
+    encoder_stages,
+    head_part,
+    parts_of,
+)
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
@@ -33,11 +40,15 @@ class StepCost:
 
 @dataclass(frozen=True)
 class LayerCosts:
-    """The steps of a variant, in order, for one input of the network with `tokens` on entry and after each pruning."""
+    """The steps of a variant, in order, for one input of the network with `tokens` on entry and after each pruning.
+
+    `network_ms` is what the whole network takes, in the same rounds.
+    """
 
     variant: str
     tokens: tuple[int, ...]
     steps: tuple[StepCost, ...]
+    network_ms: float
 
     @property
     def gflops(self) -> float:
@@ -45,7 +56,7 @@ class LayerCosts:
         return sum(step.gflops for step in self.steps)
 
     @property
-    def ms(self) -> float:
+    def parts_ms(self) -> float:
         """Milliseconds of all steps that are timed."""
         return sum(step.ms or 0.0 for step in self.steps)
 
@@ -53,7 +64,7 @@ class LayerCosts:
 def measure_layers(
     network: HybridSegmenter, budgets: Mapping[Variant, TokenBudget], device: torch.device, rounds: int, seed: int = 0
 ) -> list[LayerCosts]:
-    """Time the parts of a network in interleaved rounds, alone, and return what each step of each variant costs.
+    """Time the parts of a network alone, in interleaved rounds, and return what each step of each variant costs.
 
     `network` is ready for inference, in float32 on `device`; each budget has a fixed keep. A part that several steps or
     variants run on as many tokens is timed once. Not timed: choosing windows and tokens, gathering them and writing
@@ -61,7 +72,7 @@ def measure_layers(
     """
     calls: dict[str, Callable[[], Any]] = {}
     for variant, budget in budgets.items():
-        needed = set(parts_of_steps(network.spec, variant, budget).values())
+        needed = {*parts_of_steps(network.spec, variant, budget).values(), whole_network(variant)}
         with device:  # the inputs of the parts are made here
             for name, call in parts_of(network, [variant], budget).items():
                 if name in needed:
@@ -83,7 +94,13 @@ def layer_costs(
         ms = parts_ms[parts[name]] if name in parts else None
         passed_ms += ms or 0.0
         steps.append(StepCost(name, flops / 1e9, ms, 1000.0 / passed_ms if passed_ms else None))
-    return LayerCosts(str(variant), (entering, *(count for _, count in kept)), tuple(steps))
+    tokens = (entering, *(count for _, count in kept))
+    return LayerCosts(str(variant), tokens, tuple(steps), parts_ms[whole_network(variant)])
+
+
+def whole_network(variant: Variant) -> str:
+    """Return the name of the part of `parts_of` that is all of them."""
+    return f'{WHOLE_NETWORK}, {variant}'
 
 
 def parts_of_steps(spec: ModelSpec, variant: Variant, budget: TokenBudget) -> dict[str, str]:

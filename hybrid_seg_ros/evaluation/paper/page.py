@@ -55,9 +55,9 @@ def _table_parts(tables: PaperTables) -> list[Part]:
     subject = tables.subject
     note = (
         'GFLOPs: multiply-add = 1, mean over the images, everything counted; "without policy" leaves out the policy '
-        'network, as the paper counts. Tokens: patches > entering the encoder > left after each pruning layer, mean. '
+        'network, as the paper counts. Tokens: entering the encoder > left after each pruning layer, mean. '
         f'FPS: 1000 / ms; ms: from image to label map and confidence, median of {subject.rounds} rounds in which all '
-        'variants take turns. "to dense": points of mIoU, share of GFLOPs, and how many times as fast.'
+        'variants take turns. In brackets, against dense: points of mIoU, GFLOPs in per cent, times as fast.'
     )
     parts: list[Part] = [Table(TABLE_COLUMNS, table_cells(tables.rows), note), tables.verdict()]
     return parts + [f'Left out: {reason}.' for reason in tables.left_out.values()]
@@ -66,8 +66,8 @@ def _table_parts(tables: PaperTables) -> list[Part]:
 def _paper_parts(tables: PaperTables) -> list[Part]:
     size = 'x'.join(map(str, PAPER_SIZE_HW))
     text = (
-        f'The paper reports ADE20K with {PAPER_CLASSES} classes at {size}, ViT-Tiny and ViT-Base with other heads and '
-        'another policy network, on an NVIDIA Jetson: not the model, the data or the machine of this page. What can be '
+        f'The paper reports ADE20K with {PAPER_CLASSES} classes at {size}, ViT-Tiny and ViT-Base with heads '
+        'and weights of its own, on an NVIDIA Jetson: not the model, the data or the machine of this page. What can be '
         'compared is each variant with its own dense one, in brackets. GFLOPs here are without the policy network, '
         'which the paper leaves out; its speed includes it.'
     )
@@ -79,29 +79,22 @@ def _layer_parts(tables: PaperTables, layers_png: bytes) -> list[Part]:
     caption = (
         'Bars: layers; orange: auxiliary heads, behind their layer; "in": embedding, stem and policy network; "out": '
         'head, refinement, and in GFLOPs upsampling. Grey: the first variant. Third row: how many frames per second if '
-        'the network ended there (log scale).'
+        'the network ended there (log scale). Below the names: the whole network.'
     )
     note = (
         f'One input of the network ({subject.size_hw[0]}x{subject.size_hw[1]}), with as many tokens as were left on '
         'average. GFLOPs of a mean count are a little less than the mean of the GFLOPs in the table above, where the '
         f'counts differ from image to image. Milliseconds: PyTorch, float32, {subject.parts_device}, each part timed '
-        f'alone in {subject.rounds} interleaved rounds. Not in them: choosing windows and tokens, gathering them and '
-        'writing them back, pre- and postprocessing.'
+        f'alone in {subject.rounds} interleaved rounds, as is the whole network. Not in the parts: choosing windows '
+        'and tokens, gathering them and writing them back.'
     )
-    columns = ('variant', 'tokens', 'GFLOPs', 'sum of parts, ms', *_network_column(tables))
+    columns = ('variant', 'tokens', 'GFLOPs', 'sum of the parts, ms', 'whole network, ms')
     rows = [
-        (costs.variant, ' > '.join(map(str, costs.tokens)), f'{costs.gflops:.3f}', f'{costs.ms:.1f}',
-         *(f'{row.network_ms:.1f}' for _ in _network_column(tables)))
-        for costs, row in zip(tables.layers, tables.rows)
+        (costs.variant, ' > '.join(map(str, costs.tokens)), f'{costs.gflops:.2f}', f'{costs.parts_ms:.1f}',
+         f'{costs.network_ms:.1f}')
+        for costs in tables.layers
     ]  # fmt: skip
     return [Picture(layers_png, caption, 'GFLOPs, milliseconds and speed of each layer'), Table(columns, rows, note)]
-
-
-def _network_column(tables: PaperTables) -> tuple[str, ...]:
-    """Return the column of whole networks, where they ran on what the parts ran on."""
-    subject = tables.subject
-    same = (subject.backend, subject.dtype) == ('pytorch', 'float32') and not subject.sliding
-    return ('whole network, ms',) if same else ()
 
 
 def _merged_parts(figures: TokenFigures) -> list[Part]:
@@ -117,8 +110,9 @@ def _pruned_parts(figures: TokenFigures, subject: Subject, images: Sequence[Show
     if not images:
         return ['Left out: it takes two images to tell easy from hard.']
     parts: list[Part] = [
-        f'The {len(images)} images of {subject.frames} with the {extreme} tokens left in the end, by variant '
-        f'{figures.pruning}. Tokens leave above a confidence of {subject.threshold:g}, whatever rule the tables have: '
+        f'Of {subject.frames} images those with the {extreme} tokens left in the end, by variant {figures.pruning}; of '
+        'images that follow each other closely, as in a video, only one. '
+        f'Tokens leave above a confidence of {subject.threshold:g}, whatever rule the tables have: '
         'a fixed keep takes as many from each image. Black: pruned by then, in per cent of the tokens that entered '
         'the encoder. Network: PyTorch, float32.'
     ]

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 BAND, GAP = 24, 6
+FONT, SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 QUALITY = 82
 
 
@@ -23,7 +24,7 @@ class Titled:
 def make_sheet(rows: Sequence[Sequence[Titled]], width: int) -> np.ndarray:
     """Return (H, W, 3) uint8 RGB, white where there is nothing; every picture is fitted into `width` pixels.
 
-    Pictures of a row are as high as each other. Each keeps its aspect.
+    Each keeps its aspect; a title that is too long is written smaller.
     """
     if not rows or not all(rows):
         raise ValueError(f'expected at least one picture in each row, got {[len(row) for row in rows]}')
@@ -36,8 +37,9 @@ def make_sheet(rows: Sequence[Sequence[Titled]], width: int) -> np.ndarray:
             left = index * (width + GAP)
             fitted = cv2.resize(each.rgb, (width, height), interpolation=cv2.INTER_AREA)
             strip[BAND : BAND + height, left : left + width] = fitted
-            cv2.putText(strip, each.title, (left, BAND - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1,
-                        cv2.LINE_AA)  # fmt: skip
+            text_width = cv2.getTextSize(each.title, FONT, SCALE, 1)[0][0]
+            scale = SCALE * min(1.0, width / max(1, text_width))
+            cv2.putText(strip, each.title, (left, BAND - 8), FONT, scale, (30, 30, 30), 1, cv2.LINE_AA)
         strips.append(strip)
     return np.concatenate(strips)
 

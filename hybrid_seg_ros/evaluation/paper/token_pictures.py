@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -26,6 +26,8 @@ HEIGHT = 360
 """Pixels of a picture's height."""
 MERGED_SHOWN, PRUNED_SHOWN = 4, 2
 """So many images in figure 1.2, and so many easy and hard ones each."""
+APART = 20
+"""Easy images, and hard ones, are at least this part of the data set apart: frames of a video resemble each other."""
 NAMES_LISTED = 10
 
 
@@ -60,7 +62,7 @@ class TokenFigures:
     def sheets(self) -> dict[str, np.ndarray]:
         """Return the figures as pictures (H, W, 3) uint8 RGB, by the name of their file."""
         pictures = [each for shown in self.merged for each in shown.pictures]
-        sheets = {'figure_1_2_merged.jpg': make_sheet(list(_pairs(pictures)), 560)} if pictures else {}
+        sheets = {'figure_1_2_merged.jpg': make_sheet(list(_pairs(pictures)), 400)} if pictures else {}
         for name, images in (('figure_1_4_easy.jpg', self.easy), ('figure_1_5_hard.jpg', self.hard)):
             if images:
                 sheets[name] = make_sheet([shown.pictures for shown in images], 260)
@@ -86,10 +88,11 @@ def draw_token_figures(
         merged = merged_pictures(pipeline, dataset, chosen)
     if pruning is not None:
         pipeline = SegmentationPipeline(spec, backend, 'pytorch', 'float32', pruning, threshold)
-        ranked = [index for index, _ in rank_by_tokens(pipeline, dataset, frames)]
-        count = min(PRUNED_SHOWN, max(1, frames // 2))
-        easy = pruned_pictures(pipeline, dataset, ranked[:count])
-        hard = pruned_pictures(pipeline, dataset, ranked[count:][::-1][:count])
+        ranked = rank_by_tokens(pipeline, dataset, frames)
+        half = max(1, frames // 2)
+        apart = max(1, frames // APART)
+        easy = pruned_pictures(pipeline, dataset, choose_apart(ranked[:half], PRUNED_SHOWN, apart))
+        hard = pruned_pictures(pipeline, dataset, choose_apart(ranked[half:][::-1], PRUNED_SHOWN, apart))
     return TokenFigures(
         None if merging is None else str(merging), None if pruning is None else str(pruning), tuple(merged),
         tuple(easy), tuple(hard),
@@ -140,13 +143,25 @@ def merged_pictures(
 
 def rank_by_tokens(
     pipeline: SegmentationPipeline, dataset: SegmentationDataset, frames: int
-) -> list[tuple[int, float]]:
-    """Return (index, share of the patches whose tokens went to the end) of the first `frames` samples, ascending."""
+) -> list[int]:
+    """Return the indices of the first `frames` samples, those with the smallest share of tokens left in the end first.
+
+    Where as many are left, in the order of the data set.
+    """
     shares = []
     for index in tqdm(range(frames), desc='easy and hard images', unit='image', disable=None):
         stages = list(pipeline(dataset[index].image).tokens.stages.values())
-        shares.append((index, stages[-1] / stages[0]))
-    return sorted(shares, key=lambda each: each[1])
+        shares.append(stages[-1] / stages[0])
+    return sorted(range(frames), key=lambda index: shares[index])
+
+
+def choose_apart(ranked: Sequence[int], count: int, apart: int) -> list[int]:
+    """Return at most `count` of the indices, the first ones that are at least `apart` from those before."""
+    chosen: list[int] = []
+    for index in ranked:
+        if len(chosen) < count and all(abs(index - other) >= apart for other in chosen):
+            chosen.append(index)
+    return chosen
 
 
 def pruned_pictures(
@@ -158,11 +173,11 @@ def pruned_pictures(
         result = pipeline(sample.image)
         size_hw = fitting_size(sample.image)
         miou = _miou(result.labels, sample, dataset)
-        pictures = [Titled('image', fit_image(sample.image, size_hw))]
+        pictures = [Titled(sample.name.rpartition('/')[2], fit_image(sample.image, size_hw))]
         for layer, count in result.tokens.kept:
-            left = 100.0 * (result.tokens.entering - count) / result.tokens.entering
-            drawn = draw_token_map(sample.image, pruned_until(result.tokens, layer), size_hw)
-            pictures.append(Titled(f'after layer {layer}: {left:.0f} % pruned', drawn))
+            gone = 100.0 * (result.tokens.entering - count) / result.tokens.entering
+            drawn = draw_pruned(sample.image, result.tokens, layer, size_hw)
+            pictures.append(Titled(f'after layer {layer}: {gone:.0f} % pruned', drawn))
         pictures += [
             Titled('prediction', _overlay(sample.image, result.labels, dataset.classes, size_hw)),
             Titled('ground truth', _overlay(sample.image, sample.labels, dataset.classes, size_hw)),
@@ -171,13 +186,22 @@ def pruned_pictures(
     return shown
 
 
-def pruned_until(tokens: TokenReport, layer: int) -> TokenReport:
-    """Return the report as it stood after `layer`, all that was pruned until then as one: it is drawn black."""
+def draw_pruned(image: np.ndarray, tokens: TokenReport, layer: int, size_hw: tuple[int, int]) -> np.ndarray:
+    """Draw an image (H, W, 3) uint8 RGB at `size_hw`, black where tokens have left by `layer`.
+
+    Where the crops of a sliding window overlap, black is where the token of one of them has left.
+    """
+    picture = fit_image(image, size_hw).copy()
     gone = (tokens.pruned_after_layer > 0) & (tokens.pruned_after_layer <= layer)
-    left = dict(tokens.kept)[layer]
-    return dataclasses.replace(
-        tokens, pruned_after_layer=np.where(gone, layer, 0).astype(np.uint8), kept=((layer, left),)
-    )
+    areas = tokens.areas or ((0.0, 0.0, float(image.shape[0]), float(image.shape[1])),)
+    scale_y, scale_x = size_hw[0] / image.shape[0], size_hw[1] / image.shape[1]
+    for cells, (top, left, height, width) in zip(np.split(gone, len(areas)), areas):
+        y, x = round(top * scale_y), round(left * scale_x)
+        size = (max(1, round(width * scale_x)), max(1, round(height * scale_y)))
+        spread = cv2.resize(cells.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
+        region = picture[y : y + size[1], x : x + size[0]]  # a grid may reach past the image
+        region[spread[: region.shape[0], : region.shape[1]]] = 0
+    return picture
 
 
 def fitting_size(image: np.ndarray) -> tuple[int, int]:
