@@ -17,14 +17,16 @@ from hybrid_seg_ros.evaluation.evaluate_dataset import check_classes, count_fram
 from hybrid_seg_ros.evaluation.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.html_page import render_page, require_jinja2
 from hybrid_seg_ros.evaluation.machine import describe_cpu
+from hybrid_seg_ros.evaluation.paper.image_choice import find_samples
 from hybrid_seg_ros.evaluation.paper.layer_costs import measure_layers
 from hybrid_seg_ros.evaluation.paper.layer_figure import draw_layers
+from hybrid_seg_ros.evaluation.paper.measured_rows import measure_rows
 from hybrid_seg_ros.evaluation.paper.page import make_page
 from hybrid_seg_ros.evaluation.paper.picture_sheet import jpg_bytes
 from hybrid_seg_ros.evaluation.paper.result_folder import check_folder, write_files
-from hybrid_seg_ros.evaluation.paper.table_files import PaperTables, Subject, to_csv, to_json, to_markdown
-from hybrid_seg_ros.evaluation.paper.tables import measure_rows
-from hybrid_seg_ros.evaluation.paper.token_pictures import draw_token_figures, find_samples
+from hybrid_seg_ros.evaluation.paper.results import PaperTables, Subject
+from hybrid_seg_ros.evaluation.paper.table_files import to_csv, to_json, to_markdown
+from hybrid_seg_ros.evaluation.paper.token_pictures import draw_token_figures
 from hybrid_seg_ros.evaluation.paper.variants import (
     check_variants,
     frames_for_timing,
@@ -139,7 +141,7 @@ def describe_pruning(budget: TokenBudget) -> str:
     """Say by what rule tokens leave."""
     if budget.keep is None:
         return f'above a confidence of {budget.threshold:g} (the {budget.keep_per_class} surest of a class stay)'
-    return f'the surest, so that at each pruning layer stay: {", ".join(map(str, budget.keep))}'
+    return f'the surest first, until so many stay at a pruning layer: {", ".join(map(str, budget.keep))}'
 
 
 def _layer_title(subject: Subject) -> str:

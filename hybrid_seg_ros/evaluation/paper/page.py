@@ -6,14 +6,8 @@ from collections.abc import Sequence
 
 from hybrid_seg_ros.evaluation.html_page import Gallery, Page, Part, Picture, Section, Table
 from hybrid_seg_ros.evaluation.paper.picture_sheet import Titled, jpg_bytes
-from hybrid_seg_ros.evaluation.paper.table_files import (
-    TABLE_COLUMNS,
-    PaperTables,
-    Subject,
-    paper_cells,
-    paper_columns,
-    table_cells,
-)
+from hybrid_seg_ros.evaluation.paper.results import PaperTables, Subject
+from hybrid_seg_ros.evaluation.paper.table_files import TABLE_COLUMNS, paper_cells, paper_columns, table_cells
 from hybrid_seg_ros.evaluation.paper.token_pictures import ShownImage, TokenFigures
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_SIZE_HW
 
@@ -116,9 +110,11 @@ def _pruned_parts(figures: TokenFigures, subject: Subject, images: Sequence[Show
         'a fixed keep takes as many from each image. Black: pruned by then, in per cent of the tokens that entered '
         'the encoder. Network: PyTorch, float32.'
     ]
+    if figures.hard and figures.hard[0].share_left == figures.easy[0].share_left:
+        parts.append('Here every image has as many tokens left: these are no easier or harder than others.')
     for shown in images:
-        parts.append(f'{shown.name}: {shown.share_left:.0f} % as many tokens as patches go to the end; mIoU of this '
-                     f'image {shown.miou:.1f} %')  # fmt: skip
+        parts.append(f'{shown.name}: as many tokens go to the end as {shown.share_left:.0f} % of the patches; mIoU of '
+                     f'this image {shown.miou:.1f} %')  # fmt: skip
         parts.append(Gallery([_picture(each) for each in shown.pictures], NARROW_PX))
     return parts
 

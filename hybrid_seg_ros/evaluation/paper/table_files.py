@@ -8,72 +8,16 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Optional
 
-from hybrid_seg_ros.evaluation.benchmark_rows import DENSE, FEWEST_ROUNDS, Violation
-from hybrid_seg_ros.evaluation.paper.layer_costs import LayerCosts
-from hybrid_seg_ros.evaluation.paper.tables import PaperRow
+from hybrid_seg_ros.evaluation.benchmark_rows import DENSE
+from hybrid_seg_ros.evaluation.paper.measured_rows import PaperRow
+from hybrid_seg_ros.evaluation.paper.results import PaperTables
 from hybrid_seg_ros.evaluation.paper.token_pictures import TokenFigures
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_FPS, PAPER_GFLOPS
 
 TABLE_COLUMNS = ('variant', 'reduces by', 'mIoU %', 'GFLOPs', 'without policy', 'tokens', 'ms', 'FPS')
 PAPER_NAMES = {'vit_tiny': 'ViT-T', 'vit_base': 'ViT-B'}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What was measured, on what, and how; `weights` is 'random', or the sha256 of the file.
-
-    `pruning` says by what rule tokens leave in the tables, `sliding` that the network sees crops
-    of `size_hw`, `threshold` above which confidence they leave in the
-    pictures, `parts_device` on what the layers were timed, in PyTorch and float32.
-    """
-
-    model: str
-    weights: str
-    size_hw: tuple[int, int]
-    sliding: bool
-    classes: int
-    dataset: str
-    split: str
-    frames: int
-    backend: str
-    dtype: str
-    device: str
-    parts_device: str
-    rounds: int
-    pruning: str
-    threshold: float
-
-
-@dataclass(frozen=True)
-class PaperTables:
-    """The numbers: a row per variant, what each layer costs, and which variants were left out and why.
-
-    `slower` are those that take fewer GFLOPs than another and are slower, beyond noise.
-    """
-
-    subject: Subject
-    rows: tuple[PaperRow, ...]
-    layers: tuple[LayerCosts, ...]
-    left_out: dict[str, str]
-    slower: tuple[Violation, ...]
-
-    def verdict(self) -> str:
-        """Say whether each variant that saves GFLOPs also saves time; this is what merging and pruning are for."""
-        saving = [row for row in self.rows if row.gflops_change < 0]
-        failing = [row.variant for row in saving if row.saves_and_is_not_faster]
-        if not saving:
-            return 'No variant takes fewer GFLOPs than the dense one.'
-        if not failing:
-            text = 'Every variant that takes fewer GFLOPs than the dense one is also faster'
-        else:
-            text = f'Not faster than the dense one, though of fewer GFLOPs: {", ".join(failing)}'
-        text += f' (median over {self.subject.rounds} rounds of the quotient in each round).'
-        if self.subject.rounds < FEWEST_ROUNDS:
-            text += f' That is not to be relied on: it takes at least {FEWEST_ROUNDS} rounds to tell from chance.'
-        return text
 
 
 def to_json(tables: PaperTables, figures: TokenFigures) -> str:

@@ -8,10 +8,10 @@ from typing import Optional
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from hybrid_seg_ros.data.segmentation_dataset import FileDataset, Sample, SegmentationDataset
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.evaluation.paper.image_choice import easy_and_hard, find_samples, spread
 from hybrid_seg_ros.evaluation.paper.picture_sheet import Titled, make_sheet
 from hybrid_seg_ros.inference.backends import Backend
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
@@ -26,9 +26,6 @@ HEIGHT = 360
 """Pixels of a picture's height."""
 MERGED_SHOWN, PRUNED_SHOWN = 4, 2
 """So many images in figure 1.2, and so many easy and hard ones each."""
-APART = 20
-"""Easy images, and hard ones, are at least this part of the data set apart: frames of a video resemble each other."""
-NAMES_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -88,11 +85,8 @@ def draw_token_figures(
         merged = merged_pictures(pipeline, dataset, chosen)
     if pruning is not None:
         pipeline = SegmentationPipeline(spec, backend, 'pytorch', 'float32', pruning, threshold)
-        ranked = rank_by_tokens(pipeline, dataset, frames)
-        half = max(1, frames // 2)
-        apart = max(1, frames // APART)
-        easy = pruned_pictures(pipeline, dataset, choose_apart(ranked[:half], PRUNED_SHOWN, apart))
-        hard = pruned_pictures(pipeline, dataset, choose_apart(ranked[half:][::-1], PRUNED_SHOWN, apart))
+        easy, hard = (pruned_pictures(pipeline, dataset, indices)
+                      for indices in easy_and_hard(pipeline, dataset, frames, PRUNED_SHOWN))  # fmt: skip
     return TokenFigures(
         None if merging is None else str(merging), None if pruning is None else str(pruning), tuple(merged),
         tuple(easy), tuple(hard),
@@ -110,23 +104,6 @@ def pruning_variant(spec: ModelSpec) -> Optional[Variant]:
     return max(pruning, key=lambda variant: (len(variant.prune_layers), variant.merges), default=None)
 
 
-def spread(frames: int, count: int) -> list[int]:
-    """Return at most `count` indices spread over the first `frames`, both ends left aside."""
-    return sorted({(2 * index + 1) * frames // (2 * count) for index in range(count)})
-
-
-def find_samples(dataset: FileDataset, frames: int, names: Sequence[str]) -> list[int]:
-    """Return the indices of samples by name. Raises ValueError for a name that is not there."""
-    known = {pair.name: index for index, pair in enumerate(dataset.files.pairs[:frames])}
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise ValueError(
-            f'--images: expected names among {", ".join(list(known)[:NAMES_LISTED])}'
-            f'{" ..." if len(known) > NAMES_LISTED else ""}, got {", ".join(missing)}'
-        )
-    return [known[name] for name in names]
-
-
 def merged_pictures(
     pipeline: SegmentationPipeline, dataset: SegmentationDataset, indices: Sequence[int]
 ) -> list[ShownImage]:
@@ -139,29 +116,6 @@ def merged_pictures(
         pictures = (Titled(title, draw_token_map(sample.image, result.tokens, size_hw)),)
         shown.append(ShownImage(sample.name, result.tokens.stages, _miou(result.labels, sample, dataset), pictures))
     return shown
-
-
-def rank_by_tokens(
-    pipeline: SegmentationPipeline, dataset: SegmentationDataset, frames: int
-) -> list[int]:
-    """Return the indices of the first `frames` samples, those with the smallest share of tokens left in the end first.
-
-    Where as many are left, in the order of the data set.
-    """
-    shares = []
-    for index in tqdm(range(frames), desc='easy and hard images', unit='image', disable=None):
-        stages = list(pipeline(dataset[index].image).tokens.stages.values())
-        shares.append(stages[-1] / stages[0])
-    return sorted(range(frames), key=lambda index: shares[index])
-
-
-def choose_apart(ranked: Sequence[int], count: int, apart: int) -> list[int]:
-    """Return at most `count` of the indices, the first ones that are at least `apart` from those before."""
-    chosen: list[int] = []
-    for index in ranked:
-        if len(chosen) < count and all(abs(index - other) >= apart for other in chosen):
-            chosen.append(index)
-    return chosen
 
 
 def pruned_pictures(
