@@ -146,6 +146,7 @@ def test_page_warns_of_what_saves_gflops_and_no_time():
     page = make_page(tables([('cts', -40.0, 0.8)], 10, (slower,)), b'', TokenFigures())
     assert any('Fewer GFLOPs but slower' in each and '1.25 times as long' in each for each in page.warnings)
     assert any('weights are random' in warning for warning in page.warnings)
+    assert 'slower though of fewer GFLOPs: cts than dense' in tables([('cts', -40.0, 0.8)], 10, (slower,)).verdict()
 
 
 def test_sheet_of_pictures():

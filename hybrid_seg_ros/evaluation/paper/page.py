@@ -94,7 +94,7 @@ def _layer_parts(tables: PaperTables, layers_png: bytes) -> list[Part]:
 def _merged_parts(figures: TokenFigures) -> list[Part]:
     if figures.merging is None:
         return ['Left out: the model has no policy network to choose the windows to merge.']
-    text = f'Variant {figures.merging}: 2x2 patches that share a token are blue, patches of their own red.'
+    text = f'Variant {figures.merging}: 2x2 patches that share a token are blue, patches with a token of their own red.'
     return [text, Gallery([_picture(each) for shown in figures.merged for each in shown.pictures], WIDE_PX)]
 
 

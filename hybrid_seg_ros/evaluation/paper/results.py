@@ -60,5 +60,7 @@ class PaperTables:
             text = f'Not faster than the dense one, though of fewer GFLOPs: {", ".join(failing)}'
         text += f' (median over {self.subject.rounds} rounds of the quotient in each round).'
         if self.subject.rounds < FEWEST_ROUNDS:
-            text += f' That is not to be relied on: it takes at least {FEWEST_ROUNDS} rounds to tell from chance.'
-        return text
+            return text + f' That is not to be relied on: it takes at least {FEWEST_ROUNDS} rounds to tell from chance.'
+        names = [f'{each.cheaper.variant} than {each.dearer.variant}' for each in self.slower]
+        found = f'slower though of fewer GFLOPs: {", ".join(names)}' if names else 'none is slower than a dearer one'
+        return f'{text} Beyond noise, {found}.'
