@@ -129,7 +129,7 @@ def test_page_shows_the_numbers(folder, content):
             assert any(cell == value or cell.startswith(value + ' (') for cell in cells), (row['variant'], value)
         for reported in (*PAPER_GFLOPS.values(), *PAPER_FPS.values()):
             if row['variant'] in reported:
-                value = f'{reported[row["variant"]]:g}'
+                value = f'{reported[row["variant"]]:.1f}'
                 assert any(cell == value or cell.startswith(value + ' (') for cell in cells)
     assert '7.6 (63 %)' in cells and '9.3 (0.60x)' in cells
     assert any('ADE20K with 150 classes' in text and 'Jetson' in text for text in seen.texts['p'])

@@ -104,7 +104,7 @@ def _without_policy_share(row: PaperRow, rows: Sequence[PaperRow]) -> float:
 
 def _with_relation(row: PaperRow, value: Optional[float], dense: float, form: str, unit: float) -> str:
     """Return a figure of the paper and how it relates to its dense one; a dash where it reports none."""
-    return '-' if value is None else f'{value:g}' + _unless_dense(row, f' ({form.format(unit * value / dense)})')
+    return '-' if value is None else f'{value:.1f}' + _unless_dense(row, f' ({form.format(unit * value / dense)})')
 
 
 def _unless_dense(row: PaperRow, text: str) -> str:
