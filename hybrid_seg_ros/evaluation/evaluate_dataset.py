@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -104,9 +105,16 @@ def evaluate_model(
 
 def frame_gflops(spec: ModelSpec, variant: Variant, tokens: TokenReport) -> float:
     """Return what one image cost, from the tokens it kept; the crops of a sliding window share them evenly."""
-    crops = max(1, len(tokens.areas))
-    kept = tuple((layer, count / crops) for layer, count in tokens.kept)
-    return crops * count_flops(spec, spec.network_size_hw, variant, tokens.entering / crops, kept).total / 1e9
+    return stage_gflops(spec, variant, tokens.stages)
+
+
+def stage_gflops(spec: ModelSpec, variant: Variant, stages: Mapping[str, int]) -> float:
+    """Return what one image cost, from its token count per stage (`TokenReport.stages`)."""
+    total, entering, *kept = stages.values()
+    grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
+    crops = total / (grid_hw[0] * grid_hw[1])
+    per_crop = tuple((layer, count / crops) for layer, count in zip(variant.prune_layers, kept))
+    return crops * count_flops(spec, spec.network_size_hw, variant, entering / crops, per_crop).total / 1e9
 
 
 def check_classes(spec: ModelSpec, dataset: SegmentationDataset) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
-from hybrid_seg_ros.evaluation.layer_flops import count_steps
+from hybrid_seg_ros.evaluation.layer_flops import count_steps, layer_flops
 from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import Backbone, Decoder, Keep, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.token_counts import count_merged_windows, kept_count
@@ -40,12 +40,16 @@ class FlopCount:
         return {name: count / 1e9 for name, count in counts.items()}
 
 
+COMPONENTS = tuple(field.name for field in dataclasses.fields(FlopCount))
+"""In the order in which they run."""
+
+
 def count_flops(
     spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, entering: float,
     kept: Sequence[tuple[int, float]] = (),
 ) -> FlopCount:  # fmt: skip
     """Count one image of `size_hw` of which `entering` tokens enter the encoder and `kept` (layer, tokens) go on."""
-    counts = dict.fromkeys((field.name for field in dataclasses.fields(FlopCount)), 0.0)
+    counts = dict.fromkeys(COMPONENTS, 0.0)
     for step in count_steps(spec, size_hw, variant, entering, kept):
         counts[step.component] += step.flops
     return FlopCount(**counts)
@@ -69,22 +73,42 @@ def expected_tokens(
     return entering, tuple(kept)
 
 
+def spec_table(
+    spec: ModelSpec, size_hw: tuple[int, int], budget: TokenBudget, variants: Sequence[Variant] = (),
+    layers: bool = False,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Return, for each variant, its tokens and GFLOPs per component, for a fixed keep.
+
+    All that the model can run of the paper's if no variants are given. With `layers` each row also has 'layers': the
+    GFLOPs of each step, in order.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for variant in variants or [Variant.parse(name) for name in spec.legal_variants()]:
+        entering, kept = expected_tokens(spec, size_hw, variant, budget)
+        counts = count_flops(spec, size_hw, variant, entering, kept).gflops()
+        row: dict[str, Any] = {'tokens': entering, **{f'kept@{layer}': n for layer, n in kept}, **counts}
+        if layers:
+            row['layers'] = {name: n / 1e9 for name, n in layer_flops(spec, size_hw, variant, entering, kept)}
+        table[str(variant)] = row
+    return table
+
+
+def form_spec(backbone: Backbone, classes: int, size_hw: tuple[int, int], **form: Any) -> ModelSpec:
+    """Return a model without weights whose classes have no names; `form` are fields of ModelSpec."""
+    names = tuple(f'class {index}' for index in range(classes))
+    # the number of attention heads has no influence; 1 divides every width
+    form = {'decoder': Decoder(num_heads=1), **form}
+    return ModelSpec('flops', backbone, LabelSpace(names, distinct_colors(classes)), size_hw, **form)
+
+
 def flops_table(
     backbone: Backbone, classes: int, size_hw: tuple[int, int], keep: Keep, decoder: Optional[Decoder] = None,
     stem: str = 'patch', policy: str = 'efficientnet_lite0', merged_windows: Keep = 103 / 256,
     auxiliary_head: str = 'atm', refinement: str = 'none',
-) -> dict[str, dict[str, float]]:  # fmt: skip
-    """Return GFLOPs per component for each of the paper's variants, with a fixed keep at each pruning layer."""
-    names = tuple(f'class {index}' for index in range(classes))
-    spec = ModelSpec(
-        'flops', backbone, LabelSpace(names, distinct_colors(classes)), size_hw, stem=stem, policy=policy,
-        decoder=decoder or Decoder(), auxiliary_head=auxiliary_head, refinement=refinement,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Return `spec_table` of each of the paper's variants, with the same keep at each pruning layer."""
+    spec = form_spec(
+        backbone, classes, size_hw, stem=stem, policy=policy, decoder=decoder or Decoder(num_heads=1),
+        auxiliary_head=auxiliary_head, refinement=refinement,
     )  # fmt: skip
-    budget = TokenBudget(keep=(keep,), merged_windows=merged_windows)
-    table = {}
-    for name in spec.legal_variants():
-        variant = Variant.parse(name)
-        entering, kept = expected_tokens(spec, size_hw, variant, budget)
-        counts = count_flops(spec, size_hw, variant, entering, kept).gflops()
-        table[name] = {'tokens': entering, **{f'kept@{layer}': n for layer, n in kept}, **counts}
-    return table
+    return spec_table(spec, size_hw, TokenBudget(keep=(keep,), merged_windows=merged_windows))

@@ -3,45 +3,95 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
-from hybrid_seg_ros.evaluation.flops import FlopCount, flops_table
+from hybrid_seg_ros.evaluation.flops_figure import draw_flops
+from hybrid_seg_ros.evaluation.flops_report import format_comparisons, format_components, format_layers
+from hybrid_seg_ros.evaluation.flops_subject import (
+    FORM,
+    KEEP,
+    Subject,
+    chosen_backbones,
+    chosen_decoder,
+    chosen_subjects,
+    refuse_options,
+)
+from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_GFLOPS, PAPER_SIZE_HW
+from hybrid_seg_ros.evaluation.paper_flops import compare_with_paper
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.model_spec import AUXILIARY_HEADS, BACKBONES, PAPER_VARIANTS, POLICIES, REFINEMENTS, STEMS, Decoder
+from hybrid_seg_ros.inference.operating_point import keep_value
+from hybrid_seg_ros.model_spec import AUXILIARY_HEADS, BACKBONES, HEADS, POLICIES, REFINEMENTS, STEMS
+
+FIXED_BY_PAPER = ('model', 'classes', 'size', 'variants', 'merged_windows', 'layers', 'picture', *FORM)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--backbone', choices=sorted(BACKBONES), default='vit_tiny')
-    parser.add_argument('--classes', type=int, default=150, help='number of classes (default: %(default)s)')
-    parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('H', 'W'), help='input size')
-    parser.add_argument('--keep', type=float, default=0.6, help='fraction kept at each pruning layer (%(default)s)')
-    parser.add_argument('--decoder-layers', type=int, default=3, help='layers per ATM decoder (default: %(default)s)')
-    parser.add_argument('--decoder-dim', type=int, help='channels of the ATM decoders (default: half of the backbone)')
-    parser.add_argument('--stem', choices=STEMS, default='patch')
-    parser.add_argument('--policy', choices=[name for name in POLICIES if name != 'none'], default='efficientnet_lite0')
-    parser.add_argument('--auxiliary-head', choices=AUXILIARY_HEADS, default='atm')
-    parser.add_argument('--refinement', choices=REFINEMENTS, default='none')
-    parser.add_argument('--json', type=Path, help='write the table here')
+    what = parser.add_argument_group('what to count: a model, or backbones in a form given by options')
+    what.add_argument('--model', type=Path, metavar='M.yaml', help='a model spec; its weights need not be there')
+    what.add_argument('--backbone', nargs='+', choices=(*BACKBONES, 'all'), metavar='NAME',
+                      help=f'{", ".join(BACKBONES)} or all (default: vit_tiny; with --paper those of the paper)')
+    what.add_argument('--classes', type=int, help=f'number of classes (default: {PAPER_CLASSES})')
+    what.add_argument('--head', choices=HEADS, help='(default: atm)')
+    what.add_argument('--decoder-layers', type=int, help='layers per decoder of the head (default: 3)')
+    what.add_argument('--decoder-dim', type=int, help='channels of the ATM decoders (default: half of the backbone)')
+    what.add_argument('--stem', choices=STEMS, help='(default: patch)')
+    what.add_argument('--policy', choices=POLICIES, help='(default: efficientnet_lite0)')
+    what.add_argument('--auxiliary-head', choices=AUXILIARY_HEADS, help='(default: atm)')
+    what.add_argument('--refinement', choices=REFINEMENTS, help='(default: none)')
+    points = parser.add_argument_group('at which operating points')
+    points.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'),
+                        help="input size; sides are padded to whole patches (default: 512 512, or the model's own)")
+    points.add_argument('--variants', nargs='+', metavar='VARIANT', help='as dense,cts,hybrid@8 (default: all legal)')
+    points.add_argument('--keep', type=keep_value, nargs='+', metavar='KEEP', help=(
+        f"tokens kept at each pruning layer: a count, or a fraction (default: the model's own, or {KEEP})"))
+    points.add_argument('--merged-windows', type=keep_value, metavar='WINDOWS', help=(
+        "count or share of the 2x2 windows that share a token (default: 103/256, or the model's own)"))
+    shown = parser.add_argument_group('what to show')
+    shown.add_argument('--layers', action='store_true', help='GFLOPs layer by layer as well, in --json too')
+    shown.add_argument('--paper', action='store_true', help="put our figures beside the paper's")
+    shown.add_argument('--markdown', action='store_true', help='print tables as Markdown')
+    shown.add_argument('--json', type=Path, metavar='OUT', help='write the tables here')
+    shown.add_argument('--picture', type=Path, metavar='OUT.png', help='draw a bar per variant, divided by component')
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    decoder = Decoder(dim=args.decoder_dim, layers=args.decoder_layers)
-    table = flops_table(
-        BACKBONES[args.backbone], args.classes, tuple(args.size), args.keep, decoder, args.stem, args.policy,
-        auxiliary_head=args.auxiliary_head, refinement=args.refinement,
-    )  # fmt: skip
-    columns = [field.name for field in dataclasses.fields(FlopCount)] + ['total']
-    print(f'GFLOPs (multiply-add = 1), {args.backbone}, {args.classes} classes, {args.size[0]}x{args.size[1]}, '
-          f'keep {args.keep}')  # fmt: skip
-    print(f'{"variant":<11}{"tokens":>7}' + ''.join(f'{column:>16}' for column in columns))
-    for name in PAPER_VARIANTS:
-        if name in table:
-            row = table[name]
-            print(f'{name:<11}{row["tokens"]:>7}' + ''.join(f'{row[column]:>16.3f}' for column in columns))
-    if args.json:
-        replace_text(args.json, json.dumps(table, indent=2) + '\n')
+    if args.paper:
+        return _run_paper(args)
+    subjects = chosen_subjects(args)
+    tables = {subject.name: subject.table(args.layers) for subject in subjects}
+    if args.picture:
+        draw_flops({subject.title: tables[subject.name] for subject in subjects}, args.picture)
+    _write(args, tables if len(subjects) > 1 else tables[subjects[0].name])
+    print('GFLOPs of one image, a multiply-add counted as 1\n')
+    print('\n\n'.join(_format(subject, tables[subject.name], args) for subject in subjects))
     return 0
+
+
+def _run_paper(args: argparse.Namespace) -> int:
+    """Compare with the paper; what is counted is then what the paper has, but for the shape of the heads."""
+    height, width = PAPER_SIZE_HW
+    refuse_options(args, FIXED_BY_PAPER, f'--paper counts {PAPER_CLASSES} classes, {height}x{width}, in two forms')
+    if args.keep is not None and len(args.keep) > 1:
+        raise ValueError(f'--paper: expected one --keep for all pruning layers, got {len(args.keep)}')
+    keep = KEEP if args.keep is None else args.keep[0]
+    names = chosen_backbones(args, tuple(PAPER_GFLOPS))
+    compared = [compare_with_paper(name, keep, chosen_decoder(args)) for name in names]
+    _write(args, {each.backbone: {**each.rows, 'keep': each.keeps} for each in compared})
+    print(format_comparisons(compared, keep, args.markdown))
+    return 0
+
+
+def _format(subject: Subject, table: dict[str, dict[str, Any]], args: argparse.Namespace) -> str:
+    parts = [subject.title, format_components(table, args.markdown)]
+    if args.layers:
+        parts.append(format_layers(table, args.markdown))
+    return ('\n\n' if args.markdown or args.layers else '\n').join(parts)
+
+
+def _write(args: argparse.Namespace, content: dict[str, Any]) -> None:
+    if args.json:
+        replace_text(args.json, json.dumps(content, indent=2) + '\n')

@@ -40,6 +40,11 @@ class AnswerWatch:
         return tuple(self._latency_ms.values())
 
     @property
+    def stamps_ns(self) -> tuple[int, ...]:
+        """Header stamps of the answered frames, in the order of `latencies_ms`."""
+        return tuple(self._latency_ms)
+
+    @property
     def answers_hz(self) -> float:
         """Rate of the answers between the first and the last; 0 for fewer than two."""
         if len(self._arrivals_ns) < 2:

@@ -1,77 +1,66 @@
-"""Read camera topics out of any rosbag2: a folder, or a single .mcap or .db3 file. Needs no ROS installation."""
+"""Read camera topics out of any rosbag2: a folder, or a single .mcap or .db3 file. Needs no ROS installation.
+
+A damaged bag is an error; read tolerantly, it is a bag that ends early and says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from hybrid_seg_ros.ros.cdr_header import read_stamp_ns
+from hybrid_seg_ros.ros.bag_path import check_bag_path, check_metadata
+from hybrid_seg_ros.ros.bag_topic import COMPRESSED_IMAGE, BagError, BagMessage, BagTopic, TopicChoice
+from hybrid_seg_ros.ros.cdr_header import NANOSECONDS, read_stamp_ns
+from hybrid_seg_ros.ros.damaged_db3 import find_write_ahead_log
+from hybrid_seg_ros.ros.recorded_message import RecordedMessage
 
-RAW_IMAGE = 'sensor_msgs/msg/Image'
-COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
-LABEL_NAMESPACE = 'labels'
-"""A topic with this word between its slashes, as /camera/labels/compressed, holds class ids, not a camera image."""
+if TYPE_CHECKING:
+    from hybrid_seg_ros.ros.damaged_bag import DamagedBag
 
-_STORAGE_SUFFIXES = ('.mcap', '.db3')
-
-
-class BagError(ValueError):
-    """A bag that cannot be used as asked; the message names the bag and what it holds."""
+__all__ = ['COMPRESSED_IMAGE', 'BagError', 'BagMessage', 'BagReader', 'BagTopic']
 
 
-@dataclass(frozen=True)
-class BagTopic:
-    """A topic of a bag: its name, message type and number of messages."""
+class BagReader(TopicChoice):
+    """An open bag. Use as a context manager; every problem with the bag is a BagError.
 
-    name: str
-    msgtype: str
-    count: int
+    With `tolerant`, a damaged bag is read as far as it can be read, and is an error only if nothing can be. `topics`
+    then count what can be read. Damage that shows only in reading is known once `messages` has come to its end.
+    """
 
-    @property
-    def is_image(self) -> bool:
-        """Say whether the messages are images, raw or compressed."""
-        return self.msgtype in (RAW_IMAGE, COMPRESSED_IMAGE)
-
-    @property
-    def is_labels(self) -> bool:
-        """Say whether the images are ground-truth class ids."""
-        return self.is_image and LABEL_NAMESPACE in self.name.split('/')
-
-    def __str__(self) -> str:
-        return f'{self.name} ({self.msgtype}, {self.count} messages)'
-
-
-@dataclass(frozen=True)
-class BagMessage:
-    """A recorded image: `log_ns` is when it was recorded, `stamp_ns` its header stamp, `cdr` the serialised message."""
-
-    topic: BagTopic
-    log_ns: int
-    stamp_ns: int
-    cdr: bytes
-
-
-class BagReader:
-    """An open bag. Use as a context manager; every problem with the bag is a BagError."""
-
-    def __init__(self, path: Union[str, Path]) -> None:
+    def __init__(self, path: Union[str, Path], tolerant: bool = False) -> None:
         self.path = Path(path)
-        self._reader = self._find()
-        self._typestore = get_typestore(Stores.ROS2_HUMBLE)  # image messages are the same in every ROS 2
         self.topics: tuple[BagTopic, ...] = ()
+        self._tolerant = tolerant
+        check_bag_path(self.path)
+        if not tolerant:
+            check_metadata(self.path)
+        self._reader: Optional[Reader] = None
+        self._is_lent = False
+        self._damaged: Optional[DamagedBag] = None
+        self._damage: Optional[str] = None
+        self._missing = 0
+        self._left_out: dict[tuple[str, int], str] = {}
+        self._typestore = get_typestore(Stores.ROS2_HUMBLE)  # image messages are the same in every ROS 2
 
     def __enter__(self) -> BagReader:
-        with self._parsing():
-            self._reader.open()
-            infos = sorted(self._reader.topics.items())
-            self.topics = tuple(BagTopic(name, info.msgtype or 'several types', info.msgcount) for name, info in infos)
+        try:
+            self._open()
+        except BagError as error:
+            if not self._tolerant:
+                raise
+            try:
+                self._salvage(error)
+            except BagError:
+                self.__exit__(None, None, None)
+                raise
         return self
 
     def __exit__(
@@ -80,78 +69,154 @@ class BagReader:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        self._reader.close()
+        if self._reader is not None:
+            self._reader.close()
+        if self._damaged is not None:
+            self._damaged.close()
 
     @property
-    def camera_topics(self) -> tuple[BagTopic, ...]:
-        """Image topics with messages, ground truth apart."""
-        return tuple(topic for topic in self.topics if topic.is_image and not topic.is_labels and topic.count)
-
-    @property
-    def label_topics(self) -> tuple[BagTopic, ...]:
-        """Ground-truth topics with messages."""
-        return tuple(topic for topic in self.topics if topic.is_labels and topic.count)
-
-    def select_camera_topic(self, name: Optional[str] = None, option: str = '--topic') -> BagTopic:
-        """Return the image topic called `name`, or the only one there is; `option` is how a user would name it."""
-        if name is not None:
-            return self._named(name)
-        if not self.camera_topics:
-            raise BagError(
-                f'bag {self.path}: expected a topic of {RAW_IMAGE} or {COMPRESSED_IMAGE}, found {_listing(self.topics)}'
-            )
-        return self._only(self.camera_topics, option)
-
-    def select_label_topic(self, name: Optional[str] = None, option: str = '--label-topic') -> Optional[BagTopic]:
-        """Return the ground-truth topic called `name`, or the only one there is, or None if there is none."""
-        if name is not None:
-            return self._named(name)
-        return self._only(self.label_topics, option) if self.label_topics else None
+    def damage(self) -> Optional[str]:
+        """What is wrong with the bag and how much of it was read, in a sentence; None if nothing is known to be."""
+        found = [self._damage] if self._damage else []
+        if self._missing:
+            found.append(f'{_messages_are(self._missing)} missing that the index names')
+        if self._left_out:
+            (name, log_ns), reason = next(iter(self._left_out.items()))
+            place = f'{name} at {log_ns / NANOSECONDS:.3f} s'
+            found.append(f'{_messages_are(len(self._left_out))} damaged and left out, the first on {place} ({reason})')
+        return '; '.join(found) or None
 
     def messages(self, topics: Sequence[BagTopic]) -> Iterator[BagMessage]:
         """Yield the messages of `topics` in the order they were recorded."""
         by_name = {topic.name: topic for topic in topics}
-        connections = [link for link in self._reader.connections if link.topic in by_name]
-        if not connections:
-            return  # the library takes an empty list for "all topics"
-        with self._parsing():
-            for connection, log_ns, cdr in self._reader.messages(connections):
-                cdr = bytes(cdr)
-                yield BagMessage(by_name[connection.topic], log_ns, read_stamp_ns(cdr), cdr)
+        for record in self._records(by_name):
+            try:
+                message = self._to_message(by_name[record.topic], record)
+            except BagError as error:
+                if not self._tolerant:
+                    raise
+                self._leave_out(record, self._reason(error))
+            else:
+                yield message
 
     def deserialize(self, message: BagMessage) -> Any:
         """Return the message as an object with the fields of its ROS type; `data` is a flat uint8 array."""
         with self._parsing():
             return self._typestore.deserialize_cdr(message.cdr, message.topic.msgtype)
 
-    def _find(self) -> Reader:
-        if not self.path.exists():
-            raise BagError(f'bag {self.path}: no such file or folder')
-        if self.path.is_dir() and not (self.path / 'metadata.yaml').is_file():
-            files = sorted(str(file) for file in self.path.iterdir() if file.suffix in _STORAGE_SUFFIXES)
-            hint = f'; its storage can be opened by itself: {", ".join(files)}' if files else ''
-            raise BagError(f'bag {self.path}: expected a rosbag2 folder, but it has no metadata.yaml{hint}')
-        if self.path.is_file() and self.path.suffix not in _STORAGE_SUFFIXES:
-            expected = ' or '.join(_STORAGE_SUFFIXES)
-            raise BagError(f'bag {self.path}: expected a rosbag2 folder or a {expected} file, got {self.path.name!r}')
+    def _leave_out(self, record: RecordedMessage, reason: str) -> None:
+        if (record.topic, record.log_ns) not in self._left_out:
+            self._left_out[record.topic, record.log_ns] = reason
+            count = sum(topic.count for topic in self.topics if topic.name == record.topic)
+            self._recount(record.topic, count - 1)
+
+    def _recount(self, name: str, count: int) -> None:
+        self.topics = tuple(replace(each, count=count) if each.name == name else each for each in self.topics)
+
+    def _open(self) -> None:
+        check_metadata(self.path)
         with self._parsing():
-            return Reader(self.path)
+            reader = Reader(self.path)
+            reader.open()
+            self._reader = reader
+            infos = sorted(reader.topics.items())
+        self.topics = tuple(BagTopic(name, info.msgtype or 'several types', info.msgcount) for name, info in infos)
+        files = self.path.glob('*.db3') if self.path.is_dir() else [self.path]
+        if self._tolerant and any(map(find_write_ahead_log, files)):
+            raise BagError(f'bag {self.path}: left open, with messages in a write-ahead log')
 
-    def _named(self, name: str) -> BagTopic:
-        absolute = '/' + name.lstrip('/')
+    def _records(self, names: Collection[str]) -> Iterator[RecordedMessage]:
+        """Yield what was recorded; where the bag proves damaged on the way, what else can be read of it."""
+        given: Counter[tuple[str, int]] = Counter()
+        if self._damaged is None:
+            try:
+                for record in self._records_of_healthy(names):
+                    if self._tolerant:
+                        given[record.topic, record.log_ns] += 1
+                    yield record
+                if self._tolerant:
+                    self._note_missing(names, given)
+                return
+            except BagError as error:
+                if not self._tolerant:
+                    raise
+                if self._damaged is None:  # else another iteration was the first to find the damage
+                    self._salvage(error)
+        for record in self._damaged.messages(names):
+            if given[record.topic, record.log_ns] > 0:
+                given[record.topic, record.log_ns] -= 1
+            else:
+                yield record
+
+    def _records_of_healthy(self, names: Collection[str]) -> Iterator[RecordedMessage]:
+        with self._parsing(), self._free_reader() as reader:
+            connections = [link for link in reader.connections if link.topic in names]
+            if not connections:
+                return  # the library takes an empty list for "all topics"
+            for link, log_ns, cdr in reader.messages(connections):
+                yield RecordedMessage(link.topic, link.msgtype, log_ns, bytes(cdr))
+
+    @contextmanager
+    def _free_reader(self) -> Iterator[Reader]:
+        """Lend the reader, or another one while it is lent: two iterations over one would move each other's place."""
+        if self._is_lent:
+            with Reader(self.path) as another:
+                yield another
+            return
+        self._is_lent = True
+        try:
+            yield self._reader
+        finally:
+            self._is_lent = False
+
+    def _note_missing(self, names: Collection[str], given: Counter[tuple[str, int]]) -> None:
+        """Note it if fewer messages came than the index names: a chunk without a checksum may just end early.
+
+        Raises BagError if none at all came of a topic.
+        """
+        came = Counter(name for name, _ in given.elements())
+        came.subtract(name for name, _ in self._left_out)
         for topic in self.topics:
-            if topic.name == absolute:
-                if not topic.is_image:
-                    raise BagError(f'bag {self.path}: expected images on {absolute}, got {topic.msgtype}')
-                if not topic.count:
-                    raise BagError(f'bag {self.path}: {absolute} holds no messages')
-                return topic
-        raise BagError(f'bag {self.path}: no topic {absolute}; it holds {_listing(self.topics)}')
+            if topic.name in names and topic.count > came[topic.name]:
+                if came[topic.name] <= 0:
+                    raise BagError(f'bag {self.path}: its index names {topic}, but none was found')
+                self._missing += topic.count - came[topic.name]
+                self._recount(topic.name, came[topic.name])
 
-    def _only(self, candidates: Sequence[BagTopic], option: str) -> BagTopic:
-        if len(candidates) > 1:
-            raise BagError(f'bag {self.path}: several image topics: {_listing(candidates)}; choose with {option} NAME')
-        return candidates[0]
+    def _to_message(self, topic: BagTopic, record: RecordedMessage) -> BagMessage:
+        with self._parsing():
+            if self._tolerant:
+                self._typestore.deserialize_cdr(record.cdr, topic.msgtype)
+            return BagMessage(topic, record.log_ns, read_stamp_ns(record.cdr), record.cdr)
+
+    def _salvage(self, cause: BagError) -> None:
+        """Go over to reading a damaged bag: count what can be read. Raises `cause` if that is nothing."""
+        try:
+            from hybrid_seg_ros.ros.damaged_bag import DamagedBag
+        except ModuleNotFoundError as error:
+            raise BagError(f'{cause}; reading what is left of it needs {error.name}: pip install mcap') from error
+
+        expected = sum(topic.count for topic in self.topics) + len(self._left_out)  # 0 where there is no index
+        self._damaged = DamagedBag(self.path)
+        stock = self._damaged.take_stock(self._is_usable)
+        count = sum(stock.counts.values())
+        if not count:
+            raise cause
+        topics = sorted(self._damaged.topics.items())
+        self.topics = tuple(BagTopic(name, msgtype, stock.counts[name]) for name, msgtype in topics)
+        problems = '; '.join(self._damaged.problems) or f'index or metadata is damaged ({self._reason(cause)})'
+        read = f'{count} of {expected}' if count < expected else str(count)
+        self._damage = f'{problems}: {read} messages could be read, up to {stock.seconds:.1f} s after the first'
+
+    def _is_usable(self, record: RecordedMessage) -> bool:
+        topic = BagTopic(record.topic, record.msgtype, 0)
+        try:
+            if topic.is_image:
+                self._to_message(topic, record)
+        except BagError as error:
+            self._leave_out(record, self._reason(error))
+            return False
+        return True
 
     @contextmanager
     def _parsing(self) -> Iterator[None]:
@@ -165,6 +230,9 @@ class BagReader:
                 f'({type(error).__name__}: {error})'
             ) from error
 
+    def _reason(self, error: BagError) -> str:
+        return str(error.__cause__ or error).removeprefix(f'bag {self.path}: ').rstrip('.')
 
-def _listing(topics: Sequence[BagTopic]) -> str:
-    return ', '.join(str(topic) for topic in topics) or 'no topics'
+
+def _messages_are(count: int) -> str:
+    return '1 message is' if count == 1 else f'{count} messages are'

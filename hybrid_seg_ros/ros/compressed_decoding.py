@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CompressedImage
 
 from hybrid_seg_ros.ros.image_decoding import BAYER_SMALLEST, BAYER_TO_RGB, BadFrameError
+
+if TYPE_CHECKING:  # bags are read without ROS 2, too
+    from sensor_msgs.msg import CompressedImage
 
 _JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

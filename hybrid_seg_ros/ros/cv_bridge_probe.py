@@ -9,7 +9,6 @@ import functools
 from typing import Any, Optional
 
 import numpy as np
-from sensor_msgs.msg import Image
 
 
 def working_bridge() -> Optional[Any]:
@@ -24,11 +23,12 @@ def problem() -> str:
 
 @functools.lru_cache(maxsize=1)
 def _probe() -> tuple[Optional[Any], str]:
-    message = Image(height=1, width=2, encoding='bgr8', step=6)
-    message.data.frombytes(bytes([1, 2, 3, 4, 5, 6]))
     try:
         from cv_bridge import CvBridge
+        from sensor_msgs.msg import Image
 
+        message = Image(height=1, width=2, encoding='bgr8', step=6)
+        message.data.frombytes(bytes([1, 2, 3, 4, 5, 6]))
         bridge = CvBridge()
         result = np.asarray(bridge.imgmsg_to_cv2(message, 'rgb8'))
     except Exception as error:  # a broken binary module fails in any way; all of them mean that it is unusable

@@ -1,4 +1,4 @@
-"""Drive: the frames of a bag that a demo plays, and their ground truth."""
+"""Drive: the frames of one camera in a bag, and their ground truth."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Optional
 import numpy as np
 
 from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagMessage, BagReader
-from hybrid_seg_ros.ros.ground_truth import GroundTruth
-from hybrid_seg_ros.ros.messages import compressed_to_rgb, image_to_rgb
+from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
+from hybrid_seg_ros.ros.ground_truth import GroundTruth, LabelSource
+from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 
 
 class Drive:
@@ -16,19 +17,24 @@ class Drive:
 
     def __init__(
         self, bag: BagReader, topic: Optional[str] = None, label_topic: Optional[str] = None,
-        limit: Optional[int] = None,
+        limit: Optional[int] = None, truth: Optional[LabelSource] = None, void: Optional[int] = None,
+        classes: Optional[int] = None,
     ) -> None:  # fmt: skip
-        """Read the stamps. Raises BagError where the bag does not hold the topics."""
+        """Read the stamps. Raises BagError where the bag does not hold the topics.
+
+        `truth` takes the place of the label topic, whose ids are otherwise read by `void` and `classes`.
+        """
         self.bag, self.limit = bag, limit
         self.camera = bag.select_camera_topic(topic)
         log_ns, self.stamps_ns = [], []
         for message in bag.messages([self.camera]):
             log_ns.append(message.log_ns)
             self.stamps_ns.append(message.stamp_ns)
+        self.camera = bag.select_camera_topic(self.camera.name)  # counted anew, where reading has found damage
         self.rate_hz = (len(log_ns) - 1) * 1e9 / (log_ns[-1] - log_ns[0]) if log_ns[-1] > log_ns[0] else 1.0
         self.stamps_ns = self.stamps_ns[:limit]
-        labels = bag.select_label_topic(label_topic)
-        self.truth = None if labels is None else GroundTruth(bag, labels)
+        labels = bag.select_label_topic(label_topic) if truth is None else None
+        self.truth: Optional[LabelSource] = truth if labels is None else GroundTruth(bag, labels, classes, void)
 
     @property
     def is_compressed(self) -> bool:

@@ -70,7 +70,7 @@ def play_bag(
         publisher.wait_for_all_acked(_LAST_FRAMES)
     if answers is None:
         return ReplayReport(sent, duration_s)
-    return ReplayReport(sent, duration_s, answers.count, answers.answers_hz, answers.latencies_ms)
+    return ReplayReport(sent, duration_s, answers.count, answers.answers_hz, answers.latencies_ms, answers.stamps_ns)
 
 
 def _cameras_to_play(bag: BagReader, options: ReplayOptions) -> list[BagTopic]:

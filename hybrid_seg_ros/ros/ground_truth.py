@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
-import cv2
 import numpy as np
 
+from hybrid_seg_ros.evaluation.label_ids import decode_label_png, label_id_code
 from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagError, BagReader, BagTopic
+from hybrid_seg_ros.ros.message_window import KEPT_BYTES, MessageWindow
 
 _LABEL_ENCODINGS = ('mono8', '8UC1')
 
 
-class GroundTruth:
-    """The label images of one topic. They are kept as recorded and decoded when asked for."""
+class LabelSource(Protocol):
+    """Ground truth of frames. `name` says where it is from, `stamps_ns` which frames it is for, ascending."""
 
-    def __init__(self, bag: BagReader, topic: BagTopic) -> None:
-        self._bag = bag
-        self._messages = {message.stamp_ns: message for message in bag.messages([topic])}
+    name: str
+    stamps_ns: tuple[int, ...]
 
     def labels_at(self, stamp_ns: int) -> Optional[np.ndarray]:
         """Return the labels (H, W) uint8 of the frame with this stamp, 255 where unlabelled; None if it has none."""
-        message = self._messages.get(stamp_ns)
+
+
+class GroundTruth:
+    """The label images of one topic. They are decoded when asked for; `kept_bytes` of them stay in memory as recorded.
+
+    With `classes` or `void`, their ids are checked and read as `label_id_code` says.
+    """
+
+    def __init__(
+        self, bag: BagReader, topic: BagTopic, classes: Optional[int] = None, void: Optional[int] = None,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:  # fmt: skip
+        self._bag = bag
+        self.name = topic.name
+        self._code = None if classes is None and void is None else label_id_code(classes, void)
+        self._messages = MessageWindow(bag, topic, kept_bytes)
+        self.stamps_ns = self._messages.stamps_ns
+
+    def labels_at(self, stamp_ns: int) -> Optional[np.ndarray]:
+        """Return the labels (H, W) uint8 of the frame with this stamp, 255 where unlabelled; None if it has none."""
+        message = self._messages.at(stamp_ns)
         if message is None:
             return None
         content = self._bag.deserialize(message)
+        place = f'bag {self._bag.path}: {self.name} at {stamp_ns / 1e9:.3f} s'
         try:
-            if message.topic.msgtype == COMPRESSED_IMAGE:
-                return compressed_to_labels(content)
-            return image_to_labels(content)
+            is_png = message.topic.msgtype == COMPRESSED_IMAGE
+            labels = compressed_to_labels(content) if is_png else image_to_labels(content)
         except ValueError as error:
-            raise BagError(f'bag {self._bag.path}: {message.topic.name} at {stamp_ns / 1e9:.3f} s: {error}') from error
+            raise BagError(f'{place}: {error}') from error
+        return labels if self._code is None else self._code.decode(place, labels)
 
 
 def image_to_labels(message: Any) -> np.ndarray:
@@ -47,7 +68,7 @@ def image_to_labels(message: Any) -> np.ndarray:
 
 def compressed_to_labels(message: Any) -> np.ndarray:
     """Return class ids (H, W) uint8 from a PNG CompressedImage. Raises ValueError for anything else."""
-    labels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED) if len(message.data) else None
+    labels = decode_label_png(np.frombuffer(message.data, np.uint8))
     if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
         found = 'no image' if labels is None else f'{labels.shape} {labels.dtype}'
         raise ValueError(f'expected a PNG of labels (H, W) uint8, got {found} (format {message.format!r})')

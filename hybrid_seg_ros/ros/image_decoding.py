@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import Image
 
 from hybrid_seg_ros.ros import cv_bridge_probe
+
+if TYPE_CHECKING:  # bags are read without ROS 2, too
+    from sensor_msgs.msg import Image
 
 
 class BadFrameError(ValueError):

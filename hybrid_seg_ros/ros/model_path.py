@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-
 PACKAGE = 'hybrid_seg_ros'
 SHIPPED_MODEL = 'segvit_tiny_camvid'
 _SCHEME = 'package://'
@@ -33,8 +31,10 @@ def resolve_model_path(text: str) -> Path:
 def _share_folder(package: str) -> Path:
     """Return share/PACKAGE of a package; for this one, without colcon, the source tree or where pip put it."""
     try:
+        from ament_index_python.packages import get_package_share_directory
+
         return Path(get_package_share_directory(package))
-    except (OSError, PackageNotFoundError, ValueError) as error:  # the last: no AMENT_PREFIX_PATH
+    except (ModuleNotFoundError, OSError, LookupError, ValueError) as error:  # without ROS 2, too
         if package != PACKAGE:
             raise ValueError(f'package {package!r} is not installed: {error}') from error
     source_tree = Path(__file__).resolve().parents[2]

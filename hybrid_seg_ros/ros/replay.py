@@ -7,6 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.ros.replay_options import DEFAULT_ANSWER_TOPIC, ReplayError, ReplayOptions, ReplayReport
 
 __all__ = ['ReplayError', 'ReplayOptions', 'ReplayReport', 'add_arguments', 'replay', 'run']
@@ -18,7 +19,7 @@ def replay(options: ReplayOptions) -> ReplayReport:
     from hybrid_seg_ros.ros.frame_player import play_bag
     from hybrid_seg_ros.ros.session import RosSession
 
-    with BagReader(options.bag) as bag, RosSession('hybrid_seg_replay') as session:
+    with BagReader(options.bag, options.tolerant) as bag, RosSession('hybrid_seg_replay') as session:
         return play_bag(bag, session, options)
 
 
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--restamp', action='store_true', help='set header stamps to the present time')
     parser.add_argument('--loop', action='store_true', help='play again and again, until Ctrl-C')
     parser.add_argument('--limit', type=int, metavar='N', help='stop after N frames')
+    parser.add_argument('--tolerant', action='store_true', help='play a damaged bag as far as it can be read')
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the report to this file')
 
 
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     report = replay(_options(args))
     print(report)
     if args.json is not None:
-        args.json.write_text(json.dumps(dataclasses.asdict(report)) + '\n', encoding='utf-8')
+        replace_text(args.json, json.dumps(dataclasses.asdict(report)) + '\n')
     return 1 if report.answered == 0 else 0
 
 
@@ -57,7 +59,7 @@ def _options(args: argparse.Namespace) -> ReplayOptions:
     return ReplayOptions(
         bag=args.bag, topics=tuple(args.topic), rate=args.rate, lock_step=args.lock_step, loop=args.loop,
         answer_topic=args.answer_topic, timeout_s=args.timeout, wait_s=args.wait, labels=args.labels,
-        restamp=args.restamp, limit=args.limit, remap=dict(map(_parse_remap, args.remap)),
+        restamp=args.restamp, limit=args.limit, tolerant=args.tolerant, remap=dict(map(_parse_remap, args.remap)),
     )  # fmt: skip
 
 

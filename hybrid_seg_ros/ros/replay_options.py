@@ -22,6 +22,7 @@ class ReplayOptions:
     before it is answered: by an image with the same stamp on `answer_topic`, within `timeout_s`. Outside lock-step
     an `answer_topic`, if given, is only counted and timed. `wait_s` is how long subscribers may take to appear, 0
     plays without them. `remap` maps topic names. `restamp` replaces header stamps by the present time.
+    `tolerant` plays a damaged bag as far as it can be read.
     """
 
     bag: Path
@@ -37,6 +38,7 @@ class ReplayOptions:
     limit: Optional[int] = None
     remap: dict[str, str] = field(default_factory=dict)
     progress: bool = True
+    tolerant: bool = False
 
     def __post_init__(self) -> None:
         if not self.rate > 0:
@@ -49,13 +51,17 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """What was played; `answered`, `answers_hz` and `latencies_ms` are None or empty where no answers were awaited."""
+    """What was played; `answered` and what follows are None or empty where no answers were awaited.
+
+    `latencies_ms` and `answered_stamps_ns` are of the same frames, in the order of their answers.
+    """
 
     sent: int
     duration_s: float
     answered: Optional[int] = None
     answers_hz: Optional[float] = None
     latencies_ms: tuple[float, ...] = ()
+    answered_stamps_ns: tuple[int, ...] = ()
 
     def percentile_ms(self, percent: float) -> float:
         """Return the latency that `percent` of the answers stayed within (nearest rank); nan without answers."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bag_files import COUNT, write_mcap
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -72,6 +73,16 @@ def test_a_single_file_opens_like_its_folder(tmp_path, storage):
     (folder / 'metadata.yaml').unlink()
     with pytest.raises(BagError, match=f'no metadata.yaml.*can be opened by itself: .*{file.name}'):
         BagReader(folder)
+
+
+@pytest.mark.parametrize('chunked', [True, False])
+def test_iterations_at_once_do_not_disturb_each_other(tmp_path, chunked):
+    with BagReader(write_mcap(tmp_path / 'drive.mcap', chunked=chunked)) as reader:
+        camera, labels = reader.select_camera_topic(), reader.select_label_topic()
+        next(reader.messages([labels]))  # one that is given up
+        threes = list(zip(reader.messages([camera]), reader.messages([camera]), reader.messages([labels])))
+        assert len(threes) == COUNT
+        assert all(first.cdr == second.cdr and first.stamp_ns == third.stamp_ns for first, second, third in threes)
 
 
 def test_messages_of_no_topic(tmp_path):

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.ros.command_options import exit_in_order, fastest_backend, parse_parameter
 from hybrid_seg_ros.ros.trials.cameras_demo_report import CamerasDemoOptions, CamerasReport
-from hybrid_seg_ros.ros.trials.demo import add_drive_arguments, exit_in_order, fastest_backend, parse_parameter
+from hybrid_seg_ros.ros.trials.demo import add_drive_arguments
 
 DEFAULT_OUTPUT = Path('out/demo_cameras')
 

@@ -7,10 +7,10 @@ import dataclasses
 import json
 import signal
 import sys
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
 from hybrid_seg_ros.ros.trials.demo_options import DemoError, DemoOptions, DemoReport
 
 DEFAULT_OUTPUT = Path('out/demo')
@@ -63,24 +63,6 @@ def run(args: argparse.Namespace) -> int:
     except (DemoError, NodeError) as error:
         print(f'hybrid_seg demo: {error}', file=sys.stderr)
         return 1
-    (options.output / 'report.json').write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n', 'utf-8')
+    replace_text(options.output / 'report.json', json.dumps(dataclasses.asdict(report), indent=2) + '\n')
     print(report)
     return 0
-
-
-def exit_in_order(number: int, _frame: Any) -> None:
-    """Leave by an exception, so that the children are ended on the way."""
-    sys.exit(128 + number)
-
-
-def parse_parameter(text: str) -> tuple[str, str]:
-    """Read NAME:=VALUE, a parameter of the node. Raises ValueError for anything else."""
-    name, separator, value = text.partition(':=')
-    if not (name and separator and value):
-        raise ValueError(f'param: expected NAME:=VALUE, got {text!r}')
-    return name, value
-
-
-def fastest_backend() -> str:
-    """Return the backend that is fastest on a CPU of those that are installed and exact: onnxruntime or pytorch."""
-    return 'onnxruntime' if find_spec('onnxruntime') and find_spec('onnx') else 'pytorch'

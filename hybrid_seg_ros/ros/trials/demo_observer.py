@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Int32MultiArray
 
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
-from hybrid_seg_ros.ros.ground_truth import GroundTruth, image_to_labels
+from hybrid_seg_ros.ros.ground_truth import LabelSource, image_to_labels
 from hybrid_seg_ros.ros.messages import image_to_rgb
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 
@@ -25,7 +25,7 @@ OnViews = Callable[[int, dict[str, np.ndarray]], None]
 class Score:
     """mIoU of the masks that came, over the frames that have ground truth."""
 
-    def __init__(self, truth: GroundTruth, num_classes: int) -> None:
+    def __init__(self, truth: LabelSource, num_classes: int) -> None:
         self._truth, self._matrix = truth, ConfusionMatrix(num_classes)
         self._scored: set[int] = set()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
@@ -19,6 +18,7 @@ from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
+from hybrid_seg_ros.ros.replay_command import replay_command
 from hybrid_seg_ros.ros.replay_options import ReplayReport
 from hybrid_seg_ros.ros.session import RosSession
 from hybrid_seg_ros.ros.trials.contact_sheet import SheetRow, draw_contact_sheet
@@ -123,7 +123,9 @@ class _Player:
         output = _log_folder(self._options) / f'replay_{phase}.json'
         output.unlink(missing_ok=True)
         self._observer.begin(score)
-        command = _replay_command(self._drive, output, self._options.timeout_s, *arguments)
+        command = replay_command(
+            self._drive, _IMAGE, f'{NODE}/mask', output, self._options.timeout_s, *arguments
+        )
         with ChildProcess(command, output.with_suffix('.log'), os.environ, shows_progress=True) as replay:
             self._spin_until(lambda: replay.exit_status is not None)
             if not output.is_file():
@@ -163,17 +165,6 @@ def _node_command(options: DemoOptions, drive: Drive) -> list[str]:
         **options.parameters,
     }
     return node_command(_IMAGE, parameters)
-
-
-def _replay_command(drive: Drive, report: Path, timeout_s: float, *arguments: str) -> list[str]:
-    topic = drive.topic(_IMAGE)
-    remap = ['--remap', f'{drive.camera.name}:={topic}'] if topic != drive.camera.name else []
-    limit = [] if drive.limit is None else ['--limit', str(drive.limit)]
-    return [
-        sys.executable, '-m', 'hybrid_seg_ros.cli', 'replay', str(drive.bag.path), '--topic', drive.camera.name,
-        '--answer-topic', f'{NODE}/mask', '--timeout', str(timeout_s), '--json', str(report),
-        *remap, *limit, *arguments,
-    ]  # fmt: skip
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.ros.trials.demo import exit_in_order, parse_parameter
+from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
 from hybrid_seg_ros.ros.trials.soak_report import SoakOptions, SoakReport
 
 _INTERRUPTED = 130

@@ -1,0 +1,173 @@
+"""Evaluate a bag: the frames of its camera at several operating points, offline or through the real node.
+
+Offline every frame is segmented in this process, without DDS; live the bag is played to the node, which drops what it
+has no time for. Both are then scored in the same way.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice
+from hybrid_seg_ros.evaluation.sequence.album import FrameAlbum
+from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
+from hybrid_seg_ros.evaluation.sequence.report import SequenceReport
+from hybrid_seg_ros.evaluation.sequence.run import Row, row_names, run_sequence
+from hybrid_seg_ros.inference.operating_points import name_point
+from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
+from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
+from hybrid_seg_ros.ros.bag_frames import BagFrames
+from hybrid_seg_ros.ros.bag_reader import BagError, BagReader
+from hybrid_seg_ros.ros.drive import Drive
+from hybrid_seg_ros.ros.labels_folder import FolderTruth
+from hybrid_seg_ros.ros.model_path import resolve_model_path
+
+
+@dataclass(frozen=True)
+class EvaluateBagOptions:
+    """What to evaluate, and how; what is None is the model's own, or the only one of the bag.
+
+    `labels` is a folder of ground truth by stamp, `void` an id in the ground truth that means "no class". `live` plays
+    the bag to the node at `rate`, with further `parameters` of the node. `with_dense` compares with the dense model
+    even where there is ground truth; without any, that is done anyway.
+    """
+
+    bag: Path
+    model: Optional[Path] = None
+    variants: tuple[Variant, ...] = ()
+    choices: tuple[BackendChoice, ...] = (BackendChoice('pytorch', 'float32'),)
+    device: str = 'cpu'
+    keep: Optional[Keep] = None
+    threshold: Optional[float] = None
+    topic: Optional[str] = None
+    label_topic: Optional[str] = None
+    labels: Optional[Path] = None
+    void: Optional[int] = None
+    limit: Optional[int] = None
+    live: bool = False
+    rate: float = 1.0
+    parameters: dict[str, str] = field(default_factory=dict)
+    with_dense: bool = False
+    cache_dir: Optional[Path] = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f'--limit: expected at least 1 frame, got {self.limit}')
+        if self.rate <= 0:
+            raise ValueError(f'--rate: expected more than 0, got {self.rate}')
+        if self.labels is not None and self.label_topic is not None:
+            raise ValueError('give ground truth from a topic (--label-topic) or from a folder (--labels), not both')
+        if not self.live and (self.rate != 1.0 or self.parameters):
+            raise ValueError('--rate and --param are for --live: offline every frame is segmented in this process')
+        if self.keep is not None and self.threshold is not None:
+            raise ValueError('give --keep (fixed number of tokens) or --threshold, not both')
+
+
+@dataclass(frozen=True)
+class Point:
+    """A variant on a backend; `shown` is false for one that is only there to compare with."""
+
+    variant: Variant
+    choice: BackendChoice
+    shown: bool = True
+
+
+def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbum]:
+    """Evaluate a bag. Raises BagError, ValueError, or in live mode NodeError with the end of the node's log."""
+    model = resolve_model_path(str(options.model or ''))
+    spec = ModelSpec.load(model)
+    points = [Point(variant, choice) for choice in options.choices for variant in options.variants or (spec.variant,)]
+    budget = choose_budget(spec.budget, options.keep, options.threshold)
+    for point in points:
+        check_operating_point(spec, point.variant, budget)
+    with BagReader(options.bag, tolerant=True) as bag, ExitStack() as stack:
+        drive = _open_drive(options, bag, len(spec.classes))
+        compares = options.with_dense or drive.truth is None
+        rows = _rows(options, points, compares, drive, model, stack)
+        dense = next((index for index, row in enumerate(rows) if row.variant == Variant() and row.live is None), None)
+        album = FrameAlbum(spec.classes, [name for name, row in zip(row_names(rows), rows) if row.shown])
+        frames = BagFrames(bag, drive.camera, drive.truth, options.limit)
+        result = run_sequence(frames, rows, spec, dense, album)
+        if not result.frames:
+            raise BagError(f'bag {options.bag}: no frame of {drive.camera} can be decoded: {frames.unreadable[0]}')
+        report = SequenceReport(
+            video=str(options.bag), mode='live' if options.live else 'offline', model=spec.name,
+            pruning=', '.join(dict.fromkeys(name_point(point.variant, budget) for point in points)),
+            frames=result.frames, duration_s=result.duration_s, rows=result.rows, records=result.records,
+            truth_flicker=result.truth_flicker, damage=bag.damage, unreadable=tuple(frames.unreadable),
+        )  # fmt: skip
+    return report, album
+
+
+def _open_drive(options: EvaluateBagOptions, bag: BagReader, classes: int) -> Drive:
+    """Find the frames and their ground truth. Raises ValueError if there is some, but for none of the frames."""
+    folder = None if options.labels is None else FolderTruth(options.labels, classes, options.void)
+    drive = Drive(bag, options.topic, options.label_topic, options.limit, folder, options.void, classes)
+    truth = drive.truth
+    if truth is not None and all(truth.labels_at(stamp_ns) is None for stamp_ns in drive.stamps_ns):
+        raise ValueError(
+            f'{truth.name}: expected ground truth with the stamps of {drive.camera.name}, from {drive.stamps_ns[0]} to '
+            f'{drive.stamps_ns[-1]} ns; its own go from {truth.stamps_ns[0]} to {truth.stamps_ns[-1]}'
+        )
+    return drive
+
+
+def _rows(
+    options: EvaluateBagOptions, points: Sequence[Point], compares: bool, drive: Drive, model: Path, stack: ExitStack
+) -> list[Row]:
+    """Open the rows to be shown and, if the dense model is needed to compare with and not among them, that one."""
+    hidden = Point(Variant(), points[0].choice, shown=False)
+    if options.live:
+        rows = _live_rows(options, points, drive, model)
+        return rows + ([_offline_row(options, hidden, model, stack)] if compares else [])
+    if compares and all(point.variant != hidden.variant for point in points):
+        points = [*points, hidden]
+    return [_offline_row(options, point, model, stack) for point in points]
+
+
+def _offline_row(options: EvaluateBagOptions, point: Point, model: Path, stack: ExitStack) -> Row:
+    pipeline = load_pipeline(
+        model, point.choice.name, options.device, point.choice.dtype, str(point.variant), options.keep,
+        options.threshold, cache_dir=options.cache_dir,
+    )  # fmt: skip
+    stack.callback(pipeline.close)
+    pipeline.warm_up()
+
+    def source(frame: Frame) -> FrameResult:
+        return FrameResult.of(pipeline(frame.image))
+
+    return Row(point.variant, point.choice.name, point.choice.dtype, pipeline.device_name, source, shown=point.shown)
+
+
+def _live_rows(options: EvaluateBagOptions, points: Sequence[Point], drive: Drive, model: Path) -> list[Row]:
+    """Play the bag once for each point, to a node of its own."""
+    from hybrid_seg_ros.ros.live_answers import LiveOptions, play_to_node
+    from hybrid_seg_ros.ros.own_network import own_network
+
+    rows = []
+    with own_network(), tempfile.TemporaryDirectory(prefix='hybrid_seg_') as folder:
+        for point in points:
+            answers = play_to_node(
+                drive, _node_parameters(options, point, model), LiveOptions(options.rate), Path(folder)
+            )
+            rows.append(Row(
+                point.variant, point.choice.name, point.choice.dtype, options.device, answers, answers.figures
+            ))  # fmt: skip
+    return rows
+
+
+def _node_parameters(options: EvaluateBagOptions, point: Point, model: Path) -> Mapping[str, str]:
+    parameters = {
+        'model_path': str(model.resolve()), 'variant': str(point.variant), 'backend': point.choice.name,
+        'precision': point.choice.dtype, 'device': options.device,
+    }  # fmt: skip
+    if options.keep is not None:
+        parameters['keep'] = str(options.keep)
+    if options.threshold is not None:
+        parameters.update(keep='0.0', threshold=str(options.threshold))
+    return {**parameters, **options.parameters}

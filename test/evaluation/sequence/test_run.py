@@ -1,0 +1,162 @@
+"""Scoring a video: against the data set evaluation of the same frames, against dense, and with frames missing."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from camvid_folder import write_camvid_folder
+from tiny_model import write_tiny_model
+
+from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.data.registry import open_dataset
+from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate
+from hybrid_seg_ros.evaluation.html_page import render_page
+from hybrid_seg_ros.evaluation.sequence.album import FrameAlbum
+from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
+from hybrid_seg_ros.evaluation.sequence.page import sequence_page
+from hybrid_seg_ros.evaluation.sequence.report import LiveFigures, SequenceReport
+from hybrid_seg_ros.evaluation.sequence.run import Row, run_sequence
+from hybrid_seg_ros.model_spec import Variant
+
+COUNT = 5
+
+
+@pytest.fixture(scope='module')
+def dataset(tmp_path_factory):
+    return open_dataset('camvid', write_camvid_folder(tmp_path_factory.mktemp('camvid'), train=1, val=COUNT), 'val')
+
+
+@pytest.fixture(scope='module')
+def pipelines(tmp_path_factory):
+    torch.set_num_threads(1)
+    model = write_tiny_model(tmp_path_factory.mktemp('model'))
+    return {name: load_pipeline(model, variant=name) for name in ('hybrid@6+8', 'dense')}
+
+
+def frames_of(dataset, truth=True):
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        yield Frame(index, 10_000_000_000 + index * 100_000_000, sample.image, sample.labels if truth else None)
+
+
+def row(pipelines, name, shown=True, drops=(), live=None):
+    def source(frame):
+        return None if frame.index in drops else FrameResult.of(pipelines[name](frame.image))
+
+    return Row(Variant.parse(name), 'pytorch', 'float32', 'cpu', source, live, shown)
+
+
+def run(pipelines, frames, rows, reference=None):
+    spec = pipelines['dense'].spec
+    album = FrameAlbum(spec.classes, [str(each.variant) for each in rows if each.shown])
+    return run_sequence(frames, rows, spec, reference, album), album
+
+
+def report_of(result, mode='offline', **others):
+    return SequenceReport('bags/x', mode, 'tiny', 'threshold 0.3', result.frames, result.duration_s, result.rows,
+                          result.records, result.truth_flicker, **others)  # fmt: skip
+
+
+def test_the_figures_are_those_of_evaluate(dataset, pipelines):
+    result, _ = run(pipelines, frames_of(dataset), [row(pipelines, 'hybrid@6+8'), row(pipelines, 'dense')])
+    for figures in result.rows:
+        expected = evaluate(pipelines[figures.variant], dataset)
+        for name in ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames'):
+            assert getattr(figures, name) == getattr(expected, name), name
+        assert set(figures.median_ms) == set(expected.median_ms) and figures.agreement is None
+    assert result.frames == COUNT and result.duration_s == pytest.approx(0.4)
+
+
+def test_without_ground_truth_the_dense_model_is_compared_with(dataset, pipelines):
+    rows = [row(pipelines, 'hybrid@6+8'), row(pipelines, 'dense', shown=False)]
+    result, album = run(pipelines, frames_of(dataset, truth=False), rows, reference=1)
+    assert [figures.variant for figures in result.rows] == ['hybrid@6+8']
+    figures, records = result.rows[0], result.records[0]
+    same = [
+        np.mean(pipelines['hybrid@6+8'](frame.image).labels == pipelines['dense'](frame.image).labels)
+        for frame in frames_of(dataset)
+    ]
+    assert figures.miou is None and figures.iou_per_class == {} and figures.labelled_frames == 0
+    assert [record.agreement for record in records] == pytest.approx([100 * share for share in same])
+    assert figures.agreement == pytest.approx(100 * np.mean(same)) and 0 < figures.agreement_miou < 100
+    assert 'agreement with dense' in render_page(sequence_page(report_of(result), album))
+
+
+def test_flicker_counts_from_the_frame_before_only(dataset, pipelines):
+    still = [Frame(frame.index, frame.stamp_ns, dataset[0].image, frame.truth) for frame in frames_of(dataset)]
+    result, _ = run(pipelines, still, [row(pipelines, 'dense', drops=(2,))])
+    records = result.records[0]
+    assert [record.answered for record in records] == [True, True, False, True, True]
+    assert [record.flicker for record in records] == [None, 0.0, None, None, 0.0] and result.rows[0].flicker == 0.0
+    assert result.truth_flicker > 0  # the horizon sinks from frame to frame, while the image stands still
+    assert result.rows[0].frames == 4 and records[2].tokens == {} and records[2].miou is None
+
+
+def test_ground_truth_of_another_model_is_named(dataset, pipelines):
+    def frames():
+        for frame in frames_of(dataset):
+            yield Frame(frame.index, frame.stamp_ns, frame.image, np.full_like(frame.truth, 11))
+
+    with pytest.raises(ValueError, match=r'frame 0 \(stamp 10000000000\): expected .* below 11 or 255, got 11'):
+        run(pipelines, frames(), [row(pipelines, 'dense')])
+
+
+def test_ground_truth_of_another_size_is_what_counts(dataset, pipelines):
+    def frames():
+        for frame in frames_of(dataset):
+            yield Frame(frame.index, frame.stamp_ns, frame.image, frame.truth[::2, ::2])
+
+    result, _ = run(pipelines, frames(), [row(pipelines, 'dense')])
+    assert result.rows[0].miou is not None and result.rows[0].labelled_frames == COUNT
+
+
+def test_json_csv_and_page_hold_the_figures(dataset, pipelines):
+    live = LiveFigures(sent=5, answered=4, sent_hz=10.0, answers_hz=8.0, busy_ms=125.0)
+    rows = [row(pipelines, 'hybrid@6+8', drops=(3,), live=live), row(pipelines, 'dense')]
+    result, album = run(pipelines, frames_of(dataset), rows)
+    report = report_of(result, mode='live', damage='cut off after <5> messages', unreadable=('frame 9: no image',))
+    content = json.loads(report.to_json())
+    assert [each['variant'] for each in content['rows']] == ['hybrid@6+8', 'dense']
+    for name in ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean'):
+        assert content[name] == content['rows'][0][name]
+    assert content['rows'][0]['live']['dropped'] == 1 and content['rows'][0]['live']['expected'] == 80.0
+    assert content['rows'][1]['live'] is None and content['damage'] == 'cut off after <5> messages'
+
+    table = list(csv.DictReader(io.StringIO(report.to_csv())))
+    assert len(table) == 2 * COUNT and table[3]['answered'] == '0' and table[3]['miou'] == ''
+    assert float(table[0]['miou']) == pytest.approx(result.records[0][0].miou, rel=1e-5)
+    assert [line['tokens_kept@8'] == '' for line in table] == [i == 3 or i >= COUNT for i in range(2 * COUNT)]
+
+    page = render_page(sequence_page(report, album))
+    assert f'<td>{content["miou"]:.1f}</td>' in page and 'cut off after &lt;5&gt; messages' in page
+    assert 'frame 9: no image' in page and page.count('<img') >= 7
+
+
+def test_the_album_keeps_the_best_and_the_worst(dataset, pipelines):
+    result, album = run_with_errors(dataset, pipelines, [5, 30, 0, 60, 20], seconds_apart=2)
+    assert result.records[0][2].miou == 100.0
+    assert [page.record.index for page in album.best] == [2, 0, 4]
+    assert [page.record.index for page in album.worst] == [3, 1]  # the third is among the best
+    assert [picture.caption for picture in album.best[0].pictures] == [
+        'image', 'ground truth', 'dense', 'dense: not as in ground truth',
+    ]  # fmt: skip
+
+
+def test_the_album_keeps_one_of_frames_that_look_alike(dataset, pipelines):
+    _, album = run_with_errors(dataset, pipelines, [5, 30, 0, 60, 20], seconds_apart=0.1)
+    assert [page.record.index for page in album.best] == [2] and [page.record.index for page in album.worst] == [3]
+
+
+def run_with_errors(dataset, pipelines, wrong_rows, seconds_apart):
+    """Run a model that is right but for so many rows of each frame."""
+
+    def source(frame):
+        labels = np.where(frame.truth == 255, 0, frame.truth)
+        labels[: wrong_rows[frame.index]] = 10
+        return FrameResult(labels.astype(np.uint8), {'total': 48, 'merged': 48})
+
+    frames = [Frame(f.index, int(f.index * seconds_apart * 1e9), f.image, f.truth) for f in frames_of(dataset)]
+    return run(pipelines, frames, [Row(Variant(), 'pytorch', 'float32', 'cpu', source)])

@@ -1,0 +1,200 @@
+"""`hybrid_seg evaluate-bag`: as accurate as `evaluate` says, offline without ROS 2, live through the real node."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import cv2
+import pytest
+import torch
+from camvid_folder import write_camvid_folder
+from command_process import command_process
+from tiny_model import write_tiny_model
+
+from hybrid_seg_ros.cli import main
+from hybrid_seg_ros.ros.bag_reader import BagReader
+
+FRAMES = 6
+SAME = ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames')
+TIMEOUT_S = 90.0
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    """Return a data set whose images are JPEG, which a bag keeps byte for byte."""
+    folder = write_camvid_folder(tmp_path_factory.mktemp('camvid'), train=1, val=FRAMES)
+    for path in (folder / 'val/images').iterdir():
+        cv2.imwrite(str(path.with_suffix('.jpg')), cv2.imread(str(path)))
+        path.unlink()
+    return folder
+
+
+@pytest.fixture(scope='module')
+def bag(root, tmp_path_factory):
+    """Return the data set's val split as a bag, with labels."""
+    path = tmp_path_factory.mktemp('bag') / 'drive'
+    images, labels = root / 'val/images', root / 'val/labels'
+    assert main(['write-bag', str(images), str(path), '--labels', str(labels), '--classes', '11']) == 0
+    return path
+
+
+@pytest.fixture(scope='module')
+def unlabelled(root, tmp_path_factory):
+    path = tmp_path_factory.mktemp('bag') / 'unlabelled'
+    assert main(['write-bag', str(root / 'val/images'), str(path)]) == 0
+    return path
+
+
+def run(bag, model, output, *options):
+    """Run the command in this process; return its report."""
+    arguments = ['evaluate-bag', bag, '--model', model, '--output', output, *options]
+    assert main(list(map(str, arguments))) == 0
+    return json.loads((output / 'report.json').read_text())
+
+
+def evaluate(root, model, output, *options):
+    arguments = ['evaluate', '--model', model, '--root', root, '--split', 'val', '--json', output, *options]
+    assert main(list(map(str, arguments))) == 0
+    return json.loads(output.read_text())
+
+
+@pytest.mark.parametrize('options', [('--threshold', '0.3'), ('--keep', '0.5')], ids=['threshold', 'keep'])
+def test_offline_is_what_evaluate_says_of_the_same_frames(bag, root, model, tmp_path, options):
+    report = run(bag, model, tmp_path / 'out', '--variants', 'hybrid@8,dense', '--json', tmp_path / 'x.json', *options)
+    assert (report['mode'], report['frames'], report['damage'], report['unreadable']) == ('offline', FRAMES, None, [])
+    for row in report['rows']:
+        expected = evaluate(root, model, tmp_path / 'e.json', '--variant', row['variant'], *options)
+        assert {name: row[name] for name in SAME} == {name: expected[name] for name in SAME}
+    assert {name: report[name] for name in SAME} == {name: report['rows'][0][name] for name in SAME}
+    assert json.loads((tmp_path / 'x.json').read_text()) == report
+    with (tmp_path / 'out/frames.csv').open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line['variant'] for line in lines] == ['hybrid@8'] * FRAMES + ['dense'] * FRAMES
+    assert (tmp_path / 'out/index.html').read_text().count('<img') > 6
+
+
+def test_labels_may_lie_in_a_folder(bag, unlabelled, root, model, tmp_path):
+    with BagReader(bag) as reader:
+        stamps = [message.stamp_ns for message in reader.messages([reader.select_camera_topic()])]
+    labels = tmp_path / 'labels'
+    labels.mkdir()
+    for index, stamp_ns in enumerate(stamps):
+        shutil.copy(root / f'val/labels/{index}.png', labels / f'{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}.png')
+    by_topic = run(bag, model, tmp_path / 'topic')
+    by_folder = run(unlabelled, model, tmp_path / 'folder', '--labels', labels, '--void', '11')
+    assert {name: by_folder[name] for name in SAME} == {name: by_topic[name] for name in SAME}
+
+
+def test_without_labels_it_is_compared_with_dense(unlabelled, model, tmp_path, capsys):
+    report = run(unlabelled, model, tmp_path / 'out', '--variants', 'cts')
+    (row,) = report['rows']
+    assert row['miou'] is None and 0 <= row['agreement'] <= 100 and row['flicker'] is not None
+    assert 'of pixels as dense' in capsys.readouterr().out
+
+
+def test_offline_needs_no_ros(bag, model, tmp_path):
+    blocked = ('rclpy', 'sensor_msgs', 'std_msgs', 'ament_index_python', 'cv_bridge')
+    program = (
+        f'import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n'
+        'from hybrid_seg_ros.cli import main; sys.exit(main(sys.argv[1:]))'
+    )
+    command = ['evaluate-bag', bag, '--model', model, '--output', tmp_path / 'out', '--limit', 2]
+    done = subprocess.run([sys.executable, '-c', program, *map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / 'out/report.json').read_text())['frames'] == 2
+
+
+def test_a_truncated_bag_is_evaluated_as_far_as_it_goes(bag, model, tmp_path, capsys):
+    whole = next(bag.glob('*.mcap')).read_bytes()
+    cut = tmp_path / 'cut.mcap'
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    report = run(cut, model, tmp_path / 'out')
+    assert 0 < report['frames'] < FRAMES and report['damage']
+    said = capsys.readouterr().out
+    assert f'DAMAGED    {report["damage"]}' in said and 'mIoU' in said
+    assert 'The bag is damaged' in (tmp_path / 'out/index.html').read_text()
+
+
+def test_frames_that_cannot_be_decoded_are_left_out_and_named(root, model, tmp_path, capsys):
+    images = tmp_path / 'images'
+    shutil.copytree(root / 'val/images', images)
+    data = (images / '2.jpg').read_bytes()
+    (images / '2.jpg').write_bytes(data[: len(data) // 2])
+    assert main(['write-bag', str(images), str(tmp_path / 'bag')]) == 0
+    report = run(tmp_path / 'bag', model, tmp_path / 'out')
+    assert report['frames'] == FRAMES - 1 and len(report['unreadable']) == 1 and 'frame 2' in report['unreadable'][0]
+    assert 'UNREADABLE 1 frames' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('options', 'complaint'),
+    [
+        (('--rate', '2'), 'are for --live'),
+        (('--param', 'mask_size:=image'), 'are for --live'),
+        (('--limit', '0'), '--limit: expected at least 1 frame'),
+        (('--keep', '0.5', '--threshold', '0.9'), 'not both'),
+        (('--variants', 'dtop@13'), 'dtop@13'),
+        (('--backends', 'abacus'), "unknown backend 'abacus'; legal are pytorch"),
+        (('--backends', 'pytorch-plain'), "'pytorch-plain' is only for `hybrid_seg benchmark`"),
+        (('--topic', '/nothing'), 'no topic /nothing; it holds /camera/image/compressed'),
+        (('--live', '--rate', '-1'), '--rate: expected more than 0'),
+    ],
+)
+def test_bad_options_are_refused_and_nothing_is_written(bag, model, tmp_path, capsys, options, complaint):
+    command = ['evaluate-bag', str(bag), '--model', str(model), '--output', str(tmp_path / 'out'), *options]
+    assert main(command) == 1
+    assert complaint in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
+@pytest.fixture
+def start_live(bag, model, tmp_path):
+    """Run the command with --live in a process of its own; return its output."""
+
+    def start(*options):
+        arguments = (bag, '--model', model, '--output', tmp_path / 'out', '--live', '--param', 'num_threads:=1')
+        with command_process('evaluate-bag', *arguments, *options) as command:
+            output, errors = command.communicate(timeout=TIMEOUT_S)
+        return command.returncode, output, errors
+
+    return start
+
+
+def test_live_counts_what_the_node_answers(start_live, root, model, tmp_path):
+    status, output, errors = start_live('--rate', '0.2', '--param', 'mask_size:=image')
+    assert status == 0, errors
+    report = json.loads((tmp_path / 'out/report.json').read_text())
+    row, live = report['rows'][0], report['rows'][0]['live']
+    assert (report['mode'], live['sent'], live['answered'], live['dropped']) == ('live', FRAMES, FRAMES, 0)
+    assert live['expected'] == 100.0 and live['busy_ms'] > 0 and row['p95_ms'] >= row['p50_ms'] > live['busy_ms'] / 2
+    expected = evaluate(root, model, tmp_path / 'e.json')
+    assert {name: row[name] for name in SAME} == {name: expected[name] for name in SAME}
+    assert f'{FRAMES} answered' in output and 'leaves time for 100 %' in output
+
+
+def test_live_frames_that_the_node_has_no_time_for_are_dropped(start_live, tmp_path):
+    status, output, errors = start_live('--rate', '50')
+    assert status == 0, errors
+    report = json.loads((tmp_path / 'out/report.json').read_text())
+    live = report['rows'][0]['live']
+    assert live['dropped'] > 0 and live['expected'] < 100.0 and live['sent'] == FRAMES
+    with (tmp_path / 'out/frames.csv').open() as file:
+        answered = [line['answered'] for line in csv.DictReader(file)]
+    assert answered.count('1') == live['answered'] == report['rows'][0]['frames'] and len(answered) == FRAMES
+
+
+def test_a_node_that_fails_is_an_error_with_its_log_and_nothing_is_written(start_live, tmp_path):
+    status, _, errors = start_live('--param', 'overlay_alpha:=7.0')
+    assert status == 1 and 'segmentation_node ended with status 1' in errors and 'overlay_alpha out of range' in errors
+    assert not (tmp_path / 'out').exists()
