@@ -44,6 +44,7 @@ COMMANDS = {
     'flops': Command('hybrid_seg_ros.evaluation.flops_command', 'GFLOPs per variant and per component'),
     'benchmark': Command('hybrid_seg_ros.evaluation.benchmark', 'time variants and backends, from image to label map'),
     'time-parts': Command('hybrid_seg_ros.evaluation.part_latency', 'milliseconds of the parts of models, in one run'),
+    'paper': Command('hybrid_seg_ros.evaluation.paper.command', "the paper's tables and figures, for a model and data"),
     'check-dataset': Command('hybrid_seg_ros.data.check_dataset', 'read a whole dataset and name what is wrong'),
     'train': Command('hybrid_seg_ros.training.train_segmenter', 'train a segmenter with its auxiliary heads'),
     'train-policy': Command('hybrid_seg_ros.training.train_policy', 'train the policy network that merges tokens'),
