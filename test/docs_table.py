@@ -11,9 +11,10 @@ STEP = '--set steps=1 --set batch_size=1 --set precision=float32 --set warmup_st
 SMALLER = {
     'hybrid_seg evaluate': '--limit 2',
     'hybrid_seg evaluate-bag': '--model models/tiny.yaml --limit 4 --variants hybrid@8',
+    'hybrid_seg paper': '--model models/tiny.yaml --limit 2 --rounds 1 --threads 1',
     'hybrid_seg sweep': '--limit 1',
     'hybrid_seg calibration': '--limit 2',
-    'hybrid_seg benchmark': '--rounds 1 --settle 0 --no-memory --no-parts --variants dense,hybrid@8',
+    'hybrid_seg benchmark': '--rounds 1 --settle 0 --no-memory --no-parts --skip-missing --variants dense,hybrid@8',
     'hybrid_seg time-parts': '--rounds 1',
     'hybrid_seg check-parity': '--variants hybrid@8',
     'hybrid_seg train': STEP,
