@@ -54,7 +54,7 @@ COMMANDS = {
     'build-engine': Command('hybrid_seg_ros.export.build_engine', 'build TensorRT engines of an exported network'),
     'replay': Command('hybrid_seg_ros.ros.replay', 'play a rosbag2 to a running node, over DDS'),
     'evaluate-bag': Command('hybrid_seg_ros.ros.evaluate_bag', 'accuracy, tokens and latency on a recorded drive'),
-    'write-bag': Command('hybrid_seg_ros.ros.bag_writer', 'write a dataset as a rosbag2'),
+    'write-bag': Command('hybrid_seg_ros.ros.bags.bag_writer', 'write a dataset as a rosbag2'),
     'node-overhead': Command('hybrid_seg_ros.ros.trials.node_overhead', 'what the node costs beside its network'),
     'soak': Command('hybrid_seg_ros.ros.trials.soak', 'do memory and latency stay over thousands of frames?'),
     'demo': Command('hybrid_seg_ros.ros.trials.demo', 'start the node, replay street video to it, show the result'),

@@ -12,8 +12,8 @@ from hybrid_seg_ros.evaluation.flops import count_flops, expected_tokens
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
 from hybrid_seg_ros.inference.operating_points import default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec
-from hybrid_seg_ros.ros.bag_reader import BagReader
-from hybrid_seg_ros.ros.ground_truth import GroundTruth
+from hybrid_seg_ros.ros.bags.bag_reader import BagReader
+from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / 'models' / 'segvit_tiny_camvid.yaml'

@@ -21,10 +21,10 @@ from hybrid_seg_ros.evaluation.sequence.run import Row, row_names, run_sequence
 from hybrid_seg_ros.inference.operating_points import name_point
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
-from hybrid_seg_ros.ros.bag_frames import BagFrames
-from hybrid_seg_ros.ros.bag_reader import BagError, BagReader
-from hybrid_seg_ros.ros.drive import Drive
-from hybrid_seg_ros.ros.labels_folder import FolderTruth
+from hybrid_seg_ros.ros.bags.bag_frames import BagFrames
+from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
+from hybrid_seg_ros.ros.bags.drive import Drive
+from hybrid_seg_ros.ros.bags.labels_folder import FolderTruth
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 
 

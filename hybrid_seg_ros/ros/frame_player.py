@@ -13,7 +13,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
 from hybrid_seg_ros.ros.answer_watch import AnswerWatch
-from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagMessage, BagReader, BagTopic
+from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagMessage, BagReader, BagTopic
 from hybrid_seg_ros.ros.cdr_header import replace_stamp
 from hybrid_seg_ros.ros.replay_options import ReplayError, ReplayOptions, ReplayReport
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos

@@ -16,11 +16,11 @@ from std_msgs.msg import Int32MultiArray
 
 from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
 from hybrid_seg_ros.evaluation.sequence.report import LiveFigures
+from hybrid_seg_ros.ros.bags.drive import Drive
+from hybrid_seg_ros.ros.bags.ground_truth import image_to_labels
 from hybrid_seg_ros.ros.camera_monitor import WORK_STEPS
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 from hybrid_seg_ros.ros.child_process import ChildProcess
-from hybrid_seg_ros.ros.drive import Drive
-from hybrid_seg_ros.ros.ground_truth import image_to_labels
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
 from hybrid_seg_ros.ros.replay_command import replay_command
 from hybrid_seg_ros.ros.replay_options import ReplayReport

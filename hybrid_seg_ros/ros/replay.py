@@ -15,7 +15,7 @@ __all__ = ['ReplayError', 'ReplayOptions', 'ReplayReport', 'add_arguments', 'rep
 
 def replay(options: ReplayOptions) -> ReplayReport:
     """Play a bag. Raises BagError or ReplayError."""
-    from hybrid_seg_ros.ros.bag_reader import BagReader
+    from hybrid_seg_ros.ros.bags.bag_reader import BagReader
     from hybrid_seg_ros.ros.frame_player import play_bag
     from hybrid_seg_ros.ros.session import RosSession
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hybrid_seg_ros.ros.drive import Drive
+from hybrid_seg_ros.ros.bags.drive import Drive
 
 
 def replay_command(

@@ -14,7 +14,7 @@ from command_process import command_process
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.cli import main
-from hybrid_seg_ros.ros.bag_reader import BagReader
+from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 
 FRAMES = 6
 SAME = ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames')

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_seg_ros.cli import main
-from hybrid_seg_ros.ros.bag_reader import BagError
+from hybrid_seg_ros.ros.bags.bag_reader import BagError
 from hybrid_seg_ros.ros.replay import ReplayError, ReplayOptions, ReplayReport, replay
 
 DRIVE = Path(__file__).parents[2] / 'bags' / 'camvid_val'

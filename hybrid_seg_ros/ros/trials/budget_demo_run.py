@@ -13,9 +13,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 
 from hybrid_seg_ros.inference.operating_points import OperatingPoint, default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.ros.bag_reader import BagReader
+from hybrid_seg_ros.ros.bags.bag_reader import BagReader
+from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.child_process import ChildProcess
-from hybrid_seg_ros.ros.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos

@@ -13,9 +13,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Int32MultiArray
 
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.ros.bags.drive import Drive
+from hybrid_seg_ros.ros.bags.ground_truth import image_to_labels
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS, replace_stamp
-from hybrid_seg_ros.ros.drive import Drive
-from hybrid_seg_ros.ros.ground_truth import image_to_labels
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 
 _QUEUE = 10

@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Int32MultiArray
 
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
-from hybrid_seg_ros.ros.ground_truth import LabelSource, image_to_labels
+from hybrid_seg_ros.ros.bags.ground_truth import LabelSource, image_to_labels
 from hybrid_seg_ros.ros.messages import image_to_rgb
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 

@@ -13,9 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.ros.bag_reader import BagReader
+from hybrid_seg_ros.ros.bags.bag_reader import BagReader
+from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.child_process import ChildProcess
-from hybrid_seg_ros.ros.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
 from hybrid_seg_ros.ros.replay_command import replay_command

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.machine import describe_cpu
 from hybrid_seg_ros.ros.answer_watch import AnswerWatch
-from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagReader
+from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagReader
 from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.frame_player import play_bag
 from hybrid_seg_ros.ros.model_path import resolve_model_path

@@ -21,7 +21,7 @@ from mcap.records import Channel, Chunk, DataEnd, McapRecord, Message, Schema
 from mcap.stream_reader import StreamReader, get_chunk_data_stream
 from mcap.summary import Summary
 
-from hybrid_seg_ros.ros.recorded_message import RecordedMessage
+from hybrid_seg_ros.ros.bags.recorded_message import RecordedMessage
 
 _MAGIC = b'\x89MCAP0\r\n'  # at both ends of a file
 _RECORD_HEAD_BYTES = 9  # opcode and length

@@ -6,9 +6,9 @@ from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagMessage, BagReader
+from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagMessage, BagReader
+from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth, LabelSource
 from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
-from hybrid_seg_ros.ros.ground_truth import GroundTruth, LabelSource
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 
 

@@ -9,9 +9,9 @@ from bag_files import CAMERA, COUNT, PERIOD_NS, STAMP_NS, picture, write_mcap
 from bag_files import LABELS as LABEL_TOPIC
 from picture_files import indexed_png
 
-from hybrid_seg_ros.ros.bag_reader import BagError, BagReader
-from hybrid_seg_ros.ros.drive import Drive
-from hybrid_seg_ros.ros.ground_truth import GroundTruth, compressed_to_labels, image_to_labels
+from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
+from hybrid_seg_ros.ros.bags.drive import Drive
+from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth, compressed_to_labels, image_to_labels
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 
 LABELS = np.arange(6, dtype=np.uint8).reshape(2, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hybrid_seg_ros.ros.bag_topic import BagError
+from hybrid_seg_ros.ros.bags.bag_topic import BagError
 
 _STORAGE_SUFFIXES = ('.mcap', '.db3')
 

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Optional
 
-from hybrid_seg_ros.ros.recorded_message import RecordedMessage
+from hybrid_seg_ros.ros.bags.recorded_message import RecordedMessage
 
 
 def find_write_ahead_log(path: Path) -> Optional[Path]:

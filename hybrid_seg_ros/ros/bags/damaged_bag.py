@@ -14,10 +14,10 @@ from typing import Optional, Union
 import yaml
 import zstandard
 
+from hybrid_seg_ros.ros.bags.damaged_db3 import DamagedDb3
+from hybrid_seg_ros.ros.bags.damaged_mcap import DamagedMcap
+from hybrid_seg_ros.ros.bags.recorded_message import RecordedMessage
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
-from hybrid_seg_ros.ros.damaged_db3 import DamagedDb3
-from hybrid_seg_ros.ros.damaged_mcap import DamagedMcap
-from hybrid_seg_ros.ros.recorded_message import RecordedMessage
 
 _READERS = {'.mcap': DamagedMcap, '.db3': DamagedDb3}
 _COMPRESSED_SUFFIX = '.zstd'

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from hybrid_seg_ros.ros.bag_path import check_bag_path, check_metadata
-from hybrid_seg_ros.ros.bag_topic import COMPRESSED_IMAGE, BagError, BagMessage, BagTopic, TopicChoice
+from hybrid_seg_ros.ros.bags.bag_path import check_bag_path, check_metadata
+from hybrid_seg_ros.ros.bags.bag_topic import COMPRESSED_IMAGE, BagError, BagMessage, BagTopic, TopicChoice
+from hybrid_seg_ros.ros.bags.damaged_db3 import find_write_ahead_log
+from hybrid_seg_ros.ros.bags.recorded_message import RecordedMessage
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS, read_stamp_ns
-from hybrid_seg_ros.ros.damaged_db3 import find_write_ahead_log
-from hybrid_seg_ros.ros.recorded_message import RecordedMessage
 
 if TYPE_CHECKING:
-    from hybrid_seg_ros.ros.damaged_bag import DamagedBag
+    from hybrid_seg_ros.ros.bags.damaged_bag import DamagedBag
 
 __all__ = ['COMPRESSED_IMAGE', 'BagError', 'BagMessage', 'BagReader', 'BagTopic']
 
@@ -192,7 +192,7 @@ class BagReader(TopicChoice):
     def _salvage(self, cause: BagError) -> None:
         """Go over to reading a damaged bag: count what can be read. Raises `cause` if that is nothing."""
         try:
-            from hybrid_seg_ros.ros.damaged_bag import DamagedBag
+            from hybrid_seg_ros.ros.bags.damaged_bag import DamagedBag
         except ModuleNotFoundError as error:
             raise BagError(f'{cause}; reading what is left of it needs {error.name}: pip install mcap') from error
 

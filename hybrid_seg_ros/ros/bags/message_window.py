@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Optional
 
-from hybrid_seg_ros.ros.bag_reader import BagMessage, BagReader, BagTopic
+from hybrid_seg_ros.ros.bags.bag_reader import BagMessage, BagReader, BagTopic
 
 KEPT_BYTES = 256 * 2**20
 

@@ -8,9 +8,9 @@ from typing import Optional
 from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.sequence.frame import Frame
-from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagReader, BagTopic
+from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagReader, BagTopic
+from hybrid_seg_ros.ros.bags.ground_truth import LabelSource
 from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
-from hybrid_seg_ros.ros.ground_truth import LabelSource
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 
 

@@ -7,8 +7,8 @@ from typing import Any, Optional, Protocol
 import numpy as np
 
 from hybrid_seg_ros.evaluation.label_ids import decode_label_png, label_id_code
-from hybrid_seg_ros.ros.bag_reader import COMPRESSED_IMAGE, BagError, BagReader, BagTopic
-from hybrid_seg_ros.ros.message_window import KEPT_BYTES, MessageWindow
+from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagError, BagReader, BagTopic
+from hybrid_seg_ros.ros.bags.message_window import KEPT_BYTES, MessageWindow
 
 _LABEL_ENCODINGS = ('mono8', '8UC1')
 

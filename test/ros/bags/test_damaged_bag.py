@@ -25,7 +25,7 @@ from bag_files import (
 )  # fmt: skip
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
-from hybrid_seg_ros.ros.bag_reader import BagError, BagReader
+from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
 
 MCAP, DB3 = StoragePlugin.MCAP, StoragePlugin.SQLITE3
 ALL = 2 * COUNT

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from hybrid_seg_ros.cli import main
-from hybrid_seg_ros.ros.bag_reader import BagReader
-from hybrid_seg_ros.ros.bag_writer import BagWriterError, WriteBagOptions, write_bag
+from hybrid_seg_ros.ros.bags.bag_reader import BagReader
+from hybrid_seg_ros.ros.bags.bag_writer import BagWriterError, WriteBagOptions, write_bag
 
 SIZE_HW = (12, 20)
 

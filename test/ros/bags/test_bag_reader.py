@@ -8,10 +8,10 @@ from bag_files import COUNT, write_mcap
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from hybrid_seg_ros.ros.bag_reader import BagError, BagReader
+from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
 from hybrid_seg_ros.ros.cdr_header import read_stamp_ns, replace_stamp
 
-DRIVE = Path(__file__).parents[2] / 'bags' / 'camvid_val'
+DRIVE = Path(__file__).parents[3] / 'bags' / 'camvid_val'
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 RAW, COMPRESSED, TEXT = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage', 'std_msgs/msg/String'
 
