@@ -17,7 +17,8 @@ from hybrid_seg_ros.evaluation.gflops_figure import gflops_figure
 from hybrid_seg_ros.evaluation.html_page import Page, Part, Picture, Section, Table, write_page
 from hybrid_seg_ros.evaluation.machine import describe_load, is_busy
 
-LIBRARIES = {'torch': 'PyTorch', 'onnxruntime': 'ONNX Runtime', 'openvino': 'OpenVINO', 'tensorrt': 'TensorRT'}
+LIBRARIES = {'torch': 'PyTorch', 'onnxruntime': 'ONNX Runtime', 'onnxruntime-gpu': 'ONNX Runtime for GPUs',
+             'openvino': 'OpenVINO', 'tensorrt': 'TensorRT'}  # fmt: skip
 COUNTED = (
     'Everything from the RGB image to the label map and its confidence at the size of the image: resizing, the policy '
     'network, choosing and gathering tokens, auxiliary heads, the way from class scores to labels. Not counted: '
