@@ -33,7 +33,7 @@ def gflops_figure(rows: Sequence[BenchmarkRow]) -> Any:
     groups: dict[tuple[str, str], list[BenchmarkRow]] = {}
     for row in sorted(rows, key=lambda row: row.gflops):
         groups.setdefault((row.backend, row.dtype), []).append(row)
-    _draw_variants(panel, rows)
+    _draw_variants(panel, rows, labels)
     for (backend, dtype), group in groups.items():
         x, y = [row.gflops for row in group], [row.median_ms for row in group]
         panel.plot(x, y, color=COLORS[backend], marker=MARKERS[dtype], markersize=6, linewidth=1.8, zorder=3)
@@ -51,10 +51,11 @@ def gflops_figure(rows: Sequence[BenchmarkRow]) -> Any:
     return figure
 
 
-def _draw_variants(panel: Any, rows: Sequence[BenchmarkRow]) -> None:
+def _draw_variants(panel: Any, rows: Sequence[BenchmarkRow], labels: LabelPlacer) -> None:
     """Name the model's variants where their GFLOPs are."""
     for variant, gflops in {row.variant: row.gflops for row in rows if row.backend not in BASELINES}.items():
         panel.axvline(gflops, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
+        labels.avoid_line([gflops, gflops], list(panel.get_ylim()))
         panel.annotate(variant, (gflops, 1), xycoords=panel.get_xaxis_transform(), xytext=(-4, -2),
                        textcoords='offset points', ha='right', va='top', fontsize=TEXT, color=GREY)  # fmt: skip
 
@@ -63,5 +64,5 @@ def _limit(panel: Any, rows: Sequence[BenchmarkRow]) -> None:
     """Leave room right and left for texts, and above for the variants' names; time starts at nothing."""
     low, high = min(row.gflops for row in rows), max(row.gflops for row in rows)
     span = max(high - low, 0.2 * high)
-    panel.set_xlim(max(0.0, low - 0.25 * span), high + 0.2 * span)
+    panel.set_xlim(max(0.0, low - 0.25 * span), high + 0.3 * span)
     panel.set_ylim(0, (1 + HEADROOM) * max(row.median_ms for row in rows))
