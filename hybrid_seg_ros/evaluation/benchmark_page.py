@@ -109,8 +109,10 @@ def _subject_parts(benchmark: Benchmark, subject: Subject) -> list[Part]:
     rows = benchmark.rows_of(subject)
     bars = Picture(figure_png(bar_figure(benchmark, [subject], heading=False)),
                    'Medians; pale ends are pre- and postprocessing.', f'bars of milliseconds of {subject}')  # fmt: skip
-    shown = [index for index, name in enumerate(COLUMNS) if index >= NAMES and name not in rows[0].parts_ms]
-    cells = [[_name_cell(row), *(row_cells(row)[index] for index in shown)] for row in rows]
+    found = [row_cells(row) for row in rows]
+    shown = [index for index, name in enumerate(COLUMNS) if index >= NAMES and name not in rows[0].parts_ms
+             and any(cells[index] for cells in found)]  # fmt: skip
+    cells = [[_name_cell(row), *(each[index] for index in shown)] for row, each in zip(rows, found)]
     parts = list(dict.fromkeys(part for row in rows for part in row.parts_ms))
     return [
         bars,
