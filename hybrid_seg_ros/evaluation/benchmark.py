@@ -1,4 +1,4 @@
-"""`hybrid_seg benchmark`: variants x backends of models, from image to label map, in one run of interleaved rounds."""
+"""`hybrid_seg benchmark`: variants x backends x sizes of models, image to label map, in one run of rounds."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from pathlib import Path
 import torch
 
 from hybrid_seg_ros.evaluation.benchmark_figure import draw_benchmark
-from hybrid_seg_ros.evaluation.benchmark_models import (
-    ModelStore,
-    OpenRow,
-    check_backends,
-    load_frames,
-    load_specs,
-    open_rows,
+from hybrid_seg_ros.evaluation.benchmark_models import ModelStore, load_frames, load_specs
+from hybrid_seg_ros.evaluation.benchmark_open import OpenRow, check_backends, open_rows
+from hybrid_seg_ros.evaluation.benchmark_page import write_benchmark_page
+from hybrid_seg_ros.evaluation.benchmark_plan import (
+    ALTERNATIVES,
+    PLAIN,
+    BackendChoice,
+    parse_size,
+    plain_model,
+    plan_rows,
+    split_list,
 )
-from hybrid_seg_ros.evaluation.benchmark_plan import PLAIN, BackendChoice, plain_model, plan_rows, split_list
 from hybrid_seg_ros.evaluation.benchmark_report import Benchmark
 from hybrid_seg_ros.evaluation.benchmark_rounds import add_peak_memory, run_rounds
 from hybrid_seg_ros.evaluation.benchmark_rows import FEWEST_ROUNDS, Violation, find_violations, summarize
 from hybrid_seg_ros.evaluation.figures import require_matplotlib
-from hybrid_seg_ros.evaluation.machine import describe_cpu, foreign_load, usable_cores
+from hybrid_seg_ros.evaluation.html_page import require_jinja2
+from hybrid_seg_ros.evaluation.machine import describe_cpu, describe_load, foreign_load, is_busy
 from hybrid_seg_ros.inference.operating_point import keep_value
 from hybrid_seg_ros.model_spec import INFERENCE_MODES, Variant
 
@@ -38,8 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--variants', nargs='+', default=['dense', 'cts', 'hybrid@8'], metavar='VARIANT',
                         help='as in dense,cts,hybrid@8 (the default)')
     parser.add_argument('--backends', nargs='+', default=['pytorch'], metavar='BACKEND[:DTYPE]',
-                        help=f'as in pytorch,onnxruntime,openvino:bfloat16; {PLAIN} is the official way to do it '
-                        '(default: pytorch)')  # fmt: skip
+                        help=f'as in pytorch,onnxruntime,openvino:bfloat16; {PLAIN} is the official way to do it, '
+                        f'{" and ".join(ALTERNATIVES)} what one would run instead (default: pytorch)')  # fmt: skip
+    parser.add_argument('--sizes', nargs='+', default=[], metavar='HEIGHTxWIDTH',
+                        help="of the network's input, as in 384x512,512x512 (default: the model's own)")
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N, for all backends (default: %(default)s)')
     parser.add_argument('--keep', type=keep_value, nargs='+', default=(0.6,),
                         help='tokens kept at each pruning layer: a count, or a fraction (default: 0.6)')
@@ -60,19 +66,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='fail if a variant takes fewer GFLOPs than another and is slower')
     parser.add_argument('--json', type=Path, help='write the rows here')
     parser.add_argument('--picture', type=Path, help='draw them here, as PNG')
+    parser.add_argument('--html', type=Path, help='write a page with all of it here')
     parser.add_argument('--markdown', action='store_true', help='print the table as Markdown')
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     _check_numbers(args)
-    if args.picture:
+    if args.picture or args.html:
         require_matplotlib()  # now rather than after minutes
+    if args.html:
+        require_jinja2()
     if args.threads:
         os.environ['OMP_NUM_THREADS'] = str(args.threads)  # the other backends, and the processes for memory, read it
         torch.set_num_threads(args.threads)
-    models = load_specs(args.model, args.inference)
-    specs = {name: spec for name, (_, spec) in models.items()}
+    sizes_hw = [parse_size(text) for text in split_list(args.sizes)]
+    models = load_specs(args.model, args.inference, sizes_hw)
+    specs = {subject: spec for subject, (_, spec) in models.items()}
     variants = [Variant.parse(name) for name in split_list(args.variants)]
     choices = [BackendChoice.parse(text) for text in split_list(args.backends)]
     plan_rows(specs, variants, choices)  # what is wrong with it is said before backends are looked for
@@ -82,23 +92,24 @@ def run(args: argparse.Namespace) -> int:
             raise problem
         log.warning('skipped %s', problem)
     keys = plan_rows(specs, variants, [choice for choice in choices if choice not in problems])
-    frames = {name: load_frames(args.images, spec, args.rounds) for name, spec in specs.items()}
-    if foreign_load() > 0.25 * usable_cores():
-        log.warning('the machine is busy (load average %.1f on %d cores): medians of different runs will not compare',
-                    foreign_load(), usable_cores())  # fmt: skip
+    frames = load_frames(args.images, specs, args.rounds)
+    load = foreign_load()
+    if is_busy(load):
+        log.warning(describe_load(load))
     with tempfile.TemporaryDirectory(prefix='hybrid_seg_benchmark_') as folder:
         store = ModelStore(models, frames, Path(folder), args.seed, args.random_weights, args.cache_dir)
-        rows = open_rows(keys, store, args.keep, args.device)
+        rows = open_rows(keys, store, args.keep, args.device, args.skip_missing)
         measured = run_rounds(rows, frames, args.rounds, args.seed, args.settle, not args.no_parts)
         for row in rows:
             row.pipeline.close()
         if not args.no_memory:
             measured = add_peak_memory(measured, rows, frames, Path(folder), args.device)
-    benchmark = Benchmark(_describe_device(rows), tuple(summarize(measured, {n: plain_model(specs, n) for n in specs})))
-    return _report(args, benchmark, find_violations(measured))
+    plain_models = {subject: plain_model(specs, subject) for subject in specs}
+    benchmark = Benchmark(_describe_device(rows), tuple(summarize(measured, plain_models)))
+    return _report(args, benchmark, find_violations(measured), load)
 
 
-def _report(args: argparse.Namespace, benchmark: Benchmark, violations: Sequence[Violation]) -> int:
+def _report(args: argparse.Namespace, benchmark: Benchmark, violations: Sequence[Violation], load: float) -> int:
     print(benchmark.markdown() if args.markdown else benchmark.text(), end='')
     for violation in violations:
         print(f'fewer GFLOPs but slower: {violation}')
@@ -106,6 +117,8 @@ def _report(args: argparse.Namespace, benchmark: Benchmark, violations: Sequence
         benchmark.save_json(args.json)
     if args.picture:
         draw_benchmark(benchmark, args.picture)
+    if args.html:
+        write_benchmark_page(benchmark, violations, load, args.html)
     checked = [each for each in violations if each.cheaper.backend != PLAIN]
     return 1 if args.check and checked else 0
 

@@ -1,4 +1,4 @@
-"""Picture of a benchmark: a panel per model, in it a bar per row, grouped by backend."""
+"""Picture of a benchmark: a panel per model and size, in it a bar per row, grouped by backend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hybrid_seg_ros.evaluation.benchmark_plan import PLAIN
+from hybrid_seg_ros.evaluation.benchmark_plan import BASELINES, PLAIN, Subject
 from hybrid_seg_ros.evaluation.benchmark_report import Benchmark
 from hybrid_seg_ros.evaluation.benchmark_rows import DENSE, BenchmarkRow
 from hybrid_seg_ros.evaluation.figures import (
@@ -35,35 +35,41 @@ STEPS = (('preprocess', 0.35), ('network', 1.0), ('postprocess', 0.35))
 
 
 def draw_benchmark(benchmark: Benchmark, path: Path) -> None:
-    """Draw the median milliseconds of each row as a PNG, written whole or not at all.
+    """Draw the median milliseconds of each row as a PNG, written whole or not at all."""
+    save_figure(bar_figure(benchmark, benchmark.subjects), path)
+
+
+def bar_figure(benchmark: Benchmark, subjects: Sequence[Subject], heading: bool = True) -> Any:
+    """Draw the median milliseconds of the rows of some models; `heading` says above them what was measured, on what.
 
     A bar is as long as the row's median; its pale ends are pre- and postprocessing. Behind it stands how many times as
-    fast it is as the dense variant of the same backend, and as the plain way.
+    fast it is as the dense variant of the same backend, as the plain way, and as the best alternative.
     """
-    models = list(dict.fromkeys(row.model for row in benchmark.rows))
-    columns = min(COLUMNS, len(models))
-    grid = [models[start : start + columns] for start in range(0, len(models), columns)]
-    lines = {model: _count_lines(_rows_of(benchmark, model)) for model in models}
-    heights = [PANEL_PX + LINE_PX * max(lines[model] for model in beside) for beside in grid]
-    size_px = (SIZE_PX[0], TOP_PX + sum(heights))
+    columns = min(COLUMNS, len(subjects))
+    grid = [subjects[start : start + columns] for start in range(0, len(subjects), columns)]
+    lines = {subject: _count_lines(benchmark.rows_of(subject)) for subject in subjects}
+    heights = [PANEL_PX + LINE_PX * max(lines[subject] for subject in beside) for beside in grid]
+    above_px = TOP_PX if heading else 0
+    size_px = (SIZE_PX[0], above_px + sum(heights))
     figure = new_figure(size_px)
-    figure.text(0.012, 1 - 14 / size_px[1], benchmark.heading(), fontsize=TEXT - 1, va='top', wrap=True)
+    if heading:
+        figure.text(0.012, 1 - 14 / size_px[1], benchmark.heading(), fontsize=TEXT - 1, va='top', wrap=True)
     width_px = SIZE_PX[0] / columns - 165
-    top_px = TOP_PX + 50
+    top_px = above_px + 50
     for beside, height in zip(grid, heights):
-        for column, model in enumerate(beside):
-            bars_px = LINE_PX * lines[model]
+        for column, subject in enumerate(beside):
+            bars_px = LINE_PX * lines[subject]
             left = (column * SIZE_PX[0] / columns + 150) / size_px[0]
             bottom = 1 - (top_px + bars_px) / size_px[1]
             panel = figure.add_axes((left, bottom, width_px / size_px[0], bars_px / size_px[1]))
-            _draw_panel(panel, model, _rows_of(benchmark, model), lines[model], width_px)
+            _draw_panel(panel, str(subject), benchmark.rows_of(subject), lines[subject], width_px)
         top_px += height
-    save_figure(figure, path)
+    return figure
 
 
-def _draw_panel(panel: Any, model: str, rows: Sequence[BenchmarkRow], lines: int, width_px: float) -> None:
+def _draw_panel(panel: Any, title: str, rows: Sequence[BenchmarkRow], lines: int, width_px: float) -> None:
     style_axis(panel)
-    panel.set_title(model, fontsize=TEXT, fontweight='bold', loc='left')
+    panel.set_title(title, fontsize=TEXT, fontweight='bold', loc='left')
     room = [max(0.2, 1 - (CHARACTER_PX * len(_text(row)) + 20) / width_px) for row in rows]  # beside the row's text
     panel.set_xlim(0, max(row.median_ms / share for row, share in zip(rows, room)))
     panel.set_ylim(lines - 0.4, -0.6)
@@ -101,15 +107,13 @@ def _text(row: BenchmarkRow) -> str:
         text += f'  {row.ratio_to_dense:.2f}x dense'
     if row.ratio_to_plain is not None and row.backend != PLAIN:
         text += f'  {row.ratio_to_plain:.2f}x plain'
+    if row.ratio_to_alternative is not None and row.backend not in BASELINES:
+        text += f'  {row.ratio_to_alternative:.2f}x {row.alternative}'
     return text
 
 
 def _color(variant: str) -> str:
     return COLORS.get(variant, OTHER_STYLE[0])
-
-
-def _rows_of(benchmark: Benchmark, model: str) -> list[BenchmarkRow]:
-    return [row for row in benchmark.rows if row.model == model]
 
 
 def _groups(rows: Sequence[BenchmarkRow]) -> list[list[BenchmarkRow]]:

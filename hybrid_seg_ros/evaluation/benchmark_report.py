@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from hybrid_seg_ros.evaluation.benchmark_plan import Subject, format_size
 from hybrid_seg_ros.evaluation.benchmark_rows import BenchmarkRow
 from hybrid_seg_ros.evaluation.text_file import replace_text
 
 DISTURBED = 0.05
 """Where a ratio of medians and the rounds' own ratio differ by more than this, something else ran beside the rows."""
 
-COLUMNS = ('model', 'variant', 'backend', 'dtype', 'GFLOPs', 'tokens', 'ms', 'p95 ms', 'vs dense', 'vs plain',
-           'preprocess', 'network', 'postprocess', 'peak MB')  # fmt: skip
-NAMES = 4
+COLUMNS = ('model', 'size', 'variant', 'backend', 'dtype', 'GFLOPs', 'tokens', 'ms', 'p95 ms', 'vs dense', 'vs plain',
+           'vs alternative', 'preprocess', 'network', 'postprocess', 'peak MB')  # fmt: skip
+NAMES = 5
 """So many columns are names, flush left; the others are numbers, flush right."""
 
 
@@ -28,13 +29,22 @@ class Benchmark:
     device: str
     rows: tuple[BenchmarkRow, ...]
 
+    @property
+    def subjects(self) -> list[Subject]:
+        """The models at their sizes, in order."""
+        return list(dict.fromkeys(row.subject for row in self.rows))
+
+    def rows_of(self, subject: Subject) -> list[BenchmarkRow]:
+        """Return the rows of a model at a size."""
+        return [row for row in self.rows if row.subject == subject]
+
     def save_json(self, path: Path) -> None:
         """Write everything, whole or not at all."""
         replace_text(path, json.dumps(dataclasses.asdict(self), indent=2) + '\n')
 
     def text(self) -> str:
         """Return heading, table in aligned columns, and the parts of the networks."""
-        table = [COLUMNS, *(_cells(row) for row in self.rows)]
+        table = [COLUMNS, *(row_cells(row) for row in self.rows)]
         widths = [max(len(cells[column]) for cells in table) for column in range(len(COLUMNS))]
         lines = [self.heading()]
         for cells in table:
@@ -46,12 +56,12 @@ class Benchmark:
         return '\n'.join([*lines, *self._parts(), *self.remarks()]) + '\n'
 
     def markdown(self) -> str:
-        """Return heading and table in Markdown; the fastest row of each model is in bold."""
+        """Return heading and table in Markdown; the fastest row of each model and size is in bold."""
         rule = ['---'] * NAMES + ['---:'] * (len(COLUMNS) - NAMES)
         lines = [self.heading(), '', _line(COLUMNS), '|' + '|'.join(rule) + '|']
         for row in self.rows:
-            cells = _cells(row)
-            if row.median_ms == min(other.median_ms for other in self.rows if other.model == row.model):
+            cells = row_cells(row)
+            if row.median_ms == min(other.median_ms for other in self.rows if other.subject == row.subject):
                 cells = [f'**{cell}**' if COLUMNS[column] == 'ms' else cell for column, cell in enumerate(cells)]
             lines.append(_line(cells))
         return '\n'.join([*lines, *([''] if self.remarks() else []), *self.remarks()]) + '\n'
@@ -88,21 +98,24 @@ class Benchmark:
             parts = {name.partition('.')[2]: ms for name, ms in row.parts_ms.items() if name.startswith('network.')}
             if parts:
                 named = ', '.join(f'{name} {ms:.1f}' for name, ms in parts.items())
-                lines.append(f'  {row.model} {row.variant}, {row.backend} {row.dtype}: {named}')
+                lines.append(f'  {row.subject} {row.variant}, {row.backend} {row.dtype}: {named}')
         return ['parts of the network, ms:', *lines] if lines else []
 
 
-def _cells(row: BenchmarkRow) -> list[str]:
+def row_cells(row: BenchmarkRow) -> list[str]:
+    """Return a row of the table, as COLUMNS name it."""
     tokens = ' → '.join(f'{count:.0f}' for stage, count in row.tokens.items() if stage != 'total')
     return [
-        row.model, row.variant, row.backend, row.dtype, f'{row.gflops:.2f}', tokens, f'{row.median_ms:.1f}',
-        f'{row.p95_ms:.1f}', _times(row.ratio_to_dense), _times(row.ratio_to_plain),
+        row.model, format_size(row.size_hw), row.variant, row.backend, row.dtype, f'{row.gflops:.2f}', tokens,
+        f'{row.median_ms:.1f}', f'{row.p95_ms:.1f}', times(row.ratio_to_dense), times(row.ratio_to_plain),
+        times(row.ratio_to_alternative),
         *(f'{row.parts_ms[step]:.1f}' for step in ('preprocess', 'network', 'postprocess')),
         '' if row.peak_memory_mb is None else f'{row.peak_memory_mb:.0f}',
     ]  # fmt: skip
 
 
-def _times(ratio: Optional[float]) -> str:
+def times(ratio: Optional[float]) -> str:
+    """Write a ratio as `1.72x`; nothing where there is none."""
     return '' if ratio is None else f'{ratio:.2f}x'
 
 
@@ -111,5 +124,8 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _is_disturbed(row: BenchmarkRow) -> bool:
-    pairs = ((row.ratio_to_dense, row.ratio_to_dense_paired), (row.ratio_to_plain, row.ratio_to_plain_paired))
+    pairs = (
+        (row.ratio_to_dense, row.ratio_to_dense_paired), (row.ratio_to_plain, row.ratio_to_plain_paired),
+        (row.ratio_to_alternative, row.ratio_to_alternative_paired),
+    )  # fmt: skip
     return any(medians is not None and abs(medians / paired - 1) > DISTURBED for medians, paired in pairs)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hybrid_seg_ros.evaluation.benchmark_models import OpenRow
-from hybrid_seg_ros.evaluation.benchmark_plan import RowKey
+from hybrid_seg_ros.evaluation.benchmark_open import OpenRow
+from hybrid_seg_ros.evaluation.benchmark_plan import RowKey, Subject
 from hybrid_seg_ros.evaluation.benchmark_rows import Lap, RowLaps
 from hybrid_seg_ros.evaluation.evaluate_dataset import frame_gflops
 from hybrid_seg_ros.evaluation.interleaved_rounds import run_interleaved
@@ -22,8 +22,8 @@ from hybrid_seg_ros.evaluation.part_latency import WHOLE_NETWORK, parts_of, sum_
 from hybrid_seg_ros.evaluation.peak_memory import MemoryJob, measure_peak_memory
 from hybrid_seg_ros.segmentation import TokenReport
 
-Frames = Mapping[str, Sequence[np.ndarray]]
-"""The images of each model; round n shows the n-th to all its rows."""
+Frames = Mapping[Subject, Sequence[np.ndarray]]
+"""The images of each model at each size; round n shows the n-th to all its rows."""
 
 
 def run_rounds(
@@ -37,7 +37,7 @@ def run_rounds(
     """
     tasks: dict[Union[RowKey, tuple[int, str]], Callable[[int], Union[tuple[Lap, TokenReport], float]]] = {}
     for row in rows:
-        tasks[row.key] = _frame_task(row, frames[row.key.model], settle)
+        tasks[row.key] = _frame_task(row, frames[row.key.subject], settle)
     parts = _network_parts(rows) if with_parts else {}
     tasks.update({key: _part_task(call, settle) for key, call in parts.items()})
     laps = run_interleaved(tasks, rounds, seed)
@@ -65,11 +65,12 @@ def add_peak_memory(
     found = []
     for laps, row in zip(tqdm(measured, desc='memory', unit='row', leave=False, disable=None), rows):
         image = folder / 'image.npy'
-        np.save(image, frames[row.key.model][0])
+        np.save(image, frames[row.key.subject][0])
         cache = row.model.cache_dir
         job = MemoryJob(
             str(row.model.path), row.key.backend, device, row.key.dtype, row.key.variant, row.budget.keep, str(image),
             row.model.spec.inference, None if cache is None else str(cache),
+            None if row.graph is None else str(row.graph),
         )  # fmt: skip
         found.append(dataclasses.replace(laps, **vars(measure_peak_memory(job))))
     return found

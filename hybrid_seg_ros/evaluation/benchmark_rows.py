@@ -11,7 +11,7 @@ from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.evaluation.benchmark_plan import PLAIN, RowKey
+from hybrid_seg_ros.evaluation.benchmark_plan import ALTERNATIVES, PLAIN, RowKey, Subject
 from hybrid_seg_ros.segmentation import StageTimings
 
 DENSE = 'dense'
@@ -55,15 +55,17 @@ class RowLaps:
 class BenchmarkRow:
     """A row of the table, milliseconds per frame from RGB image to label map and confidence.
 
-    `ratio_to_dense` and `ratio_to_plain` are quotients of medians, above 1 where this row is faster; None where the
-    other row was not measured. The `paired` ones are the median of the rounds' quotients, which a machine that slows
-    down for some rounds disturbs less. `ratio_to_dense` compares with the same model, backend and dtype,
-    `ratio_to_plain` with the plain way, dense, on the same backbone and dtype. `parts_ms` are medians of preprocess,
-    network and postprocess; `network.NAME` are parts of the network. `peak_memory_mb` is that of a process of its own
-    that does nothing else, Python and libraries included.
+    The ratios are quotients of medians, above 1 where this row is faster; None where the other row was not measured.
+    The `paired` ones are the median of the rounds' quotients, which a machine that slows down for some rounds disturbs
+    less. All compare at the same size and dtype: `ratio_to_dense` with the same model and backend, `ratio_to_plain`
+    with the plain way, dense, on the same backbone, `ratio_to_alternative` with the fastest of ALTERNATIVES, the dense
+    model itself in the hands of `alternative`. `parts_ms` are medians of preprocess, network and postprocess;
+    `network.NAME` are parts of the network. `peak_memory_mb` is that of a process of its own that does nothing else,
+    Python and libraries included.
     """
 
     model: str
+    size_hw: tuple[int, int]
     variant: str
     backend: str
     dtype: str
@@ -78,9 +80,17 @@ class BenchmarkRow:
     ratio_to_dense_paired: Optional[float]
     ratio_to_plain: Optional[float]
     ratio_to_plain_paired: Optional[float]
+    alternative: Optional[str]
+    ratio_to_alternative: Optional[float]
+    ratio_to_alternative_paired: Optional[float]
     parts_ms: dict[str, float]
     peak_memory_mb: Optional[float]
     peak_device_memory_mb: Optional[float] = None
+
+    @property
+    def subject(self) -> Subject:
+        """The model at its size."""
+        return Subject(self.model, self.size_hw)
 
 
 @dataclass(frozen=True)
@@ -102,21 +112,26 @@ class Violation:
         )
 
 
-def summarize(measured: Sequence[RowLaps], plain_models: Mapping[str, str]) -> list[BenchmarkRow]:
+def summarize(measured: Sequence[RowLaps], plain_models: Mapping[Subject, Subject]) -> list[BenchmarkRow]:
     """Return the table's rows; `plain_models` names for each model the one whose plain rows it is compared with."""
     by_key = {row.key: row for row in measured}
     rows = []
     for row in measured:
         key = row.key
-        dense = by_key.get(RowKey(key.model, DENSE, key.backend, key.dtype))
-        plain = by_key.get(RowKey(plain_models[key.model], DENSE, PLAIN, key.dtype))
+        dense = by_key.get(RowKey(*key.subject, DENSE, key.backend, key.dtype))
+        plain = by_key.get(RowKey(*plain_models[key.subject], DENSE, PLAIN, key.dtype))
+        alternatives = [by_key.get(RowKey(*key.subject, DENSE, backend, key.dtype)) for backend in ALTERNATIVES]
+        alternative = min(filter(None, alternatives), key=lambda each: statistics.median(each.totals_ms), default=None)
         rows.append(
             BenchmarkRow(
                 **vars(key), device=row.device, weights=row.weights, rounds=len(row.laps), gflops=row.gflops,
                 tokens=row.tokens, median_ms=statistics.median(row.totals_ms),
                 p95_ms=float(np.percentile(row.totals_ms, 95)), ratio_to_dense=ratio_of_medians(dense, row),
                 ratio_to_dense_paired=paired_ratio(dense, row), ratio_to_plain=ratio_of_medians(plain, row),
-                ratio_to_plain_paired=paired_ratio(plain, row), parts_ms=parts_ms(row),
+                ratio_to_plain_paired=paired_ratio(plain, row),
+                alternative=None if alternative is None else alternative.key.backend,
+                ratio_to_alternative=ratio_of_medians(alternative, row),
+                ratio_to_alternative_paired=paired_ratio(alternative, row), parts_ms=parts_ms(row),
                 peak_memory_mb=row.peak_memory_mb, peak_device_memory_mb=row.peak_device_memory_mb,
             )
         )  # fmt: skip
@@ -149,14 +164,14 @@ def parts_ms(row: RowLaps) -> dict[str, float]:
 
 
 def find_violations(measured: Sequence[RowLaps]) -> list[Violation]:
-    """List the pairs of one model, backend and dtype of which the one with fewer GFLOPs is slower, beyond noise.
+    """List the pairs of one model, size, backend and dtype of which the one with fewer GFLOPs is slower, beyond noise.
 
     Beyond noise: by more than TOLERANCE, and in so many rounds that a coin would show as many with a probability below
     SIGNIFICANCE (sign test).
     """
     found = []
     for cheaper, dearer in itertools.permutations(measured, 2):
-        same = all(getattr(cheaper.key, name) == getattr(dearer.key, name) for name in ('model', 'backend', 'dtype'))
+        same = all(getattr(cheaper.key, name) == getattr(dearer.key, name) for name in ('subject', 'backend', 'dtype'))
         if not same or cheaper.gflops >= dearer.gflops * (1 - 1e-9):
             continue
         quotients = [mine / theirs for mine, theirs in zip(cheaper.totals_ms, dearer.totals_ms)]

@@ -7,6 +7,9 @@ import platform
 import re
 from pathlib import Path
 
+BUSY = 0.25
+"""Processes per core that want to run, above which a machine is not idle."""
+
 
 def describe_cpu() -> str:
     """Return the processor's name and the number of cores that this process may use."""
@@ -33,3 +36,14 @@ def usable_cores() -> int:
 def foreign_load() -> float:
     """Return how many processes wanted a core in the last minute, by the system's load average."""
     return os.getloadavg()[0]
+
+
+def is_busy(load: float) -> bool:
+    """Say whether so many processes beside a measurement would disturb it."""
+    return load > BUSY * usable_cores()
+
+
+def describe_load(load: float) -> str:
+    """Say what a load average that is high means for numbers."""
+    return (f'the machine is busy (load average {load:.1f} on {usable_cores()} cores): medians of different runs will '
+            'not compare')  # fmt: skip

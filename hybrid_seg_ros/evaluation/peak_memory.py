@@ -17,7 +17,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from hybrid_seg_ros.evaluation.benchmark_plan import PLAIN
+from hybrid_seg_ros.evaluation.benchmark_plan import BASELINES, ONNXRUNTIME_PLAIN, PLAIN, TORCH_COMPILE
+from hybrid_seg_ros.evaluation.dense_pipeline import open_exported
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
 
@@ -30,7 +31,10 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class MemoryJob:
-    """What the process shall run: plain values, as they go to it as JSON. `image` is a file of np.save."""
+    """What the process shall run: plain values, as they go to it as JSON.
+
+    `image` is a file of np.save, `graph` one that `export_dense` wrote.
+    """
 
     model: str
     backend: str
@@ -41,6 +45,7 @@ class MemoryJob:
     image: str
     inference: Optional[str] = None
     cache_dir: Optional[str] = None
+    graph: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def run_job(job: MemoryJob) -> PeakMemory:
     for _ in range(FRAMES):
         pipeline(image)
     device_mb = None
-    if job.backend.startswith('pytorch') and job.device.startswith('cuda'):
+    if job.backend in ('pytorch', PLAIN, TORCH_COMPILE) and job.device.startswith('cuda'):
         import torch
 
         device_mb = torch.cuda.max_memory_reserved(job.device) / MIB
@@ -93,15 +98,21 @@ def resident_peak_mb() -> Optional[float]:
 
 
 def _open(job: MemoryJob) -> Any:
-    if job.backend != PLAIN:
+    if job.backend not in BASELINES:
         return load_pipeline(
             job.model, job.backend, job.device, job.dtype, job.variant, job.keep, inference=job.inference,
             cache_dir=job.cache_dir,
         )  # fmt: skip
-    from hybrid_seg_ros.evaluation.plain_pipeline import PlainPipeline
-
     spec = ModelSpec.load(job.model)
     spec = dataclasses.replace(spec, inference=job.inference or spec.inference)
+    if job.backend == ONNXRUNTIME_PLAIN:
+        return open_exported(spec, Path(job.graph), job.device)
+    if job.backend == TORCH_COMPILE:
+        from hybrid_seg_ros.evaluation.dense_network import open_compiled
+
+        return open_compiled(spec, job.device, job.dtype)
+    from hybrid_seg_ros.evaluation.plain_pipeline import PlainPipeline
+
     budget = dataclasses.replace(spec.budget, keep=job.keep)
     return PlainPipeline.load(spec, Variant.parse(job.variant), budget, job.device, job.dtype)
 

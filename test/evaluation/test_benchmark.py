@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
 import pytest
+import torch
 from tiny_model import tiny_spec, write_lively_model
+from torch._inductor import config as inductor
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.data.ade20k_classes import ADE20K_CLASSES
@@ -88,8 +91,36 @@ def test_memory_markdown_and_picture(without_weights, tmp_path, capsys):
     assert status == 0 and content['rows'][0]['peak_memory_mb'] > 50
     assert content['rows'][0]['ratio_to_dense'] is None and content['rows'][0]['ratio_to_plain'] is None
     assert set(content['rows'][0]['parts_ms']) == {'preprocess', 'network', 'postprocess'}
-    assert '| fast | cts | pytorch | float32 |' in capsys.readouterr().out
+    assert '| fast | 96x128 | cts | pytorch | float32 |' in capsys.readouterr().out
     assert cv2.imread(str(picture)) is not None
+
+
+def test_alternatives_at_sizes_and_a_page(trained, tmp_path, capsys):
+    """The model's own weights at each size; the alternatives are dense, and the page has it all."""
+    pytest.importorskip('onnxruntime')
+    page = tmp_path / 'pages' / 'out.html'
+    status, content = benchmark(
+        tmp_path, '--model', trained, '--variants', 'hybrid@8', '--backends', 'onnxruntime,onnxruntime-plain',
+        'pytorch', '--sizes', '96x128,64x160', '--rounds', '1', '--keep', '0.5', '--cache-dir', str(tmp_path / 'cache'),
+        '--html', str(page),
+    )  # fmt: skip
+    assert status == 0
+    rows = {(tuple(row['size_hw']), row['backend']): row for row in content['rows']}
+    sizes = ((96, 128), (64, 160))
+    assert list(rows) == [(size, backend) for size in sizes
+                          for backend in ('onnxruntime', 'onnxruntime-plain', 'pytorch')]  # fmt: skip
+    for (size, _), row in rows.items():
+        alternative = rows[size, 'onnxruntime-plain']
+        assert row['variant'] == ('dense' if row is alternative else 'hybrid@8')
+        assert row['weights'] == ModelSpec.load(trained).sha256 and row['peak_memory_mb'] > 30
+        assert row['alternative'] == 'onnxruntime-plain'
+        assert row['ratio_to_alternative'] == pytest.approx(alternative['median_ms'] / row['median_ms'])
+        assert row['tokens']['total'] == {(96, 128): 48, (64, 160): 40}[size]
+    assert rows[sizes[0], 'pytorch']['gflops'] > rows[sizes[1], 'pytorch']['gflops']
+    assert 'tiny 64x160 hybrid@8, pytorch float32: embedding' in capsys.readouterr().out
+    text = page.read_text()
+    assert all(f'<h2 id="tiny-{height}x{width}">' in text for height, width in sizes)
+    assert 'hybrid@8, onnxruntime float32' in text and 'http' not in text
 
 
 def test_images_of_a_folder_and_random_weights_for_a_model_that_has_some(trained, tmp_path):
@@ -103,6 +134,10 @@ def test_images_of_a_folder_and_random_weights_for_a_model_that_has_some(trained
 
 
 @pytest.mark.parametrize('words, complaint', [
+    (['--sizes', '96'], "size: expected HEIGHTxWIDTH as in 384x512, got '96'"),
+    (['--sizes', '8x64'], 'input_size_hw: expected [height, width], a patch at least, got (8, 64)'),
+    (['--sizes', '64x64', '--inference', 'sliding'], 'fast: expected inference whole to run at other sizes'),
+    (['--backends', 'onnxruntime-plain', '--inference', 'sliding'], 'expected inference whole, got sliding'),
     (['--backends', 'torch'], "unknown backend 'torch'; legal are pytorch"),
     (['--backends', 'pytorch:int8'], "unknown dtype 'int8'; legal for pytorch are float32"),
     (['--backends', 'pytorch:float16'], 'backend pytorch:float16: precision float16 needs a CUDA device'),
@@ -153,6 +188,34 @@ def test_a_library_that_is_missing(without_weights, tmp_path, capsys, caplog, mo
         assert 'backend onnxruntime:float32' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('skip', [False, True])
+@pytest.mark.parametrize('where', ['here', 'for a model'])
+def test_what_torch_cannot_compile(without_weights, tmp_path, capsys, caplog, monkeypatch, skip, where):
+    """No compiler here, which is found before anything is loaded; or one that fails on the model."""
+    real = torch.compile
+    if where == 'for a model':
+        monkeypatch.setattr(torch, 'compile', lambda call, **options: real(call, backend=backend, **options))
+
+    def backend(graph, inputs):
+        if len(inputs) > 1:  # the sum that check_compiler tries has one
+            raise RuntimeError('no such kernel')
+        return graph
+
+    torch.compiler.reset()
+    words = ['--model', without_weights, '--variants', 'cts', '--backends', 'torch-compile,pytorch', '--rounds', '1',
+             '--no-memory', '--no-parts', *(['--skip-missing'] if skip else [])]  # fmt: skip
+    with inductor.patch({'cpp.cxx': ('no-such-compiler',)}) if where == 'here' else nullcontext():
+        status, content = benchmark(tmp_path, *words)
+    if skip:
+        assert status == 0 and [row['backend'] for row in content['rows']] == ['pytorch']
+        assert ('skipped backend torch-compile:float32: torch.compile needs a C++ compiler' if where == 'here'
+                else 'skipped fast 96x128 dense, torch-compile float32: torch.compile: fast:') in caplog.text
+    else:
+        assert status == 1 and content is None
+        complaint = 'torch.compile needs a C++ compiler' if where == 'here' else 'no such kernel'
+        assert complaint in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('check', [False, True])
 def test_a_variant_that_saves_gflops_and_no_time(without_weights, tmp_path, capsys, monkeypatch, check):
     """The laps are made up, the rest is real: whether this machine would be slower nobody can promise."""
@@ -173,7 +236,7 @@ def test_a_variant_that_saves_gflops_and_no_time(without_weights, tmp_path, caps
         )  # fmt: skip
         assert status == int(failing) and len(content['rows']) == 2
         least = min(content['rows'], key=lambda row: row['gflops'])['variant']
-        assert f'fewer GFLOPs but slower: fast {least}, {backend} float32' in capsys.readouterr().out
+        assert f'fewer GFLOPs but slower: fast 96x128 {least}, {backend} float32' in capsys.readouterr().out
 
 
 def test_specs_of_the_benchmark():

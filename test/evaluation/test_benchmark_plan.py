@@ -5,7 +5,16 @@ import dataclasses
 import pytest
 from tiny_model import tiny_spec
 
-from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice, RowKey, plain_model, plan_rows, split_list
+from hybrid_seg_ros.evaluation.benchmark_plan import (
+    BackendChoice,
+    RowKey,
+    Subject,
+    format_size,
+    parse_size,
+    plain_model,
+    plan_rows,
+    split_list,
+)
 from hybrid_seg_ros.evaluation.paper_form import paper_form
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
 
@@ -24,6 +33,7 @@ def test_paper_form_keeps_weights_only_where_they_fit():
 @pytest.mark.parametrize('text, expected', [
     ('pytorch', ('pytorch', 'float32')), ('openvino:bfloat16', ('openvino', 'bfloat16')),
     ('pytorch-plain:bfloat16', ('pytorch-plain', 'bfloat16')), ('tensorrt:float16', ('tensorrt', 'float16')),
+    ('torch-compile:bfloat16', ('torch-compile', 'bfloat16')),
 ])  # fmt: skip
 def test_a_backend_and_its_dtype(text, expected):
     choice = BackendChoice.parse(text)
@@ -32,8 +42,10 @@ def test_a_backend_and_its_dtype(text, expected):
 
 
 @pytest.mark.parametrize('text, complaint', [
-    ('torch', 'unknown backend .torch.; legal are pytorch, onnxruntime, openvino, tensorrt, pytorch-plain'),
+    ('torch', 'unknown backend .torch.; legal are pytorch, onnxruntime, openvino, tensorrt, '
+     'pytorch-plain, torch-compile, onnxruntime-plain'),
     ('onnxruntime:bfloat16', 'unknown dtype .bfloat16.; legal for onnxruntime are float32, float16'),
+    ('onnxruntime-plain:bfloat16', 'legal for onnxruntime-plain are float32, float16'),
     ('pytorch:int8', 'legal for pytorch are float32, bfloat16, float16'),
 ])  # fmt: skip
 def test_an_unknown_backend_or_dtype(text, complaint):
@@ -47,12 +59,16 @@ def test_lists():
 
 def rows_of(specs: list[ModelSpec], variants: str, backends: str) -> list[RowKey]:
     choices = [BackendChoice.parse(text) for text in split_list([backends])]
-    return plan_rows({spec.name: spec for spec in specs}, [Variant.parse(v) for v in split_list([variants])], choices)
+    return plan_rows(by_subject(specs), [Variant.parse(v) for v in split_list([variants])], choices)
+
+
+def by_subject(specs: list[ModelSpec]) -> dict[Subject, ModelSpec]:
+    return {Subject(spec.name, spec.input_size_hw): spec for spec in specs}
 
 
 def test_rows_are_models_by_backends_by_variants():
     assert rows_of([FAST, WIDE], 'dense,hybrid@8', 'pytorch,onnxruntime:float16') == [
-        RowKey(model, variant, backend, dtype) for model in ('fast', 'wide')
+        RowKey(model, (96, 128), variant, backend, dtype) for model in ('fast', 'wide')
         for backend, dtype in (('pytorch', 'float32'), ('onnxruntime', 'float16')) for variant in ('dense', 'hybrid@8')
     ]  # fmt: skip
 
@@ -65,11 +81,38 @@ def test_rows_are_models_by_backends_by_variants():
     ([FAST, dataclasses.replace(PAPER, input_size_hw=(64, 64))], {'fast': 'fast', 'paper': 'paper'}),
 ], ids=['alone', 'the paper is there', 'the paper first', 'two fast ones', 'another size'])  # fmt: skip
 def test_models_of_one_form_share_their_plain_rows(specs, plain):
-    named = {spec.name: spec for spec in specs}
-    assert {name: plain_model(named, name) for name in named} == plain
+    named = by_subject(specs)
+    assert {subject.model: plain_model(named, subject).model for subject in named} == plain
     rows = rows_of(specs, 'dense,cts', 'pytorch-plain')
     assert [row.model for row in rows if row.variant == 'cts'] == list(dict.fromkeys(
-        name for name in named if name in plain.values()))
+        subject.model for subject in named if subject.model in plain.values()))
+
+
+def test_plain_rows_of_each_size():
+    small = dataclasses.replace(FAST, input_size_hw=(64, 64))
+    rows = rows_of([FAST, small], 'dense', 'pytorch-plain')
+    assert [row.subject for row in rows] == [('fast', (96, 128)), ('fast', (64, 64))]
+    assert [str(row) for row in rows][1] == 'fast 64x64 dense, pytorch-plain float32'
+
+
+@pytest.mark.parametrize('variants', ['dense,cts', 'hybrid@8'])
+@pytest.mark.parametrize('backend', ['torch-compile', 'onnxruntime-plain'])
+def test_an_alternative_is_dense_whatever_the_variants(variants, backend):
+    rows = rows_of([FAST, PAPER], variants, backend)
+    assert [(row.model, row.variant) for row in rows] == [('fast', 'dense'), ('paper', 'dense')]
+
+
+@pytest.mark.parametrize('backend', ['pytorch-plain', 'torch-compile', 'onnxruntime-plain'])
+def test_baselines_are_for_whole_frames(backend):
+    with pytest.raises(ValueError, match=f'{backend}: expected inference whole, got sliding'):
+        rows_of([dataclasses.replace(FAST, inference='sliding')], 'dense', backend)
+
+
+def test_sizes():
+    assert parse_size('384x512') == (384, 512) and format_size((384, 512)) == '384x512'
+    for text in ('384', '384x', '384X512', '384x512x3', '-384x512', 'x'):
+        with pytest.raises(ValueError, match='expected HEIGHTxWIDTH as in 384x512, got'):
+            parse_size(text)
 
 
 @pytest.mark.parametrize('specs, variants, backends, complaint', [

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny_model import write_lively_model
 
+from hybrid_seg_ros.evaluation.dense_network import export_dense
 from hybrid_seg_ros.evaluation.peak_memory import MemoryJob, measure_peak_memory, resident_peak_mb
 from hybrid_seg_ros.evaluation.street_scene import street_scene
 from hybrid_seg_ros.model_spec import ModelSpec
@@ -41,14 +42,27 @@ def test_exported_graphs_are_measured_without_pytorch(job, tmp_path):
     pytest.importorskip('onnxruntime')
     with_cache = dataclasses.replace(job, backend='onnxruntime', cache_dir=str(tmp_path / 'cache'))
     measure_peak_memory(with_cache)  # exports, with PyTorch
+    assert run_without_pytorch(with_cache)['peak_memory_mb'] > 30
+
+
+def run_without_pytorch(job):
     code = ('import sys, json\n'
             'from hybrid_seg_ros.evaluation.peak_memory import main\n'
             'main(sys.argv[1:])\n'
             'assert "torch" not in sys.modules')
-    command = [sys.executable, '-c', code, json.dumps(dataclasses.asdict(with_cache))]
+    command = [sys.executable, '-c', code, json.dumps(dataclasses.asdict(job))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)['peak_memory_mb'] > 30
+    return json.loads(done.stdout)
+
+
+def test_an_alternative_is_measured_without_pytorch(job, tmp_path):
+    pytest.importorskip('onnxruntime')
+    graph = tmp_path / 'dense.onnx'
+    export_dense(ModelSpec.load(job.model), graph)
+    alternative = dataclasses.replace(job, backend='onnxruntime-plain', variant='dense', graph=str(graph))
+    found = run_without_pytorch(alternative)
+    assert found['peak_memory_mb'] > 30
 
 
 def test_nothing_is_known_of_a_row_that_fails(job, caplog):

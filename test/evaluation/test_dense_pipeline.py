@@ -1,0 +1,125 @@
+"""The alternatives give the labels of this package's dense variant: the same model, in other hands."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import write_lively_model
+from torch._inductor import config as inductor
+
+from hybrid_seg_ros.evaluation import dense_network
+from hybrid_seg_ros.evaluation.dense_network import CompileError, check_compiler, export_dense, open_compiled
+from hybrid_seg_ros.evaluation.dense_pipeline import DensePipeline, open_exported
+from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.inference.pipeline import load_pipeline
+from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, Variant
+
+HEADS = {
+    'atm': {}, 'atm of a trunk': {'stem': 'deep_trunk', 'policy': 'shared_trunk', 'refinement': 'trunk'},
+    'linear': {'head': 'linear', 'variant': Variant()}, 'segvit_atm': {'head': 'segvit_atm', 'variant': Variant()},
+    'mask_transformer': {'head': 'mask_transformer', 'variant': Variant(), 'decoder': Decoder(24, 1, 3)},
+}  # fmt: skip
+SMALL = {'backbone': Backbone(24, 1, 3), 'stem': 'patch', 'policy': 'none', 'auxiliary_layers': (),
+         'decoder': Decoder(12, 1, 3), 'variant': Variant(), 'input_size_hw': (64, 96)}  # fmt: skip
+needs_compiler = pytest.mark.skipif(
+    shutil.which('g++') is None, reason='torch.compile needs a C++ compiler, g++, and there is none'
+)
+
+
+def exported(spec, folder, precision='float32'):
+    path = folder / 'graphs' / 'dense.onnx'
+    export_dense(spec, path, precision)
+    return open_exported(spec, path, 'cpu')
+
+
+def assert_same(result, expected, tolerance):
+    assert np.mean(result.labels == expected.labels) >= 0.999
+    assert np.abs(result.confidence - expected.confidence).max() < tolerance
+    assert len(np.unique(result.confidence)) > 1
+    assert result.tokens.stages == expected.tokens.stages
+    timings = result.timings
+    assert 0 < timings.preprocess_ms and 0 < timings.inference_ms and 0 < timings.postprocess_ms
+
+
+@pytest.mark.parametrize('head', HEADS)
+def test_an_export_gives_the_labels_of_our_dense_variant(tmp_path, head):
+    pytest.importorskip('onnxruntime')
+    path = write_lively_model(tmp_path, **HEADS[head])
+    image = street_scene((96, 128))
+    expected = load_pipeline(path, variant='dense')(image)
+    assert_same(exported(ModelSpec.load(path), tmp_path)(image), expected, 1e-3)
+
+
+@pytest.mark.parametrize('resize', ['letterbox', 'stretch'])
+def test_an_image_of_another_size(tmp_path, resize):
+    """Labels are resized: off by less than a pixel of the network at the edges of what it found."""
+    pytest.importorskip('onnxruntime')
+    path = write_lively_model(tmp_path, resize=resize)
+    image = street_scene((80, 150))
+    expected = load_pipeline(path, variant='dense')(image)
+    pipeline = exported(ModelSpec.load(path), tmp_path)
+    result = pipeline(image)
+    assert result.labels.shape == result.confidence.shape == (80, 150)
+    assert np.mean(result.labels == expected.labels) > 0.97
+    with pytest.raises(ValueError, match='expected an RGB image'):
+        pipeline(image[:, :, 0])
+
+
+def test_half_precision(tmp_path):
+    pytest.importorskip('onnxruntime')
+    path = write_lively_model(tmp_path, **SMALL)
+    image = street_scene((64, 96))
+    result = exported(ModelSpec.load(path), tmp_path, 'float16')(image)
+    assert np.mean(result.labels == load_pipeline(path)(image).labels) > 0.98
+
+
+@needs_compiler
+def test_torch_compile_gives_the_labels_of_our_dense_variant(tmp_path, monkeypatch):
+    """Also with another network behind it: PyTorch limits how many it keeps compiled of one function, to eight."""
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path / 'inductor'))
+    path = write_lively_model(tmp_path, **SMALL)
+    image = street_scene((64, 96))
+    pipeline = open_compiled(ModelSpec.load(path))
+    assert_same(pipeline(image), load_pipeline(path)(image), 1e-3)
+    compile_with(monkeypatch, 'eager')
+    with torch._dynamo.config.patch(recompile_limit=1):
+        open_compiled(ModelSpec.load(write_lively_model(tmp_path, **{**SMALL, 'input_size_hw': (64, 112)})))
+        with torch.compiler.set_stance('fail_on_recompile'):
+            pipeline(image)
+
+
+def compile_with(monkeypatch, backend):
+    real = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda module, **options: real(module, backend=backend, **options))
+
+
+def test_no_compiler(monkeypatch, tmp_path):
+    torch.compiler.reset()  # what is compiled already needs none
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path / 'inductor'))
+    with inductor.patch({'cpp.cxx': ('no-such-compiler',)}), pytest.raises(CompileError, match='needs a C.. compiler'):
+        check_compiler()
+
+
+def test_a_network_that_cannot_be_compiled(tmp_path, monkeypatch):
+    spec = ModelSpec.load(write_lively_model(tmp_path, **SMALL))
+
+    def broken(graph, inputs):
+        raise RuntimeError('cannot lower aten.moon')
+
+    compile_with(monkeypatch, broken)
+    with pytest.raises(CompileError, match='torch.compile: tiny: .*cannot lower aten.moon'):
+        open_compiled(spec)
+
+
+def test_an_export_leaves_dropout_off(tmp_path):
+    """The exporter puts modules back into the mode of the outermost one."""
+    spec = ModelSpec.load(write_lively_model(tmp_path, **SMALL))
+    network = dense_network.DenseNetwork(dense_network.load_model(spec))
+    assert not any(module.training for module in network.modules())
+
+
+def test_whole_frames_only(tmp_path):
+    spec = ModelSpec.load(write_lively_model(tmp_path, inference='sliding'))
+    with pytest.raises(ValueError, match='expected inference whole, got sliding'):
+        DensePipeline(spec, None, 'cpu')
