@@ -141,7 +141,7 @@ def test_verdict(rows, rounds, says):
 
 
 def test_page_warns_of_what_saves_gflops_and_no_time():
-    keys = [RowKey(model='m', variant=name, backend='pytorch', dtype='float32') for name in ('cts', 'dense')]
+    keys = [RowKey('m', (96, 128), name, 'pytorch', 'float32') for name in ('cts', 'dense')]
     slower = Violation(*keys, (1.0, 2.0), 1.25, 9, 10)
     page = make_page(tables([('cts', -40.0, 0.8)], 10, (slower,)), b'', TokenFigures())
     assert any('Fewer GFLOPs but slower' in each and '1.25 times as long' in each for each in page.warnings)

@@ -11,7 +11,8 @@ import torch
 
 from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import FileDataset
-from hybrid_seg_ros.evaluation.benchmark_models import ModelStore, check_backends
+from hybrid_seg_ros.evaluation.benchmark_models import ModelStore
+from hybrid_seg_ros.evaluation.benchmark_open import check_backends
 from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice, RowKey
 from hybrid_seg_ros.evaluation.evaluate_dataset import check_classes, count_frames
 from hybrid_seg_ros.evaluation.figures import require_matplotlib
@@ -100,8 +101,11 @@ def make_files(
     threshold = choose_budget(spec.budget, threshold=args.threshold or spec.budget.threshold)
     device = pytorch_device(args.device)
     with tempfile.TemporaryDirectory(prefix='hybrid_seg_paper_') as folder:
-        store = ModelStore({spec.name: (args.model, spec)}, {spec.name: images}, Path(folder), 0, False, args.cache_dir)
-        model = store.find(RowKey(model=spec.name, variant='dense', backend=choice.name, dtype=choice.dtype))
+        key = RowKey(spec.name, spec.network_size_hw, 'dense', choice.name, choice.dtype)
+        store = ModelStore(
+            {key.subject: (args.model, spec)}, {key.subject: images}, Path(folder), 0, False, args.cache_dir
+        )  # fmt: skip
+        model = store.find(key)
         opened = open_variants(model, choice, budget, args.device)
         rows, slower = measure_rows(opened, dataset, args.limit, images, args.rounds)
         opened[0].pipeline.close()  # they share one backend

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.evaluation.benchmark_models import OpenRow
+from hybrid_seg_ros.evaluation.benchmark_open import OpenRow
 from hybrid_seg_ros.evaluation.benchmark_rounds import run_rounds
 from hybrid_seg_ros.evaluation.benchmark_rows import (
     DENSE,
@@ -72,7 +72,7 @@ def measure_rows(
     results = {}
     for row in tqdm(rows, desc='accuracy', unit='variant', disable=None):
         results[row.key.variant] = evaluate(row.pipeline, dataset, limit)
-    measured = run_rounds(rows, {row.key.model: images for row in rows}, rounds, seed, settle=1, with_parts=False)
+    measured = run_rounds(rows, {row.key.subject: images for row in rows}, rounds, seed, settle=1, with_parts=False)
     laps = {each.key.variant: each for each in measured}
     made = [
         make_row(row.model.spec, row.variant, results[row.key.variant], laps[row.key.variant], results[DENSE],

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.evaluation.benchmark_models import ModelOnDisk, OpenRow
+from hybrid_seg_ros.evaluation.benchmark_models import ModelOnDisk
+from hybrid_seg_ros.evaluation.benchmark_open import OpenRow
 from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice, RowKey
 from hybrid_seg_ros.inference.backends import create_backend
 from hybrid_seg_ros.inference.backends.torch_backend import torch_device
@@ -48,7 +49,7 @@ def open_variants(model: ModelOnDisk, choice: BackendChoice, budget: TokenBudget
     for variant in variants:
         pipeline = SegmentationPipeline(spec, backend, choice.name, choice.dtype, variant, budget)
         pipeline.warm_up()
-        key = RowKey(model=spec.name, variant=str(variant), backend=choice.name, dtype=choice.dtype)
+        key = RowKey(spec.name, spec.network_size_hw, str(variant), choice.name, choice.dtype)
         rows.append(OpenRow(key, model, variant, budget, pipeline, pipeline.device_name))
     return rows
 
