@@ -13,10 +13,10 @@ from hybrid_seg_ros.evaluation.paper.layer_figure import place_of
 from hybrid_seg_ros.evaluation.paper.measured_rows import PaperRow
 from hybrid_seg_ros.evaluation.paper.page import make_page
 from hybrid_seg_ros.evaluation.paper.picture_sheet import Titled, make_sheet
-from hybrid_seg_ros.evaluation.paper.result_folder import write_files
 from hybrid_seg_ros.evaluation.paper.results import PaperTables, Subject
 from hybrid_seg_ros.evaluation.paper.token_pictures import TokenFigures, draw_pruned, pruning_variant
 from hybrid_seg_ros.evaluation.paper.variants import mean_budget
+from hybrid_seg_ros.evaluation.result_folder import write_files
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import SlidingWindow, TokenBudget, Variant
 from hybrid_seg_ros.segmentation import TokenReport

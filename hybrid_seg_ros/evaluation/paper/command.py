@@ -24,7 +24,6 @@ from hybrid_seg_ros.evaluation.paper.layer_figure import draw_layers
 from hybrid_seg_ros.evaluation.paper.measured_rows import measure_rows
 from hybrid_seg_ros.evaluation.paper.page import make_page
 from hybrid_seg_ros.evaluation.paper.picture_sheet import jpg_bytes
-from hybrid_seg_ros.evaluation.paper.result_folder import check_folder, write_files
 from hybrid_seg_ros.evaluation.paper.results import PaperTables, Subject
 from hybrid_seg_ros.evaluation.paper.table_files import to_csv, to_json, to_markdown
 from hybrid_seg_ros.evaluation.paper.token_pictures import draw_token_figures
@@ -36,6 +35,7 @@ from hybrid_seg_ros.evaluation.paper.variants import (
     open_variants,
     pytorch_device,
 )
+from hybrid_seg_ros.evaluation.result_folder import check_folder, write_files
 from hybrid_seg_ros.inference.backends import BACKENDS
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
 from hybrid_seg_ros.inference.operating_point import keep_value
