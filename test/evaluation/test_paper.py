@@ -229,7 +229,7 @@ def test_a_sliding_window_is_counted_by_its_crops(root, tmp_path):
         (['--keep', '1.5'], 'keep: expected a count >= 1 or a fraction'),
         (['--threshold', '0'], 'threshold: expected a number in (0, 1], got 0.0'),
         (['--backend', 'torch'], "unknown backend 'torch'; legal are pytorch"),
-        (['--backend', 'pytorch-plain'], "unknown backend 'pytorch-plain'; legal are pytorch"),
+        (['--backend', 'pytorch-plain'], "'pytorch-plain' is only for `hybrid_seg benchmark`; legal are pytorch"),
         (['--backend', 'pytorch:int8'], "unknown dtype 'int8'; legal for pytorch are float32"),
         (['--device', 'tpu'], "unknown device 'tpu'"),
         (['--split', 'nowhere'], 'nowhere'),
