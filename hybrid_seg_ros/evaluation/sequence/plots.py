@@ -147,7 +147,7 @@ def _new_panel(height_px: int, left: int = 110, bottom: int = 70, top: int = 50)
 def _legend(figure: Any, panel: Any) -> None:
     handles, labels = panel.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc='upper right', ncols=min(4, len(labels)), fontsize=TEXT - 1, frameon=False)
+        figure.legend(handles, labels, loc='upper right', ncol=min(4, len(labels)), fontsize=TEXT - 1, frameon=False)
 
 
 def _color(row: RowReport) -> str:
