@@ -26,7 +26,7 @@ def draw_layers(layers: Sequence[LayerCosts], title: str) -> bytes:
     figure = new_figure(SIZE_PX)
     figure.suptitle(title, fontsize=TEXT, x=0.012, y=0.985, ha='left')
     panels = figure.subplots(3, len(layers), sharey='row', squeeze=False)
-    figure.subplots_adjust(left=0.055, right=0.995, bottom=0.04, top=0.825, wspace=0.06, hspace=0.15)
+    figure.subplots_adjust(left=0.065, right=0.995, bottom=0.04, top=0.825, wspace=0.06, hspace=0.15)
     places = {place: index for index, place in enumerate(_all_places(layers))}
     rows: tuple[tuple[str, Callable[[Sequence[StepCost]], Optional[float]]], ...] = (
         ('GFLOPs', lambda steps: sum(step.gflops for step in steps)),
