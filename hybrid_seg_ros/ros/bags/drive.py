@@ -7,22 +7,20 @@ from itertools import islice
 from typing import Optional
 
 import numpy as np
-from tqdm import tqdm
 
 from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagError, BagMessage, BagReader, BagTopic
 from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth, LabelSource
+from hybrid_seg_ros.ros.bags.reading_bar import with_bar
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
-
-_LONG_S = 1.0
 
 
 class Drive:
     """One camera topic of an open bag, up to `limit` frames of it, with the ground truth where there is some.
 
     `stamps_ns` are the header stamps, `times_s` the seconds since the first frame: of the stamps if each is later than
-    the one before, else of the recording. `rate_hz` is the mean rate of recording, which a replay keeps; None where
+    the one before, else of the recording. `rate_hz` is the mean rate of recording, which a replay keeps; 0 where
     that says nothing, as of a single frame or of a bag that was written with one time for all.
     """
 
@@ -106,15 +104,14 @@ def _read_times(bag: BagReader, camera: BagTopic, limit: Optional[int]) -> tuple
     count = None if limit is None else max(limit, 2)
     log_ns, stamps_ns = [], []
     total = camera.count if count is None else min(camera.count, count)
-    frames = islice(bag.messages([camera]), count)
-    for message in tqdm(frames, 'read stamps', total, leave=False, unit='frame', disable=None, delay=_LONG_S):
+    for message in with_bar(islice(bag.messages([camera]), count), 'read stamps', total):
         log_ns.append(message.log_ns)
         stamps_ns.append(message.stamp_ns)
     return log_ns, stamps_ns
 
 
-def _rate_hz(log_ns: Sequence[int]) -> Optional[float]:
-    return (len(log_ns) - 1) * NANOSECONDS / (log_ns[-1] - log_ns[0]) if log_ns[-1] > log_ns[0] else None
+def _rate_hz(log_ns: Sequence[int]) -> float:
+    return (len(log_ns) - 1) * NANOSECONDS / (log_ns[-1] - log_ns[0]) if log_ns[-1] > log_ns[0] else 0.0
 
 
 def _is_ascending(times_ns: Sequence[int]) -> bool:
