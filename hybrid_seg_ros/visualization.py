@@ -27,7 +27,7 @@ _LEGEND_TINT = 0.6
 """How much of the picture below the legend is darkened: white text is to be read on a white sky."""
 
 
-def draw_overlay(image: np.ndarray, labels: np.ndarray, classes: LabelSpace, alpha: float) -> np.ndarray:
+def draw_overlay(image: np.ndarray, labels: np.ndarray, classes: LabelSpace, alpha: float = 0.6) -> np.ndarray:
     """Lay the classes' colours over an image: (h, w, 3) uint8 RGB, of the size of the labels.
 
     `image` (H, W, 3) uint8 RGB is resized to `labels` (h, w) uint8. `alpha` is the colours' share, 0 to 1.

@@ -35,6 +35,7 @@ from hybrid_seg_ros.model_spec import INFERENCE_MODES, Variant
 
 log = logging.getLogger(__name__)
 
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('--model', type=Path, nargs='+', required=True, help='model specifications (YAML); one without '
@@ -91,7 +92,10 @@ def run(args: argparse.Namespace) -> int:
         if not args.skip_missing:
             raise problem
         log.warning('skipped %s', problem)
-    keys = plan_rows(specs, variants, [choice for choice in choices if choice not in problems])
+    left = [choice for choice in choices if choice not in problems]
+    if not left:
+        raise ValueError(f'no row can run here: {"; ".join(map(str, problems.values()))}')
+    keys = plan_rows(specs, variants, left)
     frames = load_frames(args.images, specs, args.rounds)
     load = foreign_load()
     if is_busy(load):

@@ -80,18 +80,22 @@ def open_rows(
 ) -> list[OpenRow]:
     """Load every row's network and run it once on an empty image, which exports, compiles and builds engines.
 
-    The variants of a model share one PyTorch network. `skip_missing` leaves out what torch.compile cannot compile.
+    The variants of a model share one PyTorch network. `skip_missing` leaves out what torch.compile cannot compile;
+    ValueError if nothing is left.
     """
     keep_freed_memory()  # as load_pipeline does
     networks: dict[tuple[Path, str], tuple[TorchBackend, HybridSegmenter]] = {}
-    rows = []
+    rows, problems = [], []
     for key in tqdm(keys, desc='load', unit='row', leave=False, disable=None):
         try:
             rows.append(_open_row(key, store, keep, device, networks))
         except CompileError as error:
             if not skip_missing:
                 raise
-            log.warning('skipped %s: %s', key, error)
+            problems.append(f'{key}: {error}')
+            log.warning('skipped %s', problems[-1])
+    if not rows:
+        raise ValueError(f'no row can run here: {"; ".join(problems)}')
     return rows
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -12,6 +11,7 @@ from typing import Optional
 from hybrid_seg_ros.evaluation.benchmark_plan import Subject, format_size
 from hybrid_seg_ros.evaluation.benchmark_rows import BenchmarkRow
 from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.evaluation.text_table import format_table
 
 DISTURBED = 0.05
 """Where a ratio of medians and the rounds' own ratio differ by more than this, something else ran beside the rows."""
@@ -44,26 +44,18 @@ class Benchmark:
 
     def text(self) -> str:
         """Return heading, table in aligned columns, and the parts of the networks."""
-        table = [COLUMNS, *(row_cells(row) for row in self.rows)]
-        widths = [max(len(cells[column]) for cells in table) for column in range(len(COLUMNS))]
-        lines = [self.heading()]
-        for cells in table:
-            fitted = [
-                cell.ljust(width) if column < NAMES else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(cells, widths))
-            ]
-            lines.append('  '.join(fitted).rstrip())
-        return '\n'.join([*lines, *self._parts(), *self.remarks()]) + '\n'
+        table = format_table(COLUMNS, [row_cells(row) for row in self.rows], names=NAMES)
+        return '\n'.join([self.heading(), table, *self._parts(), *self.remarks()]) + '\n'
 
     def markdown(self) -> str:
         """Return heading and table in Markdown; the fastest row of each model and size is in bold."""
-        rule = ['---'] * NAMES + ['---:'] * (len(COLUMNS) - NAMES)
-        lines = [self.heading(), '', _line(COLUMNS), '|' + '|'.join(rule) + '|']
+        rows = []
         for row in self.rows:
             cells = row_cells(row)
             if row.median_ms == min(other.median_ms for other in self.rows if other.subject == row.subject):
                 cells = [f'**{cell}**' if COLUMNS[column] == 'ms' else cell for column, cell in enumerate(cells)]
-            lines.append(_line(cells))
+            rows.append(cells)
+        lines = [self.heading(), '', format_table(COLUMNS, rows, markdown=True, names=NAMES)]
         return '\n'.join([*lines, *([''] if self.remarks() else []), *self.remarks()]) + '\n'
 
     def heading(self) -> str:
@@ -117,10 +109,6 @@ def row_cells(row: BenchmarkRow) -> list[str]:
 def times(ratio: Optional[float]) -> str:
     """Write a ratio as `1.72x`; nothing where there is none."""
     return '' if ratio is None else f'{ratio:.2f}x'
-
-
-def _line(cells: Sequence[str]) -> str:
-    return '| ' + ' | '.join(cells) + ' |'
 
 
 def _is_disturbed(row: BenchmarkRow) -> bool:

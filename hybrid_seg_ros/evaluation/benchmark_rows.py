@@ -33,12 +33,12 @@ class Lap:
 
 @dataclass(frozen=True)
 class RowLaps:
-    """What was measured of one row: a lap per round, and what a frame cost and used."""
+    """What was measured of one row: a lap per round, and what a frame cost and used on average."""
 
     key: RowKey
     laps: tuple[Lap, ...]
     gflops: float
-    tokens: dict[str, int]
+    tokens: dict[str, float]
     device: str = 'cpu'
     weights: str = 'random'
     network_parts_ms: dict[str, float] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class BenchmarkRow:
     weights: str
     rounds: int
     gflops: float
-    tokens: dict[str, int]
+    tokens: dict[str, float]
     median_ms: float
     p95_ms: float
     ratio_to_dense: Optional[float]

@@ -1,4 +1,4 @@
-"""What a variant costs, everything counted, in fvcore's convention: GFLOPs per component.
+"""What a variant costs, everything counted, in fvcore's convention: GFLOPs per component and step by step.
 
 Token counts enter the formulas (flop_formulas.py), so that threshold pruning is counted per image.
 """
@@ -6,14 +6,14 @@ Token counts enter the formulas (flop_formulas.py), so that threshold pruning is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
-from hybrid_seg_ros.evaluation.layer_flops import count_steps, layer_flops
+from hybrid_seg_ros.evaluation.layer_flops import Step, count_steps
 from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
-from hybrid_seg_ros.model_spec import Backbone, Decoder, Keep, ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.token_counts import count_merged_windows, kept_count
+from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.token_counts import WINDOW, count_merged_windows, kept_count
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,74 @@ class FlopCount:
     refinement: float = 0.0
     upsampling: float = 0.0
 
+    @classmethod
+    def of_steps(cls, steps: Iterable[Step]) -> 'FlopCount':
+        """Add up steps by component."""
+        counts = dict.fromkeys(COMPONENTS, 0.0)
+        for step in steps:
+            counts[step.component] += step.flops
+        return cls(**counts)
+
     @property
     def total(self) -> float:
         """Multiply-adds of everything."""
         return sum(dataclasses.asdict(self).values())
 
     def gflops(self) -> dict[str, float]:
-        """Return GFLOPs per component and in total."""
-        counts = {**dataclasses.asdict(self), 'total': self.total}
-        return {name: count / 1e9 for name, count in counts.items()}
+        """Return GFLOPs per component, in the order of COMPONENTS."""
+        return {name: count / 1e9 for name, count in dataclasses.asdict(self).items()}
 
 
 COMPONENTS = tuple(field.name for field in dataclasses.fields(FlopCount))
 """In the order in which they run."""
+
+
+@dataclass(frozen=True)
+class VariantCost:
+    """What one image costs in a variant: `tokens` enter the encoder, `kept` (layer, tokens) go on after pruning."""
+
+    tokens: int
+    kept: tuple[tuple[int, int], ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def counts(self) -> FlopCount:
+        """Multiply-adds per component."""
+        return FlopCount.of_steps(self.steps)
+
+    @property
+    def gflops(self) -> float:
+        """GFLOPs of everything."""
+        return self.counts.total / 1e9
+
+    def gflops_by_step(self) -> dict[str, float]:
+        """Return GFLOPs of each step by its name, in the order in which they run."""
+        return {step.name: step.flops / 1e9 for step in self.steps}
+
+    def as_dict(self, layers: bool = False) -> dict[str, Any]:
+        """Return what `hybrid_seg flops --json` writes of a variant; `layers` adds the steps."""
+        row: dict[str, Any] = {'tokens': self.tokens, **{f'kept@{layer}': count for layer, count in self.kept}}
+        row.update(self.counts.gflops(), total=self.gflops)
+        if layers:
+            row['layers'] = self.gflops_by_step()
+        return row
+
+
+def count_variants(
+    spec: ModelSpec, size_hw: tuple[int, int], budget: TokenBudget, variants: Sequence[Variant] = ()
+) -> dict[str, VariantCost]:
+    """Count one image in each variant, by name, for a fixed keep; in all that the model can run if none is given."""
+    costs = {}
+    for variant in variants or [Variant.parse(name) for name in spec.legal_variants()]:
+        entering, kept = expected_tokens(spec, size_hw, variant, budget)
+        costs[str(variant)] = VariantCost(entering, kept, count_steps(spec, size_hw, variant, entering, kept))
+    return costs
+
+
+def used_components(costs: Iterable[VariantCost]) -> list[str]:
+    """Return the components that any of the variants has, in the order of COMPONENTS."""
+    counts = [cost.counts for cost in costs]
+    return [name for name in COMPONENTS if any(getattr(each, name) for each in counts)]
 
 
 def count_flops(
@@ -49,10 +104,7 @@ def count_flops(
     kept: Sequence[tuple[int, float]] = (),
 ) -> FlopCount:  # fmt: skip
     """Count one image of `size_hw` of which `entering` tokens enter the encoder and `kept` (layer, tokens) go on."""
-    counts = dict.fromkeys(COMPONENTS, 0.0)
-    for step in count_steps(spec, size_hw, variant, entering, kept):
-        counts[step.component] += step.flops
-    return FlopCount(**counts)
+    return FlopCount.of_steps(count_steps(spec, size_hw, variant, entering, kept))
 
 
 def expected_tokens(
@@ -62,7 +114,7 @@ def expected_tokens(
     grid_hw = spec.backbone.grid_hw(size_hw)
     entering = grid_hw[0] * grid_hw[1]
     if variant.merges:
-        entering -= 3 * count_merged_windows(grid_hw, budget.merged_windows)
+        entering -= (WINDOW**2 - 1) * count_merged_windows(grid_hw, budget.merged_windows)
     kept, tokens = [], entering
     for stage, layer in enumerate(variant.prune_layers):
         keep = budget.keep_at(stage)
@@ -73,42 +125,9 @@ def expected_tokens(
     return entering, tuple(kept)
 
 
-def spec_table(
-    spec: ModelSpec, size_hw: tuple[int, int], budget: TokenBudget, variants: Sequence[Variant] = (),
-    layers: bool = False,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Return, for each variant, its tokens and GFLOPs per component, for a fixed keep.
-
-    All that the model can run of the paper's if no variants are given. With `layers` each row also has 'layers': the
-    GFLOPs of each step, in order.
-    """
-    table: dict[str, dict[str, Any]] = {}
-    for variant in variants or [Variant.parse(name) for name in spec.legal_variants()]:
-        entering, kept = expected_tokens(spec, size_hw, variant, budget)
-        counts = count_flops(spec, size_hw, variant, entering, kept).gflops()
-        row: dict[str, Any] = {'tokens': entering, **{f'kept@{layer}': n for layer, n in kept}, **counts}
-        if layers:
-            row['layers'] = {name: n / 1e9 for name, n in layer_flops(spec, size_hw, variant, entering, kept)}
-        table[str(variant)] = row
-    return table
-
-
 def form_spec(backbone: Backbone, classes: int, size_hw: tuple[int, int], **form: Any) -> ModelSpec:
     """Return a model without weights whose classes have no names; `form` are fields of ModelSpec."""
     names = tuple(f'class {index}' for index in range(classes))
     # the number of attention heads has no influence; 1 divides every width
     form = {'decoder': Decoder(num_heads=1), **form}
     return ModelSpec('flops', backbone, LabelSpace(names, distinct_colors(classes)), size_hw, **form)
-
-
-def flops_table(
-    backbone: Backbone, classes: int, size_hw: tuple[int, int], keep: Keep, decoder: Optional[Decoder] = None,
-    stem: str = 'patch', policy: str = 'efficientnet_lite0', merged_windows: Keep = 103 / 256,
-    auxiliary_head: str = 'atm', refinement: str = 'none',
-) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Return `spec_table` of each of the paper's variants, with the same keep at each pruning layer."""
-    spec = form_spec(
-        backbone, classes, size_hw, stem=stem, policy=policy, decoder=decoder or Decoder(num_heads=1),
-        auxiliary_head=auxiliary_head, refinement=refinement,
-    )  # fmt: skip
-    return spec_table(spec, size_hw, TokenBudget(keep=(keep,), merged_windows=merged_windows))

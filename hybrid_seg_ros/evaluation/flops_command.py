@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hybrid_seg_ros.evaluation.benchmark_plan import split_list
+from hybrid_seg_ros.evaluation.flops import VariantCost
 from hybrid_seg_ros.evaluation.flops_figure import draw_flops
 from hybrid_seg_ros.evaluation.flops_report import format_comparisons, format_components, format_layers
 from hybrid_seg_ros.evaluation.flops_subject import (
+    ARCHITECTURE,
     FORM,
     KEEP,
+    FlopsOptions,
     Subject,
-    chosen_backbones,
-    chosen_decoder,
     chosen_subjects,
     refuse_options,
 )
@@ -22,7 +25,7 @@ from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_GFLOPS,
 from hybrid_seg_ros.evaluation.paper_flops import compare_with_paper
 from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.inference.operating_point import keep_value
-from hybrid_seg_ros.model_spec import AUXILIARY_HEADS, BACKBONES, HEADS, POLICIES, REFINEMENTS, STEMS
+from hybrid_seg_ros.model_spec import AUXILIARY_HEADS, BACKBONES, HEADS, POLICIES, REFINEMENTS, STEMS, Variant
 
 FIXED_BY_PAPER = ('model', 'classes', 'size', 'variants', 'merged_windows', 'layers', 'picture', *FORM)
 
@@ -61,13 +64,14 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.paper:
         return _run_paper(args)
-    subjects = chosen_subjects(args)
-    tables = {subject.name: subject.table(args.layers) for subject in subjects}
+    subjects = chosen_subjects(_options(args))
+    costs = {subject.name: subject.costs() for subject in subjects}
     if args.picture:
-        draw_flops({subject.title: tables[subject.name] for subject in subjects}, args.picture)
+        draw_flops({subject.title: costs[subject.name] for subject in subjects}, args.picture)
+    tables = {name: _as_dict(of_variants, args.layers) for name, of_variants in costs.items()}
     _write(args, tables if len(subjects) > 1 else tables[subjects[0].name])
     print('GFLOPs of one image, a multiply-add counted as 1\n')
-    print('\n\n'.join(_format(subject, tables[subject.name], args) for subject in subjects))
+    print('\n\n'.join(_format(subject, costs[subject.name], args) for subject in subjects))
     return 0
 
 
@@ -75,20 +79,33 @@ def _run_paper(args: argparse.Namespace) -> int:
     """Compare with the paper; what is counted is then what the paper has, but for the shape of the heads."""
     height, width = PAPER_SIZE_HW
     refuse_options(args, FIXED_BY_PAPER, f'--paper counts {PAPER_CLASSES} classes, {height}x{width}, in two forms')
-    if args.keep is not None and len(args.keep) > 1:
-        raise ValueError(f'--paper: expected one --keep for all pruning layers, got {len(args.keep)}')
-    keep = KEEP if args.keep is None else args.keep[0]
-    names = chosen_backbones(args, tuple(PAPER_GFLOPS))
-    compared = [compare_with_paper(name, keep, chosen_decoder(args)) for name in names]
+    options = _options(args)
+    if options.keep is not None and len(options.keep) > 1:
+        raise ValueError(f'--paper: expected one --keep for all pruning layers, got {len(options.keep)}')
+    keep = KEEP if options.keep is None else options.keep[0]
+    names = options.backbones(tuple(PAPER_GFLOPS))
+    compared = [compare_with_paper(name, keep, options.decoder) for name in names]
     _write(args, {each.backbone: {**each.rows, 'keep': each.keeps} for each in compared})
     print(format_comparisons(compared, keep, args.markdown))
     return 0
 
 
-def _format(subject: Subject, table: dict[str, dict[str, Any]], args: argparse.Namespace) -> str:
-    parts = [subject.title, format_components(table, args.markdown)]
+def _options(args: argparse.Namespace) -> FlopsOptions:
+    return FlopsOptions(
+        **{name: getattr(args, name) for name in ('model', *ARCHITECTURE, 'keep', 'merged_windows')},
+        size_hw=None if args.size is None else tuple(args.size),
+        variants=tuple(Variant.parse(name) for name in split_list(args.variants or ())),
+    )
+
+
+def _as_dict(costs: Mapping[str, VariantCost], layers: bool) -> dict[str, Any]:
+    return {variant: cost.as_dict(layers) for variant, cost in costs.items()}
+
+
+def _format(subject: Subject, costs: Mapping[str, VariantCost], args: argparse.Namespace) -> str:
+    parts = [subject.title, format_components(costs, args.markdown)]
     if args.layers:
-        parts.append(format_layers(table, args.markdown))
+        parts.append(format_layers(costs, args.markdown))
     return ('\n\n' if args.markdown or args.layers else '\n').join(parts)
 
 

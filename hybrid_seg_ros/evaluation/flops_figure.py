@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from hybrid_seg_ros.evaluation.figures import GREY, SIZE_PX, SMALL, new_figure, save_figure, style_axis
-from hybrid_seg_ros.evaluation.flops import COMPONENTS
+from hybrid_seg_ros.evaluation.flops import VariantCost, used_components
 from hybrid_seg_ros.evaluation.text_table import format_gflops
 
 COLORS = {
@@ -27,8 +27,8 @@ ROOM = 1.35
 """How far an axis reaches past its longest bar, for the text behind it."""
 
 
-def draw_flops(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path) -> None:
-    """Draw tables of `spec_table`, each under its title, as a PNG, written whole or not at all."""
+def draw_flops(tables: Mapping[str, Mapping[str, VariantCost]], path: Path) -> None:
+    """Draw what variants cost, each model under its title, as a PNG, written whole or not at all."""
     titles = list(tables)
     columns = min(COLUMNS, len(titles))
     grid = [titles[start : start + columns] for start in range(0, len(titles), columns)]
@@ -47,25 +47,24 @@ def draw_flops(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path
             ))  # fmt: skip
             _draw_panel(panel, title, tables[title], count)
         top_px += heading_px + BELOW_PX + LINE_PX * count
-    used = [name for name in COMPONENTS if any(row[name] for table in tables.values() for row in table.values())]
-    _draw_legend(figure, used)
+    _draw_legend(figure, used_components(cost for table in tables.values() for cost in table.values()))
     save_figure(figure, path)
 
 
-def _draw_panel(panel: Any, title: str, table: Mapping[str, Mapping[str, Any]], lines: int) -> None:
+def _draw_panel(panel: Any, title: str, table: Mapping[str, VariantCost], lines: int) -> None:
     style_axis(panel)
     panel.set_title('\n'.join(_title_lines(title)), fontsize=SMALL, loc='left')
-    panel.set_xlim(0, ROOM * max(row['total'] for row in table.values()))
+    panel.set_xlim(0, ROOM * max(cost.gflops for cost in table.values()))
     panel.set_ylim(lines - 0.4, -0.6)
     panel.set_xlabel('GFLOPs of one image, a multiply-add counted as 1', fontsize=SMALL)
     panel.tick_params(axis='y', length=0)
     panel.set_yticks(range(len(table)), list(table))
-    for line, row in enumerate(table.values()):
+    for line, cost in enumerate(table.values()):
         left = 0.0
-        for name in COMPONENTS:
-            panel.barh(line, row[name], BAR, left, color=COLORS[name], linewidth=0)
-            left += row[name]
-        panel.annotate(_text(row, table), (row['total'], line), xytext=(4, 0), textcoords='offset points',
+        for name, gflops in cost.counts.gflops().items():
+            panel.barh(line, gflops, BAR, left, color=COLORS[name], linewidth=0)
+            left += gflops
+        panel.annotate(_text(cost, table.get('dense')), (cost.gflops, line), xytext=(4, 0), textcoords='offset points',
                        fontsize=SMALL, va='center')  # fmt: skip
 
 
@@ -74,11 +73,10 @@ def _title_lines(title: str) -> list[str]:
     return [name, *textwrap.wrap(rest, TITLE_CHARACTERS)]
 
 
-def _text(row: Mapping[str, Any], table: Mapping[str, Mapping[str, Any]]) -> str:
+def _text(cost: VariantCost, dense: Optional[VariantCost]) -> str:
     """Return what stands behind a bar: its length, and its share of the dense variant's."""
-    dense = table.get('dense')
-    text = format_gflops(row['total'])
-    return text if dense in (None, row) else f'{text}  {100 * row["total"] / dense["total"]:.0f} % of dense'
+    text = format_gflops(cost.gflops)
+    return text if dense in (None, cost) else f'{text}  {100 * cost.gflops / dense.gflops:.0f} % of dense'
 
 
 def _draw_legend(figure: Any, names: list[str]) -> None:

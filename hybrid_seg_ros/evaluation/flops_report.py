@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from hybrid_seg_ros.evaluation.flops import COMPONENTS
+from hybrid_seg_ros.evaluation.flops import VariantCost, used_components
 from hybrid_seg_ros.evaluation.paper_flops import KEEP_LABEL, PAPER_LABEL, PaperComparison, general_notes
 from hybrid_seg_ros.evaluation.text_table import format_gflops, format_table
 from hybrid_seg_ros.model_spec import Keep
 
-Table = Mapping[str, Mapping[str, Any]]
-"""A row by variant, as `spec_table` gives it."""
 
-
-def format_components(table: Table, markdown: bool = False) -> str:
+def format_components(costs: Mapping[str, VariantCost], markdown: bool = False) -> str:
     """Return a line per variant: tokens entering and kept, GFLOPs per component that any variant has, total."""
-    used = [name for name in COMPONENTS if any(row[name] for row in table.values())]
+    used = used_components(costs.values())
     lines = []
-    for name, row in table.items():
-        tokens = ' → '.join(str(n) for key, n in row.items() if key == 'tokens' or key.startswith('kept@'))
-        share = f'{100 * row["total"] / table["dense"]["total"]:.0f} %' if 'dense' in table else '–'
-        counts = [format_gflops(row[component]) if row[component] else '–' for component in used]
-        lines.append([name, tokens, *counts, format_gflops(row['total']), share])
+    for name, cost in costs.items():
+        tokens = ' → '.join(str(count) for count in (cost.tokens, *(count for _, count in cost.kept)))
+        share = f'{100 * cost.gflops / costs["dense"].gflops:.0f} %' if 'dense' in costs else '–'
+        gflops = cost.counts.gflops()
+        counts = [format_gflops(gflops[component] or None) for component in used]
+        lines.append([name, tokens, *counts, format_gflops(cost.gflops), share])
     columns = ['variant', 'tokens', *(name.replace('_', ' ') for name in used), 'total', 'of dense']
     return format_table(columns, lines, markdown)
 
 
-def format_layers(table: Table, markdown: bool = False) -> str:
-    """Return a line per step, in order, with a column of GFLOPs per variant; the rows of `table` have 'layers'."""
-    steps = ordered_steps(table)
-    lines = [[step, *(format_gflops(row['layers'].get(step)) for row in table.values())] for step in steps]
-    lines.append(['total', *(format_gflops(row['total']) for row in table.values())])
-    return format_table(['step', *table], lines, markdown)
+def format_layers(costs: Mapping[str, VariantCost], markdown: bool = False) -> str:
+    """Return a line per step, in order, with a column of GFLOPs per variant."""
+    columns = [cost.gflops_by_step() for cost in costs.values()]
+    lines = [[step, *(format_gflops(column.get(step)) for column in columns)] for step in ordered_steps(columns)]
+    lines.append(['total', *(format_gflops(cost.gflops) for cost in costs.values())])
+    return format_table(['step', *costs], lines, markdown)
 
 
-def ordered_steps(table: Table) -> list[str]:
-    """Return the steps of all variants, each once, in the order in which they run."""
+def ordered_steps(columns: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return the steps of all variants, which are the keys, each once, in the order in which they run."""
     steps: list[str] = []
-    for row in table.values():
+    for column in columns:
         position = 0
-        for step in row['layers']:
+        for step in column:
             if step not in steps:
                 steps.insert(position, step)
             position = steps.index(step) + 1

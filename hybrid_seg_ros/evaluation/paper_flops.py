@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from hybrid_seg_ros.evaluation.flop_formulas import auxiliary_head_flops
-from hybrid_seg_ros.evaluation.flops import COMPONENTS, count_flops, expected_tokens, form_spec, spec_table
+from hybrid_seg_ros.evaluation.flops import VariantCost, count_flops, count_variants, expected_tokens, form_spec
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_GFLOPS, PAPER_SIZE_HW
 from hybrid_seg_ros.evaluation.paper_form import PAPER_FORM
 from hybrid_seg_ros.model_spec import BACKBONES, Decoder, Keep, ModelSpec, TokenBudget, Variant
@@ -41,24 +41,24 @@ def compare_with_paper(backbone: str, keep: Keep, decoder: Decoder) -> PaperComp
     variants = [Variant.parse(name) for name in reported]
     budget = TokenBudget(keep=(keep,))
 
-    def table(form: dict[str, str]) -> tuple[ModelSpec, dict[str, dict[str, float]]]:
+    def count(form: dict[str, str]) -> tuple[ModelSpec, dict[str, VariantCost]]:
         spec = form_spec(BACKBONES[backbone], PAPER_CLASSES, PAPER_SIZE_HW, decoder=decoder, **form)
-        return spec, spec_table(spec, PAPER_SIZE_HW, budget, variants)
+        return spec, count_variants(spec, PAPER_SIZE_HW, budget, variants)
 
-    spec, ours = table(PAPER_FORM)
-    _, fast = table(FAST_FORM)
-    without = {name: row['total'] - row['policy'] for name, row in ours.items()}
+    spec, ours = count(PAPER_FORM)
+    _, fast = count(FAST_FORM)
+    without = {name: cost.gflops - cost.counts.policy / 1e9 for name, cost in ours.items()}
     every_head = {
         str(variant): None if variant.prune_layers
-        else without[str(variant)] + 2 * auxiliary_head_flops(spec, ours[str(variant)]['tokens']) / 1e9
+        else without[str(variant)] + 2 * auxiliary_head_flops(spec, ours[str(variant)].tokens) / 1e9
         for variant in variants
     }  # fmt: skip
     rows: dict[str, dict[str, Optional[float]]] = {
         PAPER_LABEL: dict(reported),
         "ours in the paper's form, without the policy network": without,
         'the same, both auxiliary heads counted although nothing prunes': every_head,
-        "ours in the paper's form, everything that runs": {name: row['total'] for name, row in ours.items()},
-        'ours in the fast form, everything that runs': {name: row['total'] for name, row in fast.items()},
+        "ours in the paper's form, everything that runs": {name: cost.gflops for name, cost in ours.items()},
+        'ours in the fast form, everything that runs': {name: cost.gflops for name, cost in fast.items()},
     }
     keeps = {str(v): keep_for_total(spec, v, reported[str(v)]) for v in variants if v.prune_layers}
     return PaperComparison(backbone, rows, keeps, _policy_note(ours['cts'], reported['cts']))
@@ -102,10 +102,10 @@ def _root(function: Callable[[float], float]) -> Optional[float]:
     return high
 
 
-def _policy_note(merged: dict[str, float], paper: float) -> str:
-    """Say whether the paper's total for cts can have the policy network in it; `merged` is our row."""
-    blocks, policy = merged['blocks'], merged['policy']
-    others = sum(merged[name] for name in COMPONENTS) - blocks - policy
+def _policy_note(merged: VariantCost, paper: float) -> str:
+    """Say whether the paper's total for cts can have the policy network in it; `merged` is our count."""
+    blocks, policy = merged.counts.blocks / 1e9, merged.counts.policy / 1e9
+    others = merged.gflops - blocks - policy
     sums = f'cts: the blocks alone take {blocks:.2f} GFLOPs, the policy network {policy:.2f}, all else {others:.2f}'
     if blocks + policy > paper:
         return f"{sums}. The first two exceed the paper's {paper}, so its count leaves the policy network out."

@@ -12,9 +12,6 @@ from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.visualization import draw_overlay, fit_image
 
-ALPHA = 0.6
-"""How much of a class' colour lies over the image."""
-
 
 def prediction_pictures(
     model: HybridSegmenter, spec: ModelSpec, dataset: SegmentationDataset, variant: Variant, precision: str,
@@ -29,7 +26,7 @@ def prediction_pictures(
     pictures = []
     for sample in (dataset[index] for index in indices):
         predicted = pipeline(sample.image).labels
-        overlays = [draw_overlay(sample.image, labels, spec.classes, ALPHA) for labels in (sample.labels, predicted)]
+        overlays = [draw_overlay(sample.image, labels, spec.classes) for labels in (sample.labels, predicted)]
         row = np.concatenate([sample.image, *overlays], axis=1)
         pictures.append((sample.name, fit_image(row, (height, round(row.shape[1] * height / row.shape[0])))))
     return tuple(pictures)

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import Optional
 
 
-def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
-    """Return lines without a newline at the end; the first column names the rows, the others are numbers."""
+def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False, names: int = 1) -> str:
+    """Return lines without a newline at the end; the first `names` columns hold names, the others numbers."""
     if markdown:
-        lines = [columns, ['---', *['---:'] * (len(columns) - 1)], *rows]
-        return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+        rule = ['---'] * names + ['---:'] * (len(columns) - names)
+        return '\n'.join('| ' + ' | '.join(line) + ' |' for line in (columns, rule, *rows))
     widths = [max(len(line[index]) for line in (columns, *rows)) for index in range(len(columns))]
-    return '\n'.join(
-        line[0].ljust(widths[0]) + ''.join('  ' + cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))
-        for line in (columns, *rows)
-    )
+    lines = []
+    for line in (columns, *rows):
+        fitted = [cell.ljust(width) if index < names else cell.rjust(width)
+                  for index, (cell, width) in enumerate(zip(line, widths))]  # fmt: skip
+        lines.append('  '.join(fitted).rstrip())
+    return '\n'.join(lines)
 
 
 def format_gflops(gflops: Optional[float]) -> str:

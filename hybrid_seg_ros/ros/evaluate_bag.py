@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Run `hybrid_seg evaluate-bag`; 1 if the node failed."""
     options = EvaluateBagOptions(
         bag=args.bag, model=args.model, variants=tuple(map(Variant.parse, split_list(args.variants))),
-        choices=tuple(map(_backend, split_list(args.backends))), device=args.device, keep=args.keep,
+        choices=tuple(map(BackendChoice.parse_own, split_list(args.backends))), device=args.device, keep=args.keep,
         threshold=args.threshold, topic=args.topic, label_topic=args.label_topic, labels=args.labels, void=args.void,
         limit=args.limit, live=args.live, rate=args.rate, parameters=dict(map(parse_parameter, args.param)),
         with_dense=args.with_dense, with_labels=not args.no_labels, cache_dir=args.cache_dir,
@@ -114,10 +114,3 @@ def _figures(row: RowReport) -> list[str]:
     found += [] if row.gflops_mean is None else [f'{row.gflops_mean:.2f} GFLOPs']
     found += [] if row.p50_ms is None else [f'p50 {row.p50_ms:.1f} ms, p95 {row.p95_ms:.1f} ms']
     return found
-
-
-def _backend(text: str) -> BackendChoice:
-    choice = BackendChoice.parse(text)
-    if choice.name not in BACKENDS:
-        raise ValueError(f'backend {choice.name!r} is only for `hybrid_seg benchmark`; legal are {", ".join(BACKENDS)}')
-    return choice

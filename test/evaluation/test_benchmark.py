@@ -188,19 +188,24 @@ def test_a_library_that_is_missing(without_weights, tmp_path, capsys, caplog, mo
         assert 'backend onnxruntime:float32' in capsys.readouterr().err
 
 
+def compile_no_model(monkeypatch):
+    """Let torch.compile fail on models, but not on the sum that check_compiler tries, which has one input."""
+    real = torch.compile
+
+    def backend(graph, inputs):
+        if len(inputs) > 1:
+            raise RuntimeError('no such kernel')
+        return graph
+
+    monkeypatch.setattr(torch, 'compile', lambda call, **options: real(call, backend=backend, **options))
+
+
 @pytest.mark.parametrize('skip', [False, True])
 @pytest.mark.parametrize('where', ['here', 'for a model'])
 def test_what_torch_cannot_compile(without_weights, tmp_path, capsys, caplog, monkeypatch, skip, where):
     """No compiler here, which is found before anything is loaded; or one that fails on the model."""
-    real = torch.compile
     if where == 'for a model':
-        monkeypatch.setattr(torch, 'compile', lambda call, **options: real(call, backend=backend, **options))
-
-    def backend(graph, inputs):
-        if len(inputs) > 1:  # the sum that check_compiler tries has one
-            raise RuntimeError('no such kernel')
-        return graph
-
+        compile_no_model(monkeypatch)
     torch.compiler.reset()
     words = ['--model', without_weights, '--variants', 'cts', '--backends', 'torch-compile,pytorch', '--rounds', '1',
              '--no-memory', '--no-parts', *(['--skip-missing'] if skip else [])]  # fmt: skip
@@ -214,6 +219,20 @@ def test_what_torch_cannot_compile(without_weights, tmp_path, capsys, caplog, mo
         assert status == 1 and content is None
         complaint = 'torch.compile needs a C++ compiler' if where == 'here' else 'no such kernel'
         assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('where', ['here', 'for a model'])
+def test_no_row_is_left(without_weights, tmp_path, capsys, monkeypatch, where):
+    """No backend is there, which is found before anything is loaded; or none can run the model."""
+    if where == 'for a model':
+        compile_no_model(monkeypatch)
+    torch.compiler.reset()
+    words = ['--model', without_weights, '--backends', 'torch-compile', '--rounds', '1', '--skip-missing']
+    with inductor.patch({'cpp.cxx': ('no-such-compiler',)}) if where == 'here' else nullcontext():
+        status, content = benchmark(tmp_path, *words)
+    reason = 'backend torch-compile:float32: torch.compile needs' if where == 'here' else 'fast 96x128 dense, torch'
+    assert status == 1 and content is None
+    assert f'no row can run here: {reason}' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('check', [False, True])

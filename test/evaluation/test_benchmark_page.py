@@ -12,7 +12,6 @@ from hybrid_seg_ros.evaluation.benchmark_report import Benchmark
 from hybrid_seg_ros.evaluation.benchmark_rows import Violation
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
-pytest.importorskip('jinja2', reason='comes with requirements/ros.txt, or from the system')
 
 COMPILED, EXPORTED = (
     dataclasses.replace(DENSE, backend=backend, median_ms=ms, parts_ms=ROW.parts_ms)

@@ -53,6 +53,18 @@ def test_an_unknown_backend_or_dtype(text, complaint):
         BackendChoice.parse(text)
 
 
+@pytest.mark.parametrize('text, complaint', [
+    ('torch', 'unknown backend .torch.; legal are pytorch, onnxruntime, openvino, tensorrt$'),
+    ('pytorch-plain', '.pytorch-plain. is only for `hybrid_seg benchmark`; legal are pytorch'),
+    ('torch-compile:bfloat16', '.torch-compile. is only for'),
+    ('pytorch:int8', 'legal for pytorch are float32, bfloat16, float16'),
+])  # fmt: skip
+def test_what_is_no_backend_of_this_package(text, complaint):
+    assert BackendChoice.parse_own('openvino:bfloat16') == BackendChoice('openvino', 'bfloat16')
+    with pytest.raises(ValueError, match=complaint):
+        BackendChoice.parse_own(text)
+
+
 def test_lists():
     assert split_list(['a,b', 'c', 'b,']) == ['a', 'b', 'c']
 

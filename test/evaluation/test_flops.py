@@ -1,12 +1,11 @@
 """GFLOPs against what fvcore counts on the official code, 512x512 and 150 classes."""
 
-import dataclasses
-
 import pytest
 
 from hybrid_seg_ros.evaluation.flop_formulas import atm_head_flops, block_flops
-from hybrid_seg_ros.evaluation.flops import FlopCount, flops_table, form_spec, spec_table
-from hybrid_seg_ros.model_spec import BACKBONES, Decoder, TokenBudget
+from hybrid_seg_ros.evaluation.flops import COMPONENTS, count_variants, form_spec
+from hybrid_seg_ros.evaluation.flops_subject import FlopsOptions, chosen_subjects
+from hybrid_seg_ros.model_spec import BACKBONES, Decoder, TokenBudget, Variant
 
 
 @pytest.mark.parametrize(
@@ -33,12 +32,14 @@ def test_head(tokens, width, dim, layers, expected):
 def test_dense_total(backbone, dense):
     """Backbone with patch embedding, one head, one upsampling; nothing else runs in the dense variant."""
     decoder = Decoder(dim=384 if backbone == 'vit_base' else 192, layers=3)
-    table = flops_table(BACKBONES[backbone], 150, (512, 512), 1.0, decoder)
-    assert table['dense']['total'] == pytest.approx(dense, abs=0.01)
-    assert table['cts']['tokens'] == 715
-    assert table['cts']['policy'] == pytest.approx(1.971, abs=0.01)
-    for row in table.values():
-        assert row['total'] == pytest.approx(sum(row[field.name] for field in dataclasses.fields(FlopCount)))
+    spec = form_spec(BACKBONES[backbone], 150, (512, 512), decoder=decoder)
+    costs = count_variants(spec, (512, 512), TokenBudget(keep=(1.0,), merged_windows=103 / 256))
+    assert costs['dense'].gflops == pytest.approx(dense, abs=0.01)
+    assert costs['cts'].tokens == 715
+    assert costs['cts'].counts.policy / 1e9 == pytest.approx(1.971, abs=0.01)
+    for cost in costs.values():
+        assert cost.gflops == pytest.approx(sum(cost.counts.gflops()[name] for name in COMPONENTS))
+        assert cost.gflops == pytest.approx(sum(cost.gflops_by_step().values()))
 
 
 @pytest.mark.parametrize(
@@ -54,13 +55,38 @@ def test_segvit_heads_of_three_stages(backbone, head, official):
     Official ATMHeadV2 has a product per element where this package mixes all queries: 150 x 150 a pixel more.
     """
     spec = form_spec(BACKBONES[backbone], 150, (512, 512), head=head)
-    assert spec_table(spec, (512, 512), TokenBudget())['dense']['total'] == pytest.approx(official, abs=0.03)
+    assert count_variants(spec, (512, 512), TokenBudget())['dense'].gflops == pytest.approx(official, abs=0.03)
 
 
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_every_backbone_is_counted_layer_by_layer(backbone):
     spec = form_spec(BACKBONES[backbone], 19, (360, 640))
-    row = spec_table(spec, (360, 640), TokenBudget(keep=(0.5,)), layers=True)['hybrid@6+8']
-    layers = [flops for name, flops in row['layers'].items() if name.startswith('layer ')]
-    assert len(layers) == spec.backbone.depth
-    assert sum(layers) == pytest.approx(row['blocks']) and sum(row['layers'].values()) == pytest.approx(row['total'])
+    cost = count_variants(spec, (360, 640), TokenBudget(keep=(0.5,)))['hybrid@6+8']
+    layers = [step.flops for step in cost.steps if step.name.startswith('layer ')]
+    assert len(layers) == spec.backbone.depth and sum(layers) == pytest.approx(cost.counts.blocks)
+
+
+def test_what_json_has_of_a_variant():
+    spec = form_spec(BACKBONES['vit_tiny'], 19, (64, 96))
+    cost = count_variants(spec, (64, 96), TokenBudget(keep=(0.5,), merged_windows=0.5), [Variant.parse('hybrid@8')])
+    row = cost['hybrid@8'].as_dict()
+    assert list(row) == ['tokens', 'kept@8', *COMPONENTS, 'total']
+    assert (row['tokens'], row['kept@8']) == (15, 8)  # 3 of 6 windows of 4 patches share a token, then half
+    with_layers = cost['hybrid@8'].as_dict(layers=True)
+    assert {**row, 'layers': cost['hybrid@8'].gflops_by_step()} == with_layers
+    assert list(with_layers['layers'])[:3] == ['embedding', 'policy', 'layer 1']
+
+
+@pytest.mark.parametrize(('options', 'names', 'tokens'), [
+    ({}, ['vit_tiny'], 1024),
+    ({'backbone': ['vit_base', 'vit_tiny'], 'size_hw': (64, 96)}, ['vit_tiny', 'vit_base'], 24),
+])  # fmt: skip
+def test_subjects_without_a_command_line(options, names, tokens):
+    subjects = chosen_subjects(FlopsOptions(**options, variants=(Variant(),)))
+    assert [subject.name for subject in subjects] == names
+    assert [subject.costs()['dense'].tokens for subject in subjects] == [tokens] * len(names)
+
+
+def test_a_model_says_itself_what_it_is_made_of(tmp_path):
+    with pytest.raises(ValueError, match='says what to count: expected it without --classes, --stem'):
+        FlopsOptions(model=tmp_path / 'm.yaml', classes=19, stem='patch', keep=(0.5,))

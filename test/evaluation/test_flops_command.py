@@ -111,7 +111,8 @@ def test_the_readme_has_what_the_command_says(tmp_path):
     rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines()[2:]]
     assert len(rows) == 4
     for label, *cells in rows:
-        expected = [compared[backbone][label][name] for backbone in ('vit_tiny', 'vit_base') for name in ('dense', 'cts')]
+        expected = [compared[backbone][label][name]
+                    for backbone in ('vit_tiny', 'vit_base') for name in ('dense', 'cts')]  # fmt: skip
         assert [float(cell) for cell in cells] == pytest.approx(expected, abs=0.006)
 
 

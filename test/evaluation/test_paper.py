@@ -11,13 +11,14 @@ from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.evaluation.flops import count_flops
+from hybrid_seg_ros.evaluation.paper.evidence import PaperOptions, paper_evidence
 from hybrid_seg_ros.evaluation.paper.layer_figure import SIZE_PX
+from hybrid_seg_ros.evaluation.paper.rendering import render_files
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_FPS, PAPER_GFLOPS
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, SlidingWindow, Variant
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
-pytest.importorskip('jinja2', reason='comes with requirements/ros.txt, or from the system')
 
 TABLES = {'tables.json', 'tables.csv', 'tables.md', 'index.html', 'figure_1_3_layers.png'}
 TOKEN_FIGURES = {'figure_1_2_merged.jpg', 'figure_1_4_easy.jpg', 'figure_1_5_hard.jpg'}
@@ -229,7 +230,7 @@ def test_a_sliding_window_is_counted_by_its_crops(root, tmp_path):
         (['--keep', '1.5'], 'keep: expected a count >= 1 or a fraction'),
         (['--threshold', '0'], 'threshold: expected a number in (0, 1], got 0.0'),
         (['--backend', 'torch'], "unknown backend 'torch'; legal are pytorch"),
-        (['--backend', 'pytorch-plain'], "unknown backend 'pytorch-plain'; legal are pytorch"),
+        (['--backend', 'pytorch-plain'], "'pytorch-plain' is only for `hybrid_seg benchmark`; legal are pytorch"),
         (['--backend', 'pytorch:int8'], "unknown dtype 'int8'; legal for pytorch are float32"),
         (['--device', 'tpu'], "unknown device 'tpu'"),
         (['--split', 'nowhere'], 'nowhere'),
@@ -254,3 +255,14 @@ def test_a_file_where_the_folder_should_be(tiny_model, root, tmp_path, capsys, b
     (tmp_path / 'out').write_text('mine')
     assert paper(tiny_model, root, tmp_path / 'out' / below) == 1
     assert 'expected a folder' in capsys.readouterr().err and (tmp_path / 'out').read_text() == 'mine'
+
+
+def test_without_a_command_line(root, tmp_path):
+    """Measuring and rendering apart: from the same evidence come the same files, and the options are checked."""
+    model = write_tiny_model(tmp_path, auxiliary_layers=(), variant=Variant())
+    evidence = paper_evidence(PaperOptions(model, root, rounds=1, limit=1))
+    assert [row.variant for row in evidence.tables.rows] == ['dense', 'cts'] and evidence.figures.pruning is None
+    files = render_files(evidence)
+    assert set(files) == TABLES | {'figure_1_2_merged.jpg'} and files == render_files(evidence)
+    with pytest.raises(ValueError, match='--rounds: expected at least 1, got 0'):
+        PaperOptions(model, root, rounds=0)

@@ -16,7 +16,6 @@ from hybrid_seg_ros.evaluation.paper.picture_sheet import Titled, make_sheet
 from hybrid_seg_ros.evaluation.paper.results import PaperTables, Subject
 from hybrid_seg_ros.evaluation.paper.token_pictures import TokenFigures, draw_pruned, pruning_variant
 from hybrid_seg_ros.evaluation.paper.variants import mean_budget
-from hybrid_seg_ros.evaluation.result_folder import write_files
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import SlidingWindow, TokenBudget, Variant
 from hybrid_seg_ros.segmentation import TokenReport
@@ -156,14 +155,3 @@ def test_sheet_of_pictures():
     assert (sheet[24:44, :40] == 0).all() and (sheet[24:29, 46:] == 0).all() and (sheet[50:, 46:] == 255).all()
     with pytest.raises(ValueError, match='at least one picture in each row'):
         make_sheet([[]], 40)
-
-
-def test_files_are_written_all_or_none(tmp_path):
-    (tmp_path / 'mine.txt').write_text('mine')
-    write_files(tmp_path, {'a': b'1', 'b': b'2'})
-    (tmp_path / 'b.partial').mkdir()
-    with pytest.raises(OSError):
-        write_files(tmp_path, {'a': b'3', 'b': b'4'})
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == {
-        'a': b'1', 'b': b'2', 'mine.txt': b'mine',
-    }  # fmt: skip

@@ -8,7 +8,7 @@ from tiny_training import log_rows, same_state, tiny_config
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
-from hybrid_seg_ros.evaluation.prediction_pictures import ALPHA, prediction_pictures
+from hybrid_seg_ros.evaluation.prediction_pictures import prediction_pictures
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.training import train_segmenter
@@ -88,7 +88,7 @@ def test_pictures_show_image_labels_and_prediction(root, finished):
     for (_, picture), sample in zip(pictures, (val_set[0], val_set[2])):
         assert picture.shape == (240, 960, 3) and picture.dtype == np.uint8
         image, labels, predicted = np.split(picture, 3, axis=1)
-        overlay = draw_overlay(sample.image, sample.labels, spec.classes, ALPHA)
+        overlay = draw_overlay(sample.image, sample.labels, spec.classes)
         for panel, expected in ((image, sample.image), (labels, overlay)):
             np.testing.assert_allclose(panel.mean((0, 1)), expected.mean((0, 1)), atol=1)
         assert np.abs(predicted.mean((0, 1)) - image.mean((0, 1))).max() > 5

@@ -6,11 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
-import cv2
-import numpy as np
-
 from hybrid_seg_ros.evaluation.benchmark_figure import COLORS
-from hybrid_seg_ros.evaluation.figures import OTHER_STYLE, SMALL, TEXT, new_figure, style_axis
+from hybrid_seg_ros.evaluation.figures import OTHER_STYLE, SMALL, TEXT, figure_png, new_figure, style_axis
 from hybrid_seg_ros.evaluation.paper.layer_costs import LayerCosts, StepCost
 
 SIZE_PX = (1500, 900)
@@ -59,7 +56,7 @@ def draw_layers(layers: Sequence[LayerCosts], title: str) -> bytes:
         panels[0][column].annotate(f'{costs.gflops:.2f} GFLOPs\n{costs.network_ms:.3g} ms', (0, 1), (0, 4),
                                    xycoords='axes fraction', textcoords='offset points', fontsize=SMALL)  # fmt: skip
     _scale_speed(panels[2][0])
-    return _png_bytes(figure)
+    return figure_png(figure)
 
 
 def _ticks(places: Sequence[str]) -> list[str]:
@@ -78,13 +75,6 @@ def _scale_speed(panel: Any) -> None:
     panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8) if high < 10 * low else (1, 3)))
     panel.yaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
     panel.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _png_bytes(figure: Any) -> bytes:
-    """Return a figure as PNG without transparency, which takes a fifth less room."""
-    figure.canvas.draw()
-    bgr = cv2.cvtColor(np.asarray(figure.canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
-    return cv2.imencode('.png', bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
 def _draw_reference(

@@ -31,10 +31,11 @@ from hybrid_seg_ros.model_spec import ModelSpec, Variant
 class PaperRow:
     """A variant's row. `miou` and `pixel_accuracy` in per cent, `gflops` and `tokens` per image, averaged over all.
 
-    `gflops` counts everything, `gflops_without_policy` leaves out the policy network as the paper does. `fps` is
-    1000 / `median_ms`, from image to label map and confidence. `fps_to_dense` is the quotient of the medians, above 1
-    where this variant is faster; `fps_to_dense_paired` the median of the rounds' quotients. The other differences are
-    to the dense variant, too: `miou_change` in points, `gflops_change` in per cent.
+    `gflops` counts everything, `gflops_without_policy` leaves out the policy network, as the paper does for ViT-Tiny;
+    for ViT-Base that cannot be told. `fps` is 1000 / `median_ms`, from image to label map and confidence.
+    `fps_to_dense` is the quotient of the medians, above 1 where this variant is faster; `fps_to_dense_paired` is the
+    median of the rounds' quotients. The other differences are to the dense variant, too: `miou_change` in points,
+    `gflops_change` in per cent.
     """
 
     variant: str

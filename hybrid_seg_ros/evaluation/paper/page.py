@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hybrid_seg_ros.evaluation.html_page import Gallery, Page, Part, Picture, Section, Table
-from hybrid_seg_ros.evaluation.paper.picture_sheet import Titled, jpg_bytes
+from hybrid_seg_ros.evaluation.paper.picture_sheet import Titled
 from hybrid_seg_ros.evaluation.paper.results import PaperTables, Subject
 from hybrid_seg_ros.evaluation.paper.table_files import TABLE_COLUMNS, paper_cells, paper_columns, table_cells
 from hybrid_seg_ros.evaluation.paper.token_pictures import ShownImage, TokenFigures
@@ -49,7 +49,8 @@ def _table_parts(tables: PaperTables) -> list[Part]:
     subject = tables.subject
     note = (
         'GFLOPs: multiply-add = 1, mean over the images, everything counted; "without policy" leaves out the policy '
-        'network, as the paper counts. Tokens: entering the encoder > left after each pruning layer, mean. '
+        'network, as the paper does for ViT-Tiny; for ViT-Base that cannot be told. Tokens: entering the encoder > '
+        'left after each pruning layer, mean. '
         f'FPS: 1000 / ms; ms: from image to label map and confidence, median of {subject.rounds} rounds in which all '
         'variants take turns. In brackets, against dense: points of mIoU, GFLOPs in per cent, times as fast.'
     )
@@ -63,7 +64,7 @@ def _paper_parts(tables: PaperTables) -> list[Part]:
         f'The paper reports ADE20K with {PAPER_CLASSES} classes at {size}, ViT-Tiny and ViT-Base with heads '
         'and weights of its own, on an NVIDIA Jetson: not the model, the data or the machine of this page. What can be '
         'compared is each variant with its own dense one, in brackets. GFLOPs here are without the policy network, '
-        'which the paper leaves out; its speed includes it.'
+        'which the paper leaves out for ViT-Tiny; for ViT-Base that cannot be told. FPS here are of everything.'
     )
     return [text, Table(paper_columns(), paper_cells(tables.rows))]
 
@@ -120,4 +121,4 @@ def _pruned_parts(figures: TokenFigures, subject: Subject, images: Sequence[Show
 
 
 def _picture(titled: Titled) -> Picture:
-    return Picture(jpg_bytes(titled.rgb), titled.title)
+    return Picture.of_rgb(titled.rgb, titled.title)

@@ -10,7 +10,6 @@ import numpy as np
 
 BAND, GAP = 24, 6
 FONT, SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-QUALITY = 82
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,3 @@ def make_sheet(rows: Sequence[Sequence[Titled]], width: int) -> np.ndarray:
             cv2.putText(strip, each.title, (left, BAND - 8), FONT, scale, (30, 30, 30), 1, cv2.LINE_AA)
         strips.append(strip)
     return np.concatenate(strips)
-
-
-def jpg_bytes(rgb: np.ndarray) -> bytes:
-    """Compress (H, W, 3) uint8 RGB as a JPEG file."""
-    return cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

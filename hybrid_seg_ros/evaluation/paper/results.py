@@ -13,9 +13,9 @@ from hybrid_seg_ros.evaluation.paper.measured_rows import PaperRow
 class Subject:
     """What was measured, on what, and how; `weights` is 'random', or the sha256 of the file.
 
-    `pruning` says by what rule tokens leave in the tables, `sliding` that the network sees crops
-    of `size_hw`, `threshold` above which confidence they leave in the
-    pictures, `parts_device` on what the layers were timed, in PyTorch and float32.
+    `pruning` says by what rule tokens leave in the tables, `sliding` that the network sees crops of `size_hw`,
+    `threshold` above which confidence they leave in the pictures, `parts_device` on what the layers were timed, in
+    PyTorch and float32.
     """
 
     model: str

@@ -15,6 +15,7 @@ from hybrid_seg_ros.evaluation.paper.measured_rows import PaperRow
 from hybrid_seg_ros.evaluation.paper.results import PaperTables
 from hybrid_seg_ros.evaluation.paper.token_pictures import TokenFigures
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_FPS, PAPER_GFLOPS
+from hybrid_seg_ros.evaluation.text_table import format_table
 
 TABLE_COLUMNS = ('variant', 'reduces by', 'mIoU %', 'GFLOPs', 'without policy', 'tokens', 'ms', 'FPS')
 PAPER_NAMES = {'vit_tiny': 'ViT-T', 'vit_base': 'ViT-B'}
@@ -49,10 +50,9 @@ def to_csv(tables: PaperTables) -> str:
 
 def to_markdown(tables: PaperTables) -> str:
     """Return the tables for a document."""
-    lines = []
-    for columns, rows in ((TABLE_COLUMNS, table_cells(tables.rows)), (paper_columns(), paper_cells(tables.rows))):
-        lines += [_line(columns), '|' + '|'.join(['---', *['---:'] * (len(columns) - 1)]) + '|', *map(_line, rows), '']
-    return '\n'.join([*lines, tables.verdict()]) + '\n'
+    of_variants = format_table(TABLE_COLUMNS, table_cells(tables.rows), markdown=True, names=2)
+    beside_paper = format_table(paper_columns(), paper_cells(tables.rows), markdown=True)
+    return f'{of_variants}\n\n{beside_paper}\n\n{tables.verdict()}\n'
 
 
 def table_cells(rows: Sequence[PaperRow]) -> list[tuple[str, ...]]:
@@ -109,10 +109,6 @@ def _with_relation(row: PaperRow, value: Optional[float], dense: float, form: st
 
 def _unless_dense(row: PaperRow, text: str) -> str:
     return '' if row.variant == DENSE else text
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f'| {" | ".join(cells)} |'
 
 
 def _without_nan(value: Any) -> Any:

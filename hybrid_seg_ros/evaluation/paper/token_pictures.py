@@ -20,8 +20,6 @@ from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.segmentation import TokenReport
 from hybrid_seg_ros.visualization import draw_overlay, draw_token_map, fit_image
 
-ALPHA = 0.6
-"""How much of a class' colour lies over the image."""
 HEIGHT = 360
 """Pixels of a picture's height."""
 MERGED_SHOWN, PRUNED_SHOWN = 4, 2
@@ -169,7 +167,7 @@ def _pairs(pictures: Sequence[Titled]) -> Iterator[Sequence[Titled]]:
 
 
 def _overlay(image: np.ndarray, labels: np.ndarray, classes: LabelSpace, size_hw: tuple[int, int]) -> np.ndarray:
-    return fit_image(draw_overlay(image, labels, classes, ALPHA), size_hw)
+    return fit_image(draw_overlay(image, labels, classes), size_hw)
 
 
 def _miou(labels: np.ndarray, sample: Sample, dataset: SegmentationDataset) -> float:

@@ -16,8 +16,6 @@ from hybrid_seg_ros.visualization import class_legend, draw_overlay, draw_token_
 
 WIDTH_PX = 400
 """Width of a picture."""
-ALPHA = 0.6
-"""How much of a class' colour lies over the image."""
 _RIGHT, _WRONG = (205, 208, 214), (200, 30, 40)
 _APART_S = 1.0
 """Of two frames closer than this only one is kept: neighbours look alike."""
@@ -126,7 +124,7 @@ class FrameAlbum:
     def _overlay(self, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
         labels = cv2.resize(labels, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         self._seen[np.unique(labels)] = True
-        return draw_overlay(image, labels, self._classes, ALPHA)
+        return draw_overlay(image, labels, self._classes)
 
 
 class _Podium:
