@@ -52,7 +52,7 @@ class PhaseReport:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """The two plays, the tokens per stage (mean), what runs, and the files written; a rate of 0 Hz means all at once."""
+    """The two plays, the tokens per stage (mean), what runs, and the files written; a rate of 0 is all at once."""
 
     bag: str
     bag_rate_hz: float
