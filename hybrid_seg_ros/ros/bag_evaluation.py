@@ -28,7 +28,6 @@ from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError
 from hybrid_seg_ros.ros.bags.labels_folder import FolderTruth
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 
-
 _ROW_PARAMETERS = {
     'model_path': '--model', 'variant': '--variants', 'backend': '--backends', 'precision': '--backends NAME:DTYPE',
     'device': '--device', 'keep': '--keep', 'threshold': '--threshold', 'image_transport': 'that of the bag',

@@ -65,8 +65,8 @@ class RowReport:
     """The figures of one operating point on one backend; shares in per cent, None where there is nothing to say.
 
     Frames without an answer are left out of all of them. `agreement` and `agreement_miou` take the dense model's labels
-    for the truth, of the row that `reference` names; `flicker` is the mean over the frames (see flicker.py). `p50_ms` and `p95_ms` are of `time_ms` of the
-    frames, `median_ms` of the pipeline's steps.
+    for the truth, of the row that `reference` names; `flicker` is the mean over the frames (see flicker.py). `p50_ms`
+    and `p95_ms` are of `time_ms` of the frames, `median_ms` of the pipeline's steps.
     """
 
     name: str
