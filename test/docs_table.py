@@ -10,7 +10,7 @@ from __future__ import annotations
 STEP = '--set steps=1 --set batch_size=1 --set precision=float32 --set warmup_steps=0 --set crop_hw=[96,128]'
 SMALLER = {
     'hybrid_seg evaluate': '--limit 2',
-    'hybrid_seg evaluate-bag': '--model models/tiny.yaml --limit 4 --variants hybrid@8',
+    'hybrid_seg evaluate-bag': '--model models/tiny.yaml --limit 4',
     'hybrid_seg paper': '--model models/tiny.yaml --limit 2 --rounds 1 --threads 1',
     'hybrid_seg sweep': '--limit 1',
     'hybrid_seg calibration': '--limit 2',

@@ -5,26 +5,31 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
 
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _GREY, _INDEXED = 0, 3
-_DEPTH_AT, _COLOR_TYPE_AT = 8, 9
-"""Places of bit depth and colour type within the IHDR chunk (PNG specification, 11.2.1)."""
+_DEPTH_AT, _COLOR_TYPE_AT, _HEADER_BYTES = 8, 9, 13
+"""Places of bit depth and colour type within the IHDR chunk, and its length (PNG specification, 11.2.1)."""
 
 
 class PngChunk(NamedTuple):
-    """A chunk, and whether its checksum is right."""
+    """A chunk with its checksum."""
 
     kind: bytes
-    content: bytes
-    intact: bool
+    content: Union[bytes, memoryview]
+    checksum: int
+
+    @property
+    def intact(self) -> bool:
+        """Whether the checksum is right."""
+        return zlib.crc32(self.content, zlib.crc32(self.kind)) == self.checksum
 
 
-def png_chunks(data: bytes) -> Iterator[PngChunk]:
+def png_chunks(data: Union[bytes, memoryview]) -> Iterator[PngChunk]:
     """List the chunks that are there in full, up to IEND."""
     position = len(PNG_SIGNATURE)
     while position + 12 <= len(data):
@@ -32,9 +37,9 @@ def png_chunks(data: bytes) -> Iterator[PngChunk]:
         end = position + 12 + length
         if end > len(data):
             return
-        kind, content = data[position + 4 : position + 8], data[position + 8 : end - 4]
+        kind, content = bytes(data[position + 4 : position + 8]), data[position + 8 : end - 4]
         (checksum,) = struct.unpack_from('>I', data, end - 4)
-        yield PngChunk(kind, content, zlib.crc32(content, zlib.crc32(kind)) == checksum)
+        yield PngChunk(kind, content, checksum)
         if kind == b'IEND':
             return
         position = end
@@ -48,9 +53,11 @@ def palette_indices(data: bytes) -> Optional[np.ndarray]:
     if not data.startswith(PNG_SIGNATURE):
         return None
     chunks = list(png_chunks(data))
-    if not chunks or chunks[0].kind != b'IHDR' or chunks[0].content[_COLOR_TYPE_AT] != _INDEXED:
+    if not chunks or chunks[0].kind != b'IHDR' or len(chunks[0].content) != _HEADER_BYTES:
         return None
     header = bytearray(chunks[0].content)
+    if header[_COLOR_TYPE_AT] != _INDEXED:
+        return None
     header[_COLOR_TYPE_AT] = _GREY
     kept = [(b'IHDR', bytes(header)), *((c.kind, c.content) for c in chunks if c.kind in (b'IDAT', b'IEND'))]
     grey = PNG_SIGNATURE + b''.join(

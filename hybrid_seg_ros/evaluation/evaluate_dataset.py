@@ -109,7 +109,13 @@ def frame_gflops(spec: ModelSpec, variant: Variant, tokens: TokenReport) -> floa
 
 
 def stage_gflops(spec: ModelSpec, variant: Variant, stages: Mapping[str, int]) -> float:
-    """Return what one image cost, from its token count per stage (`TokenReport.stages`)."""
+    """Return what one image cost, from its token count per stage (`TokenReport.stages`).
+
+    Raises ValueError for the stages of another variant.
+    """
+    expected = ['total', 'merged', *(f'kept@{layer}' for layer in variant.prune_layers)]
+    if list(stages) != expected:
+        raise ValueError(f'{variant}: expected tokens of {", ".join(expected)}, got {", ".join(stages)}')
     total, entering, *kept = stages.values()
     grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
     crops = total / (grid_hw[0] * grid_hw[1])

@@ -17,24 +17,37 @@ from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice
 from hybrid_seg_ros.evaluation.sequence.album import FrameAlbum
 from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
 from hybrid_seg_ros.evaluation.sequence.report import SequenceReport
-from hybrid_seg_ros.evaluation.sequence.run import Row, row_names, run_sequence
+from hybrid_seg_ros.evaluation.sequence.run import Row, row_name, run_sequence
 from hybrid_seg_ros.inference.operating_points import name_point
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
 from hybrid_seg_ros.ros.bags.bag_frames import BagFrames
 from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
 from hybrid_seg_ros.ros.bags.drive import Drive
+from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError
 from hybrid_seg_ros.ros.bags.labels_folder import FolderTruth
 from hybrid_seg_ros.ros.model_path import resolve_model_path
+
+_ROW_PARAMETERS = {
+    'model_path': '--model', 'variant': '--variants', 'backend': '--backends', 'precision': '--backends NAME:DTYPE',
+    'device': '--device', 'keep': '--keep', 'threshold': '--threshold', 'image_transport': 'that of the bag',
+    **dict.fromkeys(('target_latency_ms', 'target_fps', 'operating_points', 'engine_path'), 'one fixed point a row'),
+    'cameras': '--topic',
+}  # fmt: skip
+"""Parameters of the node that say what a row is of, and what says it here."""
+
+_MASK_SIZE = 'network'
+"""Of live masks, unless a parameter says otherwise: that of a node that is told nothing."""
 
 
 @dataclass(frozen=True)
 class EvaluateBagOptions:
     """What to evaluate, and how; what is None is the model's own, or the only one of the bag.
 
-    `labels` is a folder of ground truth by stamp, `void` an id in the ground truth that means "no class". `live` plays
-    the bag to the node at `rate`, with further `parameters` of the node. `with_dense` compares with the dense model
-    even where there is ground truth; without any, that is done anyway.
+    `labels` is a folder of ground truth by stamp, `void` an id in the ground truth that means "no class"; without
+    `with_labels` there is none, whatever the bag holds. `live` plays the bag to the node at `rate`, with further
+    `parameters` of the node. `with_dense` compares with the dense model even where there is ground truth; without any,
+    that is done anyway.
     """
 
     bag: Path
@@ -53,6 +66,7 @@ class EvaluateBagOptions:
     rate: float = 1.0
     parameters: dict[str, str] = field(default_factory=dict)
     with_dense: bool = False
+    with_labels: bool = True
     cache_dir: Optional[Path] = None
 
     def __post_init__(self) -> None:
@@ -64,6 +78,10 @@ class EvaluateBagOptions:
             raise ValueError('give ground truth from a topic (--label-topic) or from a folder (--labels), not both')
         if not self.live and (self.rate != 1.0 or self.parameters):
             raise ValueError('--rate and --param are for --live: offline every frame is segmented in this process')
+        if not self.with_labels and (self.labels is not None or self.label_topic is not None):
+            raise ValueError('--no-labels: expected no --labels and no --label-topic beside it')
+        for name in _ROW_PARAMETERS.keys() & self.parameters.keys():
+            raise ValueError(f'--param {name}: expected {_ROW_PARAMETERS[name]} instead, by which rows are told apart')
         if self.keep is not None and self.threshold is not None:
             raise ValueError('give --keep (fixed number of tokens) or --threshold, not both')
 
@@ -87,53 +105,77 @@ def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbu
         check_operating_point(spec, point.variant, budget)
     with BagReader(options.bag, tolerant=True) as bag, ExitStack() as stack:
         drive = _open_drive(options, bag, len(spec.classes))
-        compares = options.with_dense or drive.truth is None
-        rows = _rows(options, points, compares, drive, model, stack)
-        dense = next((index for index, row in enumerate(rows) if row.variant == Variant() and row.live is None), None)
-        album = FrameAlbum(spec.classes, [name for name, row in zip(row_names(rows), rows) if row.shown])
-        frames = BagFrames(bag, drive.camera, drive.truth, options.limit)
-        result = run_sequence(frames, rows, spec, dense, album)
+        rows = _rows(options, points, drive, model, stack)
+        shown = [row for row in rows if row.shown]
+        focus = next((index for index, row in enumerate(shown) if not row.is_reference), 0)
+        album = FrameAlbum(spec.classes, [row_name(rows, row) for row in shown], focus)
+        frames = BagFrames(drive)
+        result = run_sequence(frames, rows, spec, album)
         if not result.frames:
             raise BagError(f'bag {options.bag}: no frame of {drive.camera} can be decoded: {frames.unreadable[0]}')
         report = SequenceReport(
             video=str(options.bag), mode='live' if options.live else 'offline', model=spec.name,
             pruning=', '.join(dict.fromkeys(name_point(point.variant, budget) for point in points)),
             frames=result.frames, duration_s=result.duration_s, rows=result.rows, records=result.records,
-            truth_flicker=result.truth_flicker, damage=bag.damage, unreadable=tuple(frames.unreadable),
+            truth=None if drive.truth is None else drive.truth.name, truth_flicker=result.truth_flicker,
+            damage=bag.damage, unreadable=tuple(frames.unreadable),
         )  # fmt: skip
     return report, album
 
 
 def _open_drive(options: EvaluateBagOptions, bag: BagReader, classes: int) -> Drive:
-    """Find the frames and their ground truth. Raises ValueError if there is some, but for none of the frames."""
+    """Find the frames and their ground truth. Raises ValueError if there is some that cannot be told apart by stamp."""
     folder = None if options.labels is None else FolderTruth(options.labels, classes, options.void)
-    drive = Drive(bag, options.topic, options.label_topic, options.limit, folder, options.void, classes)
-    truth = drive.truth
-    if truth is not None and all(truth.labels_at(stamp_ns) is None for stamp_ns in drive.stamps_ns):
+    drive = Drive(bag, options.topic, options.label_topic, options.limit, folder, options.void, classes,
+                  with_labels=options.with_labels)  # fmt: skip
+    truth, stamps_ns = drive.truth, drive.stamps_ns
+    if not drive.has_unique_stamps and (options.live or truth is not None):
         raise ValueError(
-            f'{truth.name}: expected ground truth with the stamps of {drive.camera.name}, from {drive.stamps_ns[0]} to '
-            f'{drive.stamps_ns[-1]} ns; its own go from {truth.stamps_ns[0]} to {truth.stamps_ns[-1]}'
+            f'{drive.camera.name}: expected a header stamp of its own for each frame, by which masks and ground truth '
+            f'are found; {len(stamps_ns)} frames have {len(set(stamps_ns))}, the first that repeats is '
+            f'{drive.repeated_stamp()} ns' + ('' if options.live else '; --no-labels does without ground truth')
+        )
+    if truth is not None and not _has_truth(drive):
+        raise ValueError(
+            f'{truth.name}: expected ground truth with the stamps of {drive.camera.name}, from {stamps_ns[0]} to '
+            f'{stamps_ns[-1]} ns; its own go from {truth.stamps_ns[0]} to {truth.stamps_ns[-1]}; --no-labels does '
+            'without'
         )
     return drive
 
 
+def _has_truth(drive: Drive) -> bool:
+    """Say whether any frame has ground truth, be it that it cannot be decoded."""
+    for stamp_ns in drive.stamps_ns:
+        try:
+            if drive.truth.labels_at(stamp_ns) is not None:
+                return True
+        except UnreadableLabelsError:
+            return True
+    return False
+
+
 def _rows(
-    options: EvaluateBagOptions, points: Sequence[Point], compares: bool, drive: Drive, model: Path, stack: ExitStack
+    options: EvaluateBagOptions, points: Sequence[Point], drive: Drive, model: Path, stack: ExitStack
 ) -> list[Row]:
     """Open the rows to be shown and, if the dense model is needed to compare with and not among them, that one."""
     hidden = Point(Variant(), points[0].choice, shown=False)
+    compares = options.with_dense or drive.truth is None
     if options.live:
-        rows = _live_rows(options, points, drive, model)
-        return rows + ([_offline_row(options, hidden, model, stack)] if compares else [])
+        rows = _live_rows(options, points, drive, model, stack)
+        size = options.parameters.get('mask_size', _MASK_SIZE)  # as the node's masks, so that only tokens differ
+        return rows + ([_offline_row(options, hidden, model, stack, size)] if compares else [])
     if compares and all(point.variant != hidden.variant for point in points):
         points = [*points, hidden]
     return [_offline_row(options, point, model, stack) for point in points]
 
 
-def _offline_row(options: EvaluateBagOptions, point: Point, model: Path, stack: ExitStack) -> Row:
+def _offline_row(
+    options: EvaluateBagOptions, point: Point, model: Path, stack: ExitStack, output_size: str = 'image'
+) -> Row:
     pipeline = load_pipeline(
         model, point.choice.name, options.device, point.choice.dtype, str(point.variant), options.keep,
-        options.threshold, cache_dir=options.cache_dir,
+        options.threshold, output_size, cache_dir=options.cache_dir,
     )  # fmt: skip
     stack.callback(pipeline.close)
     pipeline.warm_up()
@@ -144,19 +186,21 @@ def _offline_row(options: EvaluateBagOptions, point: Point, model: Path, stack: 
     return Row(point.variant, point.choice.name, point.choice.dtype, pipeline.device_name, source, shown=point.shown)
 
 
-def _live_rows(options: EvaluateBagOptions, points: Sequence[Point], drive: Drive, model: Path) -> list[Row]:
+def _live_rows(
+    options: EvaluateBagOptions, points: Sequence[Point], drive: Drive, model: Path, stack: ExitStack
+) -> list[Row]:
     """Play the bag once for each point, to a node of its own."""
     from hybrid_seg_ros.ros.live_answers import LiveOptions, play_to_node
     from hybrid_seg_ros.ros.own_network import own_network
 
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='hybrid_seg_')))
     rows = []
-    with own_network(), tempfile.TemporaryDirectory(prefix='hybrid_seg_') as folder:
-        for point in points:
-            answers = play_to_node(
-                drive, _node_parameters(options, point, model), LiveOptions(options.rate), Path(folder)
-            )
+    with own_network():
+        for index, point in enumerate(points):
+            parameters = _node_parameters(options, point, model)
+            answers = play_to_node(drive, parameters, LiveOptions(options.rate), folder / str(index))
             rows.append(Row(
-                point.variant, point.choice.name, point.choice.dtype, options.device, answers, answers.figures
+                point.variant, point.choice.name, point.choice.dtype, answers.device, answers, answers.figures
             ))  # fmt: skip
     return rows
 
@@ -164,7 +208,7 @@ def _live_rows(options: EvaluateBagOptions, points: Sequence[Point], drive: Driv
 def _node_parameters(options: EvaluateBagOptions, point: Point, model: Path) -> Mapping[str, str]:
     parameters = {
         'model_path': str(model.resolve()), 'variant': str(point.variant), 'backend': point.choice.name,
-        'precision': point.choice.dtype, 'device': options.device,
+        'precision': point.choice.dtype, 'device': options.device, 'mask_size': _MASK_SIZE,
     }  # fmt: skip
     if options.keep is not None:
         parameters['keep'] = str(options.keep)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Optional
 import cv2
 import numpy as np
 
+from hybrid_seg_ros.evaluation.png_end import PNG_START, has_png_end
 from hybrid_seg_ros.ros.image_decoding import BAYER_SMALLEST, BAYER_TO_RGB, BadFrameError
 
 if TYPE_CHECKING:  # bags are read without ROS 2, too
@@ -16,7 +17,6 @@ if TYPE_CHECKING:  # bags are read without ROS 2, too
 _JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SEGMENTS = 1000
-_PNG_START = b'\x89PNG\r\n\x1a\n'
 
 # Decoders believe the header and make room for that size before they read on. A JPEG spends at least one bit on each
 # block of 8x8 pixels, a PNG one on each 8 pixels before deflate, which shrinks to 1/1032 at best.
@@ -57,8 +57,8 @@ def _kind_and_size(data: memoryview, image_format: str) -> tuple[str, tuple[int,
     start = bytes(data[:8])
     if start.startswith(_JPEG_START):
         kind, size_hw, is_whole = 'JPEG', _jpeg_size_hw(data), _has_jpeg_end(data)
-    elif start == _PNG_START:
-        kind, size_hw, is_whole = 'PNG', _png_size_hw(data), _has_png_end(data)
+    elif start == PNG_START:
+        kind, size_hw, is_whole = 'PNG', _png_size_hw(data), has_png_end(data)
     else:
         raise BadFrameError(
             f'expected a JPEG or PNG picture, got {len(data)} bytes that start with {start.hex(" ") or "nothing"} '
@@ -91,16 +91,6 @@ def _jpeg_size_hw(data: memoryview) -> Optional[tuple[int, int]]:
         else:
             position += 2 + struct.unpack_from('>H', data, position + 2)[0]
     return None
-
-
-def _has_png_end(data: memoryview) -> bool:
-    """Walk from chunk to chunk (length, name, content, checksum); return whether that leads to the last one."""
-    position = len(_PNG_START)
-    while position + 12 <= len(data):
-        if data[position + 4 : position + 8] == b'IEND':
-            return True
-        position += 12 + struct.unpack_from('>I', data, position)[0]
-    return False
 
 
 def _png_size_hw(data: memoryview) -> Optional[tuple[int, int]]:

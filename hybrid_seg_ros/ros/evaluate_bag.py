@@ -10,6 +10,7 @@ from pathlib import Path
 from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice, split_list
 from hybrid_seg_ros.evaluation.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.html_page import render_page, require_jinja2
+from hybrid_seg_ros.evaluation.result_folder import check_folder, write_files
 from hybrid_seg_ros.evaluation.sequence.page import sequence_page
 from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 from hybrid_seg_ros.evaluation.text_file import replace_text
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     truth.add_argument('--label-topic', metavar='NAME', help='ground-truth topic of the bag: mono8 images, or PNG')
     truth.add_argument('--labels', type=Path, metavar='DIR', help='folder of ground truth: STAMP.png, with the stamp '
                        'of the image in seconds (1700000000.066666667) or nanoseconds')  # fmt: skip
+    truth.add_argument('--no-labels', action='store_true', help='no ground truth, even if the bag has some')
     parser.add_argument('--void', type=int, metavar='ID', help='class id of the ground truth that means none, '
                         'besides 255')  # fmt: skip
     parser.add_argument('--with-dense', action='store_true', help='compare with the dense model, too, where there is '
@@ -60,13 +62,14 @@ def run(args: argparse.Namespace) -> int:
     """Run `hybrid_seg evaluate-bag`; 1 if the node failed."""
     options = EvaluateBagOptions(
         bag=args.bag, model=args.model, variants=tuple(map(Variant.parse, split_list(args.variants))),
-        choices=tuple(map(_backend, split_list(args.backends))), device=args.device, keep=args.keep,
+        choices=tuple(map(BackendChoice.parse_own, split_list(args.backends))), device=args.device, keep=args.keep,
         threshold=args.threshold, topic=args.topic, label_topic=args.label_topic, labels=args.labels, void=args.void,
         limit=args.limit, live=args.live, rate=args.rate, parameters=dict(map(parse_parameter, args.param)),
-        with_dense=args.with_dense, cache_dir=args.cache_dir,
+        with_dense=args.with_dense, with_labels=not args.no_labels, cache_dir=args.cache_dir,
     )  # fmt: skip
-    require_matplotlib()  # now rather than after minutes
+    require_matplotlib()  # this, and whether there is room for the results, now rather than after an hour
     require_jinja2()
+    check_folder(args.output)
     if args.live:
         signal.signal(signal.SIGTERM, exit_in_order)
         from hybrid_seg_ros.ros.node_watch import NodeError
@@ -77,23 +80,24 @@ def run(args: argparse.Namespace) -> int:
     except NodeError as error:
         print(f'hybrid_seg evaluate-bag: {error}', file=sys.stderr)
         return 1
-    texts = {REPORT: report.to_json(), FRAMES: report.to_csv(), PAGE: render_page(sequence_page(report, album))}
-    for name, text in texts.items():
-        replace_text(args.output / name, text)
+    figures = {REPORT: report.to_json(), FRAMES: report.to_csv()}
     if args.json:
-        replace_text(args.json, texts[REPORT])
+        replace_text(args.json, figures[REPORT])
+    files = {**figures, PAGE: render_page(sequence_page(report, album))}
+    write_files(args.output, {name: text.encode() for name, text in files.items()})
     print_report(report)
-    print(f'written    {", ".join(str(args.output / name) for name in texts)}')
+    print(f'written    {", ".join(str(args.output / name) for name in files)}')
     return 0
 
 
 def print_report(report: SequenceReport) -> None:
     """Print the figures, a line or two for each row."""
     print(f'{report.video}: {report.frames} frames, {report.duration_s:.1f} s, {report.mode}, {report.pruning}')
+    print(f'ground truth {report.truth or "none"}')
     if report.damage:
         print(f'DAMAGED    {report.damage}; all figures are of what could be read')
     if report.unreadable:
-        print(f'UNREADABLE {len(report.unreadable)} frames, left out; the first: {report.unreadable[0]}')
+        print(f'UNREADABLE {len(report.unreadable)} pictures, left out; the first: {report.unreadable[0]}')
     for row in report.rows:
         print(f'{row.name}: {", ".join(_figures(row))}')
         if row.live is not None:
@@ -110,10 +114,3 @@ def _figures(row: RowReport) -> list[str]:
     found += [] if row.gflops_mean is None else [f'{row.gflops_mean:.2f} GFLOPs']
     found += [] if row.p50_ms is None else [f'p50 {row.p50_ms:.1f} ms, p95 {row.p95_ms:.1f} ms']
     return found
-
-
-def _backend(text: str) -> BackendChoice:
-    choice = BackendChoice.parse(text)
-    if choice.name not in BACKENDS:
-        raise ValueError(f'backend {choice.name!r} is only for `hybrid_seg benchmark`; legal are {", ".join(BACKENDS)}')
-    return choice

@@ -43,7 +43,7 @@ def play_bag(
     answers = _wait_for_partners(session, publishers[cameras[0].name], options)
     frames = _frames(bag, topics, cameras, options)
     sent = misses = 0
-    start = time.monotonic()
+    first_s = last_s = start = time.monotonic()
     for due_s, message in _schedule(frames, options.rate):
         if not options.lock_step:
             session.spin_for(start + due_s - time.monotonic())
@@ -55,6 +55,9 @@ def play_bag(
         if is_frame and answers is not None:
             answers.ask(stamp_ns)
         publishers[message.topic.name].publish(cdr)
+        if is_frame:
+            last_s = time.monotonic()
+            first_s = first_s if sent else last_s
         sent += is_frame
         if is_frame and options.lock_step:
             answered = session.spin_until(lambda stamp_ns=stamp_ns: answers.is_answered(stamp_ns), options.timeout_s)
@@ -68,9 +71,12 @@ def play_bag(
     duration_s = time.monotonic() - start
     for publisher in publishers.values():
         publisher.wait_for_all_acked(_LAST_FRAMES)
+    sent_hz = (sent - 1) / (last_s - first_s) if last_s > first_s else None
     if answers is None:
-        return ReplayReport(sent, duration_s)
-    return ReplayReport(sent, duration_s, answers.count, answers.answers_hz, answers.latencies_ms, answers.stamps_ns)
+        return ReplayReport(sent, duration_s, sent_hz=sent_hz)
+    return ReplayReport(
+        sent, duration_s, answers.count, answers.answers_hz, answers.latencies_ms, answers.stamps_ns, sent_hz
+    )
 
 
 def _cameras_to_play(bag: BagReader, options: ReplayOptions) -> list[BagTopic]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -42,77 +42,109 @@ class LiveOptions:
     timeout_s: float = 10.0
 
 
-@dataclass
-class _Answer:
-    """A mask as PNG, and the token count per stage."""
+@dataclass(frozen=True)
+class _Mask:
+    """Where a mask lies in the file of masks, as PNG."""
 
-    png: bytes
-    tokens: Mapping[str, int] = field(default_factory=dict)
+    offset: int
+    length: int
 
 
 class LiveAnswers:
-    """What came back for the frames of a bag; call it with a frame for the result, None for one that was dropped."""
+    """What came back for the frames of a bag; call it with a frame for the result, None for one that was dropped.
 
-    def __init__(self, answers: Mapping[int, _Answer], latency_ms: Mapping[int, float], figures: LiveFigures) -> None:
-        self._answers, self._latency_ms, self.figures = answers, latency_ms, figures
+    `device` is what the node ran on, as it says.
+    """
+
+    def __init__(
+        self, masks: Path, places: Mapping[int, _Mask], tokens: Mapping[int, Mapping[str, int]],
+        latency_ms: Mapping[int, float], figures: LiveFigures, device: str,
+    ) -> None:  # fmt: skip
+        self._masks, self._places, self._tokens, self._latency_ms = masks, places, tokens, latency_ms
+        self.figures, self.device = figures, device
 
     def __call__(self, frame: Frame) -> Optional[FrameResult]:
-        """Return the mask, at the size of the image as its user would scale it up, its tokens and its latency."""
-        answer = self._answers.get(frame.stamp_ns)
-        if answer is None:
+        """Return the mask as it was published, its tokens and its latency."""
+        place = self._places.get(frame.stamp_ns)
+        if place is None:
             return None
-        labels = cv2.imdecode(np.frombuffer(answer.png, np.uint8), cv2.IMREAD_UNCHANGED)
-        if labels.shape != frame.image.shape[:2]:
-            labels = cv2.resize(labels, frame.image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        return FrameResult(labels, answer.tokens, latency_ms=self._latency_ms.get(frame.stamp_ns))
+        png = np.fromfile(self._masks, np.uint8, place.length, offset=place.offset)
+        labels = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+        tokens = self._tokens.get(frame.stamp_ns, {})
+        return FrameResult(labels, tokens, latency_ms=self._latency_ms.get(frame.stamp_ns))
 
 
 def play_to_node(drive: Drive, parameters: Mapping[str, str], options: LiveOptions, folder: Path) -> LiveAnswers:
     """Start the node, play the drive to it once from a third process, and return what it answered.
 
-    Logs go to `folder`. To be called within own_network. Raises NodeError with the end of the node's log.
+    `folder` is for logs and masks, and must stay as long as the answers are read. To be called within own_network.
+    Raises NodeError with the end of the node's log.
     """
+    folder.mkdir()
     transport = 'compressed' if drive.is_compressed else 'raw'
     command = node_command(_IMAGE, {'image_transport': transport, **parameters})
-    with ChildProcess(command, folder / 'node.log', os.environ) as node, RosSession('hybrid_seg_evaluate') as session:
-        watch, collector = NodeWatch(session, node), _Collector(session)
+    with (
+        ChildProcess(command, folder / 'node.log', os.environ) as node,
+        RosSession('hybrid_seg_evaluate') as session,
+        _Collector(session, folder / 'masks') as collector,
+    ):
+        watch = NodeWatch(session, node)
         watch.wait_until_active(options.start_s)
         played = _play(session, watch, drive, options, folder)
-        session.spin_until(lambda: len(collector.answers) >= played.answered, _LAST_S)
-        if not collector.answers:
+        session.spin_until(lambda: collector.is_complete(played.answered), _LAST_S)
+        if not collector.places:
             raise watch.error(f'no mask came for {played.sent} frames')
         watch.wait_for_diagnostics(_DIAGNOSTICS_S)
         figures = LiveFigures(
-            sent=played.sent, answered=len(collector.answers), sent_hz=options.rate * drive.rate_hz,
-            answers_hz=played.answers_hz, busy_ms=_busy_ms(watch.values('segmentation')),
+            sent=played.sent, answered=len(collector.places), sent_hz=played.sent_hz, answers_hz=played.answers_hz,
+            busy_ms=_busy_ms(watch.values('segmentation')),
         )  # fmt: skip
-    return LiveAnswers(collector.answers, dict(zip(played.answered_stamps_ns, played.latencies_ms)), figures)
+        device = watch.values('model').get('device', '')
+    latency_ms = dict(zip(played.answered_stamps_ns, played.latencies_ms))
+    return LiveAnswers(folder / 'masks', collector.places, collector.tokens_by_stamp(), latency_ms, figures, device)
 
 
 class _Collector:
-    """Keeps every mask, compressed, with its tokens: the node publishes one right after the other."""
+    """Writes every mask to a file as it comes; remembers where, and the token counts that come beside."""
 
-    def __init__(self, session: RosSession) -> None:
-        self.answers: dict[int, _Answer] = {}
-        self._last: Optional[_Answer] = None
+    def __init__(self, session: RosSession, masks: Path) -> None:
+        self._file = masks.open('wb')
+        self.places: dict[int, _Mask] = {}
+        self._usages: list[dict[str, int]] = []
         session.node.create_subscription(Image, f'{NODE}/mask', self._mask_came, reliable_qos(_DEPTH))
         session.node.create_subscription(
             Int32MultiArray, f'{NODE}/token_usage', self._tokens_came, reliable_qos(_DEPTH)
         )
 
+    def __enter__(self) -> _Collector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def is_complete(self, count: int) -> bool:
+        """Say whether so many masks and their token counts have come."""
+        return min(len(self.places), len(self._usages)) >= count
+
+    def tokens_by_stamp(self) -> dict[int, Mapping[str, int]]:
+        """Return the token counts of each mask.
+
+        They have no stamp, but each follows its mask: the n-th is the n-th mask's. If any got lost, none can be told.
+        """
+        return dict(zip(self.places, self._usages)) if len(self.places) == len(self._usages) else {}
+
     def _mask_came(self, mask: Image) -> None:
-        self._last = _Answer(cv2.imencode('.png', image_to_labels(mask))[1].tobytes())
-        self.answers[mask.header.stamp.sec * NANOSECONDS + mask.header.stamp.nanosec] = self._last
+        png = cv2.imencode('.png', image_to_labels(mask))[1].tobytes()
+        stamp_ns = mask.header.stamp.sec * NANOSECONDS + mask.header.stamp.nanosec
+        self.places[stamp_ns] = _Mask(self._file.tell(), len(png))
+        self._file.write(png)
 
     def _tokens_came(self, usage: Int32MultiArray) -> None:
-        if self._last is not None:
-            self._last.tokens = dict(zip(usage.layout.dim[0].label.split(','), usage.data))
-            self._last = None
+        self._usages.append(dict(zip(usage.layout.dim[0].label.split(','), usage.data)))
 
 
 def _play(session: RosSession, watch: NodeWatch, drive: Drive, options: LiveOptions, folder: Path) -> ReplayReport:
     report = folder / 'replay.json'
-    report.unlink(missing_ok=True)
     command = replay_command(
         drive, _IMAGE, f'{NODE}/mask', report, options.timeout_s, '--rate', str(options.rate), '--tolerant'
     )
@@ -125,6 +157,7 @@ def _play(session: RosSession, watch: NodeWatch, drive: Drive, options: LiveOpti
     return ReplayReport(**json.loads(report.read_text(encoding='utf-8')))
 
 
-def _busy_ms(values: Mapping[str, str]) -> float:
-    """Return the milliseconds that the node works on a frame (medians): without the time that a frame waits."""
-    return sum(float(values.get(f'{step}_p50_ms', 0.0)) for step in WORK_STEPS)
+def _busy_ms(values: Mapping[str, str]) -> Optional[float]:
+    """Return the milliseconds that the node works on a frame (medians), without the time that a frame waits."""
+    found = [values.get(f'{step}_p50_ms') for step in WORK_STEPS]
+    return None if None in found else sum(map(float, found))

@@ -53,7 +53,8 @@ class ReplayOptions:
 class ReplayReport:
     """What was played; `answered` and what follows are None or empty where no answers were awaited.
 
-    `latencies_ms` and `answered_stamps_ns` are of the same frames, in the order of their answers.
+    `latencies_ms` and `answered_stamps_ns` are of the same frames, in the order of their answers. `sent_hz` is the rate
+    between the first and the last frame, None for fewer than two.
     """
 
     sent: int
@@ -62,6 +63,7 @@ class ReplayReport:
     answers_hz: Optional[float] = None
     latencies_ms: tuple[float, ...] = ()
     answered_stamps_ns: tuple[int, ...] = ()
+    sent_hz: Optional[float] = None
 
     def percentile_ms(self, percent: float) -> float:
         """Return the latency that `percent` of the answers stayed within (nearest rank); nan without answers."""

@@ -9,6 +9,7 @@ import sys
 import cv2
 import pytest
 import torch
+from bag_files import CAMERA, LABELS, LOG_NS, PERIOD_NS, RAW, Sent, image_cdr, picture, write_messages
 from camvid_folder import write_camvid_folder
 from command_process import command_process
 from tiny_model import write_tiny_model
@@ -135,7 +136,7 @@ def test_frames_that_cannot_be_decoded_are_left_out_and_named(root, model, tmp_p
     assert main(['write-bag', str(images), str(tmp_path / 'bag')]) == 0
     report = run(tmp_path / 'bag', model, tmp_path / 'out')
     assert report['frames'] == FRAMES - 1 and len(report['unreadable']) == 1 and 'frame 2' in report['unreadable'][0]
-    assert 'UNREADABLE 1 frames' in capsys.readouterr().out
+    assert 'UNREADABLE 1 pictures' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -150,6 +151,8 @@ def test_frames_that_cannot_be_decoded_are_left_out_and_named(root, model, tmp_p
         (('--backends', 'pytorch-plain'), "'pytorch-plain' is only for `hybrid_seg benchmark`"),
         (('--topic', '/nothing'), 'no topic /nothing; it holds /camera/image/compressed'),
         (('--live', '--rate', '-1'), '--rate: expected more than 0'),
+        (('--live', '--param', 'variant:=cts'), '--param variant: expected --variants instead'),
+        (('--live', '--param', 'target_fps:=5'), '--param target_fps: expected one fixed point a row'),
     ],
 )
 def test_bad_options_are_refused_and_nothing_is_written(bag, model, tmp_path, capsys, options, complaint):
@@ -158,11 +161,39 @@ def test_bad_options_are_refused_and_nothing_is_written(bag, model, tmp_path, ca
     assert complaint in capsys.readouterr().err and not (tmp_path / 'out').exists()
 
 
+def test_a_file_where_the_folder_should_be_is_told_before_anything_runs(bag, model, tmp_path, capsys):
+    (tmp_path / 'out').write_text('mine')
+    assert main(['evaluate-bag', str(bag), '--model', str(model), '--output', str(tmp_path / 'out/deeper')]) == 1
+    assert 'expected a folder' in capsys.readouterr().err and (tmp_path / 'out').read_text() == 'mine'
+
+
+def test_labels_can_be_left_aside(bag, model, tmp_path):
+    report = run(bag, model, tmp_path / 'out', '--no-labels', '--variants', 'cts')
+    assert report['truth'] is None and report['miou'] is None and report['rows'][0]['reference'] == (
+        'dense, pytorch float32'
+    )
+
+
+def test_frames_that_share_a_stamp_have_no_ground_truth(model, tmp_path, capsys):
+    """Bags of drivers that leave the stamp at 0 are evaluated by their recording times, but without ground truth."""
+    bag = write_messages(tmp_path / 'bag', (
+        Sent(topic, RAW, LOG_NS + index * PERIOD_NS, image_cdr(picture(index, topic), stamp_ns=0))
+        for index in range(5) for topic in (CAMERA, LABELS)
+    ))  # fmt: skip
+    command = ['evaluate-bag', str(bag), '--model', str(model), '--output', str(tmp_path / 'out')]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert f'{CAMERA}: expected a header stamp of its own for each frame' in said and '--no-labels' in said
+    assert main([*command, '--no-labels']) == 0
+    report = json.loads((tmp_path / 'out/report.json').read_text())
+    assert report['frames'] == 5 and report['duration_s'] == pytest.approx(0.4)
+
+
 @pytest.fixture
 def start_live(bag, model, tmp_path):
     """Run the command with --live in a process of its own; return its output."""
 
-    def start(*options):
+    def start(*options, bag=bag):
         arguments = (bag, '--model', model, '--output', tmp_path / 'out', '--live', '--param', 'num_threads:=1')
         with command_process('evaluate-bag', *arguments, *options) as command:
             output, errors = command.communicate(timeout=TIMEOUT_S)
@@ -198,3 +229,12 @@ def test_a_node_that_fails_is_an_error_with_its_log_and_nothing_is_written(start
     status, _, errors = start_live('--param', 'overlay_alpha:=7.0')
     assert status == 1 and 'segmentation_node ended with status 1' in errors and 'overlay_alpha out of range' in errors
     assert not (tmp_path / 'out').exists()
+
+
+def test_live_masks_are_compared_with_dense_at_their_own_size(start_live, unlabelled, tmp_path):
+    status, _, errors = start_live('--rate', '0.3', '--variants', 'dense,cts', bag=unlabelled)
+    assert status == 0, errors
+    dense, merged = json.loads((tmp_path / 'out/report.json').read_text())['rows']
+    assert dense['agreement'] == 100.0 and dense['live']['answered'] == FRAMES
+    assert merged['variant'] == 'cts' and merged['live']['answered'] == FRAMES and merged['tokens_mean']['merged'] == 33
+    assert merged['live']['sent_hz'] == pytest.approx(0.3 * 15, rel=0.2) and merged['device'].startswith('cpu')

@@ -19,49 +19,61 @@ WIDTH_PX = 400
 _RIGHT, _WRONG = (205, 208, 214), (200, 30, 40)
 _APART_S = 1.0
 """Of two frames closer than this only one is kept: neighbours look alike."""
-_LEGEND_ROWS, _LEGEND_PX = 4, 160
+_LEGEND_ROWS, _LEGEND_COLUMNS, _LEGEND_PX = 4, 7, 160
 
 
 @dataclass(frozen=True)
 class AlbumPage:
-    """A frame: its figures at the first operating point, and its pictures."""
+    """A frame: its figures in the row that the album judges by, and its pictures."""
 
     record: FrameRecord
     pictures: Sequence[Picture]
 
 
-def quality_of(record: FrameRecord) -> Optional[tuple[str, float]]:
-    """Return by what a frame is judged, and how good it is by that: mIoU, or agreement with dense, or steadiness."""
+def quality_of(record: FrameRecord) -> tuple[str, float]:
+    """Return by what a frame is judged, and how good it is by that: mIoU, or agreement with dense, or steadiness.
+
+    Without any of these, as in a video of one frame, all are as good.
+    """
     if record.miou is not None:
         return 'mIoU', record.miou
     if record.agreement is not None:
         return 'agreement with dense', record.agreement
-    return None if record.flicker is None else ('pixels that do not flicker', 100.0 - record.flicker)
+    return ('', 0.0) if record.flicker is None else ('pixels that do not flicker', 100.0 - record.flicker)
 
 
 class FrameAlbum:
-    """Keeps the `count` best and worst frames, judged by the first row (see `quality_of`)."""
+    """Keeps the `count` best and worst frames, judged by the row `focus` (see `quality_of`)."""
 
-    def __init__(self, classes: LabelSpace, names: Sequence[str], count: int = 3) -> None:
+    def __init__(self, classes: LabelSpace, names: Sequence[str], focus: int = 0, count: int = 3) -> None:
         """`names` are those of the rows, for the captions."""
-        self._classes, self._names = classes, names
+        self._classes, self._names, self._focus = classes, names, focus
         self._best, self._worst = _Podium(count), _Podium(count)
         self._seen = np.zeros(256, bool)
 
     def look(
         self, results: Sequence[Optional[FrameResult]], records: Sequence[FrameRecord], frame: Frame,
-        dense: Optional[np.ndarray],
+        dense: Sequence[Optional[np.ndarray]],
     ) -> None:  # fmt: skip
-        """Look at a frame and what the rows made of it; pictures are drawn only if it is to be kept."""
-        quality = quality_of(records[0])
-        if quality is None:
+        """Look at a frame and what the rows made of it; pictures are drawn only if it is to be kept.
+
+        `dense` are the dense model's labels that each row is compared with, where it is.
+        """
+        record = records[self._focus]
+        if not record.answered:
             return
-        candidates = ((self._best, quality[1]), (self._worst, -quality[1]))
-        wanted = [(podium, merit) for podium, merit in candidates if podium.would_take(merit, records[0].time_s)]
+        _, quality = quality_of(record)
+        candidates = ((self._best, quality), (self._worst, -quality))
+        wanted = [(podium, merit) for podium, merit in candidates if podium.would_take(merit, record.time_s)]
         if wanted:
-            page = AlbumPage(records[0], self._draw(frame, results, dense))
+            page = AlbumPage(record, self._draw(frame, results, dense[self._focus]))
             for podium, merit in wanted:
                 podium.take(merit, page)
+
+    @property
+    def judge(self) -> str:
+        """Name of the row that frames are judged by."""
+        return self._names[self._focus]
 
     @property
     def best(self) -> list[AlbumPage]:
@@ -77,7 +89,8 @@ class FrameAlbum:
     def legend(self) -> Picture:
         """Name the colours of the classes that occur in the pictures, in columns."""
         present = [index for index in range(len(self._classes)) if self._seen[index]]
-        columns = [present[start : start + _LEGEND_ROWS] for start in range(0, len(present), _LEGEND_ROWS)]
+        rows = max(_LEGEND_ROWS, -(-len(present) // _LEGEND_COLUMNS))
+        columns = [present[start : start + rows] for start in range(0, len(present), rows)]
         drawn = [class_legend(_only(self._classes, column), _LEGEND_PX) for column in columns]
         height = max(column.shape[0] for column in drawn)
         beside = [
@@ -99,13 +112,13 @@ class FrameAlbum:
         for result, row in zip(results, self._names):
             if result is not None:
                 pictures.append(Picture.of_rgb(self._overlay(image, result.labels), row))
-        first = results[0]
+        judged = results[self._focus]
         if target is not None:
-            pictures.append(Picture.of_rgb(_errors(image, first.labels, target), f'{self._names[0]}: not as in {name}'))
-        if first.report is not None:
-            tokens = ' → '.join(str(count) for count in first.tokens.values())
-            caption = f'{self._names[0]}: tokens {tokens}'
-            pictures.append(Picture.of_rgb(draw_token_map(frame.image, first.report, size_hw), caption))
+            pictures.append(Picture.of_rgb(_errors(image, judged.labels, target), f'{self.judge}: not as in {name}'))
+        if judged.report is not None:
+            tokens = ' → '.join(str(count) for count in judged.tokens.values())
+            caption = f'{self.judge}: tokens {tokens}'
+            pictures.append(Picture.of_rgb(draw_token_map(frame.image, judged.report, size_hw), caption))
         return pictures
 
     def _overlay(self, image: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -15,18 +15,20 @@ from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
 class Frame:
     """A frame: `image` (H, W, 3) uint8 RGB; `truth` (h, w) uint8 class ids, 255 unlabelled, None without any.
 
-    `index` counts the frames of the video from 0; frames that could not be read are counted as well.
+    `index` counts the frames of the video from 0; frames that could not be read are counted as well. `time_s` is since
+    the first frame.
     """
 
     index: int
     stamp_ns: int
+    time_s: float
     image: np.ndarray
     truth: Optional[np.ndarray] = None
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What came of a frame: `labels` (H, W) uint8 and `tokens` per stage, as TokenReport.stages.
+    """What came of a frame: `labels` (h, w) uint8 and `tokens` per stage, as TokenReport.stages; empty if not known.
 
     `timings` are the pipeline's steps; `latency_ms` is from publishing the frame to the arrival of its mask, of a frame
     that went through a node. `report` says where the tokens went, where that is known.

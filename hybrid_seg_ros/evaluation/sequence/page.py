@@ -7,6 +7,7 @@ from typing import Optional
 
 from hybrid_seg_ros.evaluation.html_page import Gallery, Page, Part, Picture, Section, Table
 from hybrid_seg_ros.evaluation.sequence.album import FrameAlbum, quality_of
+from hybrid_seg_ros.evaluation.sequence.frame import FrameRecord
 from hybrid_seg_ros.evaluation.sequence.plots import (
     plot_figure,
     plot_gflops,
@@ -18,6 +19,7 @@ from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 
 _MOST_UNREADABLE = 5
 _PICTURE_PX = 270
+_MOST_BARS = 240
 _FLICKER = (
     'Flicker: pixels whose class is not the one that their place had in the frame before, found again by optical flow, '
     'in per cent of those found.'
@@ -36,7 +38,7 @@ def sequence_page(report: SequenceReport, album: FrameAlbum) -> Page:
                     'is 1.', 'GFLOPs over time'),
         ]),
         *_accuracy(report),
-        *_frames(report, album),
+        *_frames(album),
     ]  # fmt: skip
     return Page(f'{report.video}: {report.model}', sections, list(_facts(report)), list(_warnings(report)))
 
@@ -48,6 +50,7 @@ def _facts(report: SequenceReport) -> Iterator[tuple[str, str]]:
         'offline': 'offline: every frame, one after the other',
         'live': 'live: played to the running node over DDS; the newest frame wins',
     }[report.mode]
+    yield 'ground truth', report.truth or 'none'
     yield 'model', report.model
     yield 'pruning', report.pruning
     yield 'device', ', '.join(dict.fromkeys(f'{row.device} ({row.backend})' for row in report.rows))
@@ -59,7 +62,7 @@ def _warnings(report: SequenceReport) -> Iterator[str]:
     if report.unreadable:
         shown = '; '.join(report.unreadable[:_MOST_UNREADABLE])
         more = len(report.unreadable) - _MOST_UNREADABLE
-        yield f'{len(report.unreadable)} frames could not be decoded and are left out: {shown}' + (
+        yield f'{len(report.unreadable)} pictures could not be decoded and are left out: {shown}' + (
             f'; and {more} more' if more > 0 else ''
         )
 
@@ -83,7 +86,8 @@ def _figures(report: SequenceReport) -> Iterator[Part]:
         table.append(cells)
     notes = [_FLICKER]
     if has_agreement:
-        notes.append('As dense: pixels that have the class that the dense model gives them.')
+        names = ' and '.join(dict.fromkeys(row.reference for row in rows if row.reference))
+        notes.append(f'As dense: pixels that have the class that the dense model ({names}) gives them.')
     if report.truth_flicker is not None:
         notes.append(f'The ground truth itself: {report.truth_flicker:.2f} %.')
     if report.has_truth:
@@ -93,14 +97,25 @@ def _figures(report: SequenceReport) -> Iterator[Part]:
     if report.mode == 'live':
         yield _live_table(rows)
     if report.has_truth:
+        yield from _classes(rows, report)
+
+
+def _classes(rows: Sequence[RowReport], report: SequenceReport) -> Iterator[Part]:
+    """Yield the IoU of each class: as bars or, where these would be too many, as a table."""
+    labelled = [row for row in rows if row.iou_per_class]
+    names = list(labelled[0].iou_per_class)
+    if len(names) * len(labelled) <= _MOST_BARS:
         yield Picture(plot_iou_per_class(report), alt='IoU of each class')
+    else:
+        cells = [[name, *(_number(row.iou_per_class[name]) for row in labelled)] for name in names]
+        yield Table(['IoU %', *(row.name for row in labelled)], cells)
 
 
 def _live_table(rows: Sequence[RowReport]) -> Table:
     table = [
         [row.name, str(row.live.sent), _number(row.live.sent_hz), str(row.live.answered), str(row.live.dropped),
          _number(row.live.answers_hz), _number(row.live.busy_ms),
-         f'{100 * row.live.answered / max(1, row.live.sent):.0f}', f'{row.live.expected:.0f}']
+         _number(100 * row.live.answered / max(1, row.live.sent), 0), _number(row.live.expected, 0)]
         for row in rows if row.live is not None
     ]  # fmt: skip
     columns = ['', 'frames', 'at Hz', 'answered', 'dropped', 'masks/s', 'ms of work', 'answered %', 'time for %']
@@ -134,20 +149,22 @@ def _accuracy(report: SequenceReport) -> Iterator[Section]:
         yield Section('Over time', pictures)
 
 
-def _frames(report: SequenceReport, album: FrameAlbum) -> Iterator[Section]:
+def _frames(album: FrameAlbum) -> Iterator[Section]:
     legend = [album.legend()] if album.best else []
     for title, pages in (('Worst frames', album.worst), ('Best frames', album.best)):
         parts: list[Part] = legend
         for page in pages:
-            name, quality = quality_of(page.record)
-            cost = '' if page.record.gflops is None else f', {page.record.gflops:.2f} GFLOPs'
-            parts = [
-                *parts, f'Frame {page.record.index} at {page.record.time_s:.2f} s: {name} {quality:.1f} %{cost} '
-                f'({report.rows[0].name})', Gallery(page.pictures, _PICTURE_PX),
-            ]  # fmt: skip
+            parts = [*parts, _describe(page.record, album.judge), Gallery(page.pictures, _PICTURE_PX)]
         if pages:
             yield Section(title, parts)
             legend = []
+
+
+def _describe(record: FrameRecord, row: str) -> str:
+    name, quality = quality_of(record)
+    words = [f'{name} {quality:.1f} %'] if name else []
+    words += [] if record.gflops is None else [f'{record.gflops:.2f} GFLOPs']
+    return f'Frame {record.index} at {record.time_s:.2f} s, {row}: {", ".join(words)}'
 
 
 def _number(value: Optional[float], digits: int = 1) -> str:

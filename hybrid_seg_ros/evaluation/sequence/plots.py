@@ -13,8 +13,9 @@ from hybrid_seg_ros.evaluation.sequence.frame import FrameRecord
 from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 
 WIDTH_PX = 1600
-_CURVE_PX = 400
+_CURVE_PX = 280
 _LINES = ('-', '--', ':', '-.')
+_LEGEND_COLUMNS, _LEGEND_PX = 4, 32
 """Of the backends: the colour is the variant's."""
 _SMOOTH_FRAMES = 400
 """A longer video is drawn as means over equal stretches, with a band from the least to the greatest value."""
@@ -25,7 +26,7 @@ def plot_iou_per_class(report: SequenceReport) -> bytes:
     rows = [row for row in report.rows if row.iou_per_class]
     names = [name for name in rows[0].iou_per_class if any(row.iou_per_class[name] is not None for row in rows)]
     line_px = 16 * len(rows) + 14
-    figure, panel = _new_panel(140 + line_px * len(names), left=150, bottom=75, top=55)
+    figure, panel = _new_panel(line_px * len(names), rows, left=150)
     height = 0.84 / len(rows)
     for index, row in enumerate(rows):
         ious = [row.iou_per_class[name] or 0.0 for name in names]
@@ -45,7 +46,7 @@ def plot_iou_per_class(report: SequenceReport) -> bytes:
 
 def plot_times(report: SequenceReport) -> bytes:
     """Draw, for each row, the share of its frames that took at most so many milliseconds, as PNG."""
-    figure, panel = _new_panel(_CURVE_PX + 60)
+    figure, panel = _new_panel(_CURVE_PX, report.rows)
     longest = 0.0
     for row, records in zip(report.rows, report.records):
         times = np.sort([record.time_ms for record in records if record.time_ms is not None])
@@ -69,7 +70,7 @@ def plot_times(report: SequenceReport) -> bytes:
 
 def plot_tokens(report: SequenceReport) -> bytes:
     """Draw the tokens that enter the encoder (thin) and those that reach its last layers, over time, as PNG."""
-    figure, panel = _new_panel(_CURVE_PX)
+    figure, panel = _new_panel(_CURVE_PX, report.rows)
     for row, records in zip(report.rows, report.records):
         _draw_curve(panel, report, row, records, lambda record: _stage(record, 1), thin=True)
         _draw_curve(panel, report, row, records, lambda record: _stage(record, -1))
@@ -80,7 +81,7 @@ def plot_tokens(report: SequenceReport) -> bytes:
 
 def plot_gflops(report: SequenceReport) -> bytes:
     """Draw what each frame cost, everything counted, over time, as PNG."""
-    figure, panel = _new_panel(_CURVE_PX)
+    figure, panel = _new_panel(_CURVE_PX, report.rows)
     for row, records in zip(report.rows, report.records):
         _draw_curve(panel, report, row, records, lambda record: record.gflops)
     panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
@@ -92,7 +93,7 @@ def plot_figure(report: SequenceReport, name: str, label: str) -> Optional[bytes
     """Draw a figure of the frames, 'miou', 'agreement' or 'flicker', over time, as PNG; None if no frame has it."""
     if not any(getattr(record, name) is not None for records in report.records for record in records):
         return None
-    figure, panel = _new_panel(_CURVE_PX)
+    figure, panel = _new_panel(_CURVE_PX, report.rows)
     for row, records in zip(report.rows, report.records):
         _draw_curve(panel, report, row, records, lambda record: getattr(record, name))
     panel.set_ylabel(label, fontsize=SMALL)
@@ -136,10 +137,13 @@ def _finish(figure: Any, panel: Any, report: SequenceReport) -> bytes:
     return figure_png(figure)
 
 
-def _new_panel(height_px: int, left: int = 110, bottom: int = 70, top: int = 50) -> tuple[Any, Any]:
+def _new_panel(panel_px: int, rows: Sequence[RowReport], left: int = 110) -> tuple[Any, Any]:
+    """Make a panel of this height, with room for the axis below it and the names of the rows above."""
+    bottom, top = 75, 20 + _LEGEND_PX * -(-len(rows) // _LEGEND_COLUMNS)
+    height_px = panel_px + bottom + top
     figure = new_figure((WIDTH_PX, height_px))
     width = WIDTH_PX - left - 30
-    panel = figure.add_axes((left / WIDTH_PX, bottom / height_px, width / WIDTH_PX, 1 - (bottom + top) / height_px))
+    panel = figure.add_axes((left / WIDTH_PX, bottom / height_px, width / WIDTH_PX, panel_px / height_px))
     style_axis(panel)
     return figure, panel
 
@@ -147,7 +151,7 @@ def _new_panel(height_px: int, left: int = 110, bottom: int = 70, top: int = 50)
 def _legend(figure: Any, panel: Any) -> None:
     handles, labels = panel.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc='upper right', ncol=min(4, len(labels)), fontsize=TEXT - 1, frameon=False)
+        figure.legend(handles, labels, loc='upper right', ncol=_LEGEND_COLUMNS, fontsize=TEXT - 1, frameon=False)
 
 
 def _color(row: RowReport) -> str:

@@ -20,16 +20,16 @@ _HEADLINE = ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_m
 class LiveFigures:
     """What became of the frames that were played to a node.
 
-    `sent_hz` is the rate at which they were published, `answers_hz` that of the masks. `busy_ms` is how long the node
-    works on a frame by its own diagnostics (p50), so that it can answer at most 1000 / `busy_ms` in a second;
-    `expected` is the share of the frames, in per cent, that this leaves time for.
+    `sent_hz` is the rate at which they were published, measured, `answers_hz` that of the masks. `busy_ms` is how long
+    the node works on a frame by its own diagnostics (p50), so that it can answer at most 1000 / `busy_ms` in a second;
+    `expected` is the share of the frames, in per cent, that this leaves time for. None where that is not known.
     """
 
     sent: int
     answered: int
-    sent_hz: float
+    sent_hz: Optional[float]
     answers_hz: float
-    busy_ms: float
+    busy_ms: Optional[float]
 
     @property
     def dropped(self) -> int:
@@ -37,18 +37,25 @@ class LiveFigures:
         return self.sent - self.answered
 
     @property
-    def expected(self) -> float:
+    def expected(self) -> Optional[float]:
         """Per cent of the frames that the node has time for."""
-        return 100.0 * min(1.0, 1e3 / (self.busy_ms * self.sent_hz)) if self.busy_ms and self.sent_hz else 100.0
+        if not self.busy_ms or not self.sent_hz:
+            return None
+        return 100.0 * min(1.0, 1e3 / (self.busy_ms * self.sent_hz))
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, what follows from the rest included."""
         return {**dataclasses.asdict(self), 'dropped': self.dropped, 'expected': self.expected}
 
     def __str__(self) -> str:
+        rate = '' if self.sent_hz is None else f' at {self.sent_hz:.1f} Hz'
+        text = (
+            f'{self.sent} frames{rate}: {self.answered} answered ({self.answers_hz:.1f} FPS), {self.dropped} dropped; '
+        )
+        if self.expected is None:
+            return f'{text}how long the node works on a frame is not known'
         return (
-            f'{self.sent} frames at {self.sent_hz:.1f} Hz: {self.answered} answered ({self.answers_hz:.1f} FPS), '
-            f'{self.dropped} dropped; {self.busy_ms:.1f} ms of work a frame leaves time for {self.expected:.0f} %, '
+            f'{text}{self.busy_ms:.1f} ms of work a frame leaves time for {self.expected:.0f} %, '
             f'{100 * self.answered / max(1, self.sent):.0f} % were answered'
         )
 
@@ -58,8 +65,8 @@ class RowReport:
     """The figures of one operating point on one backend; shares in per cent, None where there is nothing to say.
 
     Frames without an answer are left out of all of them. `agreement` and `agreement_miou` take the dense model's labels
-    for the truth; `flicker` is the mean over the frames (see flicker.py). `p50_ms` and `p95_ms` are of `time_ms` of the
-    frames, `median_ms` of the pipeline's steps.
+    for the truth, of the row that `reference` names; `flicker` is the mean over the frames (see flicker.py). `p50_ms`
+    and `p95_ms` are of `time_ms` of the frames, `median_ms` of the pipeline's steps.
     """
 
     name: str
@@ -79,6 +86,7 @@ class RowReport:
     gflops_mean: Optional[float]
     p50_ms: Optional[float]
     p95_ms: Optional[float]
+    reference: Optional[str] = None
     median_ms: Mapping[str, float] = field(default_factory=dict)
     live: Optional[LiveFigures] = None
 
@@ -92,9 +100,9 @@ class RowReport:
 class SequenceReport:
     """A video at several operating points.
 
-    `frames` were read, `unreadable` says of those that could not be decoded why; `damage` says where the video's file
-    is damaged. `records` has the frames of each row, in the order of `rows`. `truth_flicker` is what the ground truth
-    itself flickers, in per cent.
+    `frames` were read, `unreadable` says of those, and of ground truth, that could not be decoded why; `damage` says
+    where the video's file is damaged. `truth` says where ground truth is from. `records` has the frames of each row, in
+    the order of `rows`. `truth_flicker` is what the ground truth itself flickers, in per cent.
     """
 
     video: str
@@ -105,6 +113,7 @@ class SequenceReport:
     duration_s: float
     rows: Sequence[RowReport]
     records: Sequence[Sequence[FrameRecord]]
+    truth: Optional[str] = None
     truth_flicker: Optional[float] = None
     damage: Optional[str] = None
     unreadable: Sequence[str] = ()
@@ -119,7 +128,7 @@ class SequenceReport:
         rows = [row.as_dict() for row in self.rows]
         content = {
             'video': self.video, 'mode': self.mode, 'model': self.model, 'pruning': self.pruning,
-            'frames': self.frames, 'duration_s': self.duration_s, 'damage': self.damage,
+            'frames': self.frames, 'duration_s': self.duration_s, 'truth': self.truth, 'damage': self.damage,
             'unreadable': list(self.unreadable), 'truth_flicker': self.truth_flicker,
             **{name: rows[0][name] for name in _HEADLINE}, 'rows': rows,
         }  # fmt: skip
@@ -134,7 +143,7 @@ class SequenceReport:
         writer.writerow(['variant', 'backend', 'dtype', *figures, *(f'tokens_{stage}' for stage in stages)])
         for row, records in zip(self.rows, self.records):
             for record in records:
-                cells = [getattr(record, name) for name in figures]
+                cells = [f'{record.time_s:.3f}' if name == 'time_s' else getattr(record, name) for name in figures]
                 tokens = [record.tokens.get(stage) for stage in stages]
                 writer.writerow([row.variant, row.backend, row.dtype, *map(_cell, cells), *map(_cell, tokens)])
         return text.getvalue()

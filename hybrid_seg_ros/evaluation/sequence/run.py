@@ -16,6 +16,8 @@ from hybrid_seg_ros.evaluation.sequence.report import LiveFigures, RowReport
 from hybrid_seg_ros.evaluation.sequence.score import SequenceScore, finite, mean_of
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 
+DENSE = Variant()
+
 Source = Callable[[Frame], Optional[FrameResult]]
 """Returns what one operating point makes of a frame, None for a frame that was dropped."""
 
@@ -35,6 +37,11 @@ class Row:
     live: Optional[LiveFigures] = None
     shown: bool = True
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether others are compared with it: the dense model, on every frame."""
+        return self.variant == DENSE and self.live is None
+
 
 @dataclass(frozen=True)
 class SequenceResult:
@@ -48,57 +55,62 @@ class SequenceResult:
 
 
 def run_sequence(
-    frames: Iterable[Frame], rows: Sequence[Row], spec: ModelSpec, reference: Optional[int], album: FrameAlbum
+    frames: Iterable[Frame], rows: Sequence[Row], spec: ModelSpec, album: FrameAlbum
 ) -> SequenceResult:
     """Run every frame through all rows before the next, so that what else the machine does slows all alike.
 
-    `reference` is the row whose labels the others are compared with, None to compare with nobody. `album` is shown each
-    frame with what the rows that are shown made of it. Raises ValueError for a frame whose ground truth does not fit
-    the model.
+    Each row is compared with the dense row of its backend and dtype, or else with the first dense one, if there is one.
+    `album` is shown each frame with what the rows that are shown made of it. Raises ValueError for a frame whose ground
+    truth does not fit the model.
     """
     scores = [SequenceScore(spec, row.variant) for row in rows]
-    names = row_names(rows)
+    shown = [index for index, row in enumerate(rows) if row.shown]
+    references = [reference_of(rows, index) for index in range(len(rows))]
     truth_flicker: list[Optional[float]] = []
     before: Optional[Frame] = None
-    first_ns, count, last_s = 0, 0, 0.0
+    count, last_s = 0, 0.0
     for frame in frames:
-        first_ns = first_ns if count else frame.stamp_ns
-        last_s = (frame.stamp_ns - first_ns) / 1e9
         motion = _motion(before, frame)
         results = [row.source(frame) for row in rows]
-        dense = None if reference is None or results[reference] is None else results[reference].labels
+        dense = [None if i is None or results[i] is None else results[i].labels for i in references]
         records = [
-            score.add(frame, result, None if index == reference else dense, motion, last_s)
-            for index, (score, result) in enumerate(zip(scores, results))
+            score.add(frame, result, labels, motion) for score, result, labels in zip(scores, results, dense)
         ]
         truth_flicker.append(_truth_flicker(before, frame, motion))
-        shown = [index for index, row in enumerate(rows) if row.shown]
-        album.look([results[i] for i in shown], [records[i] for i in shown], frame, dense)
-        before, count = frame, count + 1
-    reports = [
-        dataclasses.replace(
-            score.report(name, str(row.variant), row.backend, row.dtype, row.device), live=row.live
-        )
-        for score, name, row in zip(scores, names, rows) if row.shown
-    ]  # fmt: skip
-    records = [score.records for score, row in zip(scores, rows) if row.shown]
-    return SequenceResult(reports, records, count, last_s, mean_of(truth_flicker))
+        album.look([results[i] for i in shown], [records[i] for i in shown], frame, [dense[i] for i in shown])
+        before, count, last_s = frame, count + 1, frame.time_s
+    reports = []
+    for index in shown:
+        row, reference = rows[index], references[index]
+        report = scores[index].report(
+            row_name(rows, row), row.backend, row.dtype, row.device,
+            None if reference is None else f'dense, {rows[reference].backend} {rows[reference].dtype}',
+        )  # fmt: skip
+        reports.append(dataclasses.replace(report, live=row.live))
+    return SequenceResult(reports, [scores[i].records for i in shown], count, last_s, mean_of(truth_flicker))
 
 
-def row_names(rows: Sequence[Row]) -> list[str]:
-    """Name the rows as shortly as they can be told apart: by variant, and by backend and dtype where those differ."""
-    shown = [row for row in rows if row.shown]
-    backends = {row.backend for row in shown}
-    dtypes = {(row.backend, row.dtype) for row in shown}
-    names = []
-    for row in rows:
-        name = str(row.variant)
-        if len(backends) > 1 or len(dtypes) > 1:
-            name += f', {row.backend}'
-        if len(dtypes) > len(backends):
-            name += f' {row.dtype}'
-        names.append(name)
-    return names
+def reference_of(rows: Sequence[Row], index: int) -> Optional[int]:
+    """Return the row that a row is compared with; None for one that others are compared with, or if there is none."""
+    row = rows[index]
+    if row.is_reference:
+        return None
+    dense = [other for other, candidate in enumerate(rows) if candidate.is_reference]
+    same = [other for other in dense if (rows[other].backend, rows[other].dtype) == (row.backend, row.dtype)]
+    return next(iter(same or dense), None)
+
+
+def row_name(rows: Sequence[Row], row: Row) -> str:
+    """Name a row as shortly as it can be told apart: by variant, and by backend and dtype where those differ."""
+    shown = [other for other in rows if other.shown]
+    backends = {other.backend for other in shown}
+    dtypes = {(other.backend, other.dtype) for other in shown}
+    name = str(row.variant)
+    if len(dtypes) > 1:
+        name += f', {row.backend}'
+    if len(dtypes) > len(backends):
+        name += f' {row.dtype}'
+    return name
 
 
 def _motion(before: Optional[Frame], frame: Frame) -> Optional[Motion]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Optional
 
 import cv2
@@ -28,40 +28,40 @@ class SequenceScore:
         self.records: list[FrameRecord] = []
 
     def add(
-        self, frame: Frame, result: Optional[FrameResult], dense: Optional[np.ndarray], motion: Optional[Motion],
-        time_s: float,
-    ) -> FrameRecord:  # fmt: skip
+        self, frame: Frame, result: Optional[FrameResult], dense: Optional[np.ndarray], motion: Optional[Motion]
+    ) -> FrameRecord:
         """Score what came of a frame, None if nothing did.
 
         `dense` are the dense model's labels, where agreement with them is asked for; `motion` leads from the frame of
         the index before to this one.
         """
         if result is None:
-            record = FrameRecord(frame.index, frame.stamp_ns, time_s, False, {})
+            record = FrameRecord(frame.index, frame.stamp_ns, frame.time_s, False, {})
         else:
             miou, accuracy = self._score(frame, result.labels, self._truth, frame.truth)
             _, agreement = self._score(frame, result.labels, self._dense, dense)
             if result.timings is not None:
                 for step in STEPS:
                     self._steps.setdefault(step, []).append(getattr(result.timings, f'{step}_ms'))
+            gflops = stage_gflops(self._spec, self._variant, result.tokens) if result.tokens else None
             record = FrameRecord(
-                frame.index, frame.stamp_ns, time_s, True, result.tokens,
-                stage_gflops(self._spec, self._variant, result.tokens), result.time_ms, miou, accuracy, agreement,
-                self._flicker(frame.index, result.labels, motion),
+                frame.index, frame.stamp_ns, frame.time_s, True, result.tokens, gflops, result.time_ms, miou, accuracy,
+                agreement, self._flicker(frame.index, result.labels, motion),
             )  # fmt: skip
             self._before = (frame.index, result.labels)
         self.records.append(record)
         return record
 
-    def report(self, name: str, variant: str, backend: str, dtype: str, device: str) -> RowReport:
-        """Return the figures over all frames so far."""
+    def report(self, name: str, backend: str, dtype: str, device: str, reference: Optional[str]) -> RowReport:
+        """Return the figures over all frames so far; `reference` names whose labels it was compared with."""
         answered = [record for record in self.records if record.answered]
         ious = self._truth.iou_per_class()
         has_truth = any(record.miou is not None for record in answered)
         times = [record.time_ms for record in answered if record.time_ms is not None]
         has_dense = any(record.agreement is not None for record in answered)
         return RowReport(
-            name=name, variant=variant, backend=backend, dtype=dtype, device=device,
+            name=name, variant=str(self._variant), backend=backend, dtype=dtype, device=device,
+            reference=reference if has_dense else None,
             frames=len(answered), labelled_frames=sum(record.miou is not None for record in answered),
             miou=self._truth.miou() if has_truth else None,
             pixel_accuracy=self._truth.pixel_accuracy() if has_truth else None,
@@ -99,7 +99,7 @@ class SequenceScore:
         return finite(motion.flicker(self._before[1], labels))
 
 
-def mean_of(values) -> Optional[float]:
+def mean_of(values: Iterable[Optional[float]]) -> Optional[float]:
     """Return the mean of those values that are there; None without any."""
     present = [value for value in values if value is not None]
     return float(np.mean(present)) if present else None
@@ -115,5 +115,5 @@ def _by_class(spec: ModelSpec, ious: np.ndarray) -> dict[str, Optional[float]]:
 
 
 def _mean_tokens(records: list[FrameRecord]) -> Mapping[str, float]:
-    stages = records[0].tokens if records else {}
-    return {stage: float(np.mean([record.tokens[stage] for record in records])) for stage in stages}
+    known = [record.tokens for record in records if record.tokens]
+    return {stage: float(np.mean([tokens[stage] for tokens in known])) for stage in (known[0] if known else ())}

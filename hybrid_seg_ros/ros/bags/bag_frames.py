@@ -1,44 +1,46 @@
-"""The frames of a bag's camera topic as pictures, each with its ground truth."""
+"""The frames of a drive as pictures, each with its ground truth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Optional
 
+import numpy as np
 from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.sequence.frame import Frame
-from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagReader, BagTopic
-from hybrid_seg_ros.ros.bags.ground_truth import LabelSource
-from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
-from hybrid_seg_ros.ros.image_decoding import image_to_rgb
+from hybrid_seg_ros.ros.bags.drive import Drive
+from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError
 
 
 class BagFrames:
-    """Iterates over the frames of one topic, decoding each; with a progress bar.
+    """Iterates over the frames of a drive, decoding each; with a progress bar.
 
-    Frames that cannot be decoded are left out, and named in `unreadable`.
+    Frames that cannot be decoded are left out, those whose ground truth cannot be have none; `unreadable` names both.
     """
 
-    def __init__(
-        self, bag: BagReader, camera: BagTopic, truth: Optional[LabelSource] = None, limit: Optional[int] = None,
-        title: str = 'evaluate',
-    ) -> None:  # fmt: skip
-        self._bag, self._camera, self._truth, self._limit, self._title = bag, camera, truth, limit, title
+    def __init__(self, drive: Drive) -> None:
+        self._drive = drive
         self.unreadable: list[str] = []
 
     def __iter__(self) -> Iterator[Frame]:
-        decode = compressed_to_rgb if self._camera.msgtype == COMPRESSED_IMAGE else image_to_rgb
-        total = min(self._camera.count, self._limit or self._camera.count)
+        drive = self._drive
         self.unreadable.clear()
-        messages = self._bag.messages([self._camera])
-        with tqdm(total=total, desc=self._title, unit='frame', disable=None) as bar:
-            for index, message in zip(range(total), messages):
-                try:
-                    image = decode(self._bag.deserialize(message))
-                except ValueError as error:
-                    self.unreadable.append(f'frame {index} (stamp {message.stamp_ns}): {error}')
-                else:
-                    truth = None if self._truth is None else self._truth.labels_at(message.stamp_ns)
-                    yield Frame(index, message.stamp_ns, image, truth)
-                bar.update()
+        messages = zip(drive.times_s, drive.bag.messages([drive.camera]))
+        bar = tqdm(messages, desc='evaluate', total=len(drive.times_s), unit='frame', disable=None)
+        for index, (time_s, message) in enumerate(bar):
+            try:
+                image = drive.image(message)
+            except ValueError as error:
+                self.unreadable.append(f'frame {index} (stamp {message.stamp_ns}): {error}')
+                continue
+            yield Frame(index, message.stamp_ns, time_s, image, self._truth(index, message.stamp_ns))
+
+    def _truth(self, index: int, stamp_ns: int) -> Optional[np.ndarray]:
+        if self._drive.truth is None:
+            return None
+        try:
+            return self._drive.truth.labels_at(stamp_ns)
+        except UnreadableLabelsError as error:
+            self.unreadable.append(f'ground truth of frame {index}: {error}')
+            return None

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -18,9 +19,10 @@ from rosbags.typesys import Stores, get_typestore
 
 from hybrid_seg_ros.ros.bags.bag_path import check_bag_path, check_metadata
 from hybrid_seg_ros.ros.bags.bag_topic import COMPRESSED_IMAGE, BagError, BagMessage, BagTopic, TopicChoice
-from hybrid_seg_ros.ros.bags.damaged_db3 import find_write_ahead_log
+from hybrid_seg_ros.ros.bags.left_out import LeftOut, Met
 from hybrid_seg_ros.ros.bags.recorded_message import RecordedMessage
-from hybrid_seg_ros.ros.cdr_header import NANOSECONDS, read_stamp_ns
+from hybrid_seg_ros.ros.bags.write_ahead_log import find_write_ahead_log
+from hybrid_seg_ros.ros.cdr_header import read_stamp_ns
 
 if TYPE_CHECKING:
     from hybrid_seg_ros.ros.bags.damaged_bag import DamagedBag
@@ -47,7 +49,7 @@ class BagReader(TopicChoice):
         self._damaged: Optional[DamagedBag] = None
         self._damage: Optional[str] = None
         self._missing = 0
-        self._left_out: dict[tuple[str, int], str] = {}
+        self._left_out = LeftOut()
         self._typestore = get_typestore(Stores.ROS2_HUMBLE)  # image messages are the same in every ROS 2
 
     def __enter__(self) -> BagReader:
@@ -80,22 +82,22 @@ class BagReader(TopicChoice):
         found = [self._damage] if self._damage else []
         if self._missing:
             found.append(f'{_messages_are(self._missing)} missing that the index names')
-        if self._left_out:
-            (name, log_ns), reason = next(iter(self._left_out.items()))
-            place = f'{name} at {log_ns / NANOSECONDS:.3f} s'
-            found.append(f'{_messages_are(len(self._left_out))} damaged and left out, the first on {place} ({reason})')
+        if self._left_out.first is not None:
+            number = _messages_are(self._left_out.total)
+            found.append(f'{number} damaged and left out, the first on {self._left_out.first}')
         return '; '.join(found) or None
 
     def messages(self, topics: Sequence[BagTopic]) -> Iterator[BagMessage]:
         """Yield the messages of `topics` in the order they were recorded."""
         by_name = {topic.name: topic for topic in topics}
+        met: Met = Counter()
         for record in self._records(by_name):
             try:
                 message = self._to_message(by_name[record.topic], record)
             except BagError as error:
                 if not self._tolerant:
                     raise
-                self._leave_out(record, self._reason(error))
+                self._leave_out(record, self._reason(error), met)
             else:
                 yield message
 
@@ -104,9 +106,8 @@ class BagReader(TopicChoice):
         with self._parsing():
             return self._typestore.deserialize_cdr(message.cdr, message.topic.msgtype)
 
-    def _leave_out(self, record: RecordedMessage, reason: str) -> None:
-        if (record.topic, record.log_ns) not in self._left_out:
-            self._left_out[record.topic, record.log_ns] = reason
+    def _leave_out(self, record: RecordedMessage, reason: str, met: Met) -> None:
+        if self._left_out.note(record, reason, met):
             count = sum(topic.count for topic in self.topics if topic.name == record.topic)
             self._recount(record.topic, count - 1)
 
@@ -127,7 +128,7 @@ class BagReader(TopicChoice):
 
     def _records(self, names: Collection[str]) -> Iterator[RecordedMessage]:
         """Yield what was recorded; where the bag proves damaged on the way, what else can be read of it."""
-        given: Counter[tuple[str, int]] = Counter()
+        given: Met = Counter()
         if self._damaged is None:
             try:
                 for record in self._records_of_healthy(names):
@@ -175,7 +176,7 @@ class BagReader(TopicChoice):
         Raises BagError if none at all came of a topic.
         """
         came = Counter(name for name, _ in given.elements())
-        came.subtract(name for name, _ in self._left_out)
+        came.subtract(self._left_out.by_topic())
         for topic in self.topics:
             if topic.name in names and topic.count > came[topic.name]:
                 if came[topic.name] <= 0:
@@ -196,9 +197,9 @@ class BagReader(TopicChoice):
         except ModuleNotFoundError as error:
             raise BagError(f'{cause}; reading what is left of it needs {error.name}: pip install mcap') from error
 
-        expected = sum(topic.count for topic in self.topics) + len(self._left_out)  # 0 where there is no index
+        expected = sum(topic.count for topic in self.topics) + self._left_out.total  # 0 where there is no index
         self._damaged = DamagedBag(self.path)
-        stock = self._damaged.take_stock(self._is_usable)
+        stock = self._damaged.take_stock(partial(self._is_usable, Counter()))
         count = sum(stock.counts.values())
         if not count:
             raise cause
@@ -208,13 +209,13 @@ class BagReader(TopicChoice):
         read = f'{count} of {expected}' if count < expected else str(count)
         self._damage = f'{problems}: {read} messages could be read, up to {stock.seconds:.1f} s after the first'
 
-    def _is_usable(self, record: RecordedMessage) -> bool:
+    def _is_usable(self, met: Met, record: RecordedMessage) -> bool:
         topic = BagTopic(record.topic, record.msgtype, 0)
         try:
             if topic.is_image:
                 self._to_message(topic, record)
         except BagError as error:
-            self._leave_out(record, self._reason(error))
+            self._leave_out(record, self._reason(error), met)
             return False
         return True
 

@@ -35,6 +35,17 @@ class BagTopic:
         """Say whether the images are ground-truth class ids."""
         return self.is_image and LABEL_NAMESPACE in self.name.split('/')
 
+    def is_labels_beside(self, image: str) -> bool:
+        """Say whether these are labels in a namespace, other than the root, that the topic `image` is in, too.
+
+        /front/labels/compressed is beside /front/image_raw/compressed; /labels is beside none.
+        """
+        if not self.is_labels:
+            return False
+        parts = self.name.split('/')
+        namespace = parts[: parts.index(LABEL_NAMESPACE)]
+        return len(namespace) > 1 and image.split('/')[: len(namespace)] == namespace
+
     def __str__(self) -> str:
         return f'{self.name} ({self.msgtype}, {self.count} messages)'
 
@@ -75,11 +86,22 @@ class TopicChoice:
             )
         return self._only(self.camera_topics, option)
 
-    def select_label_topic(self, name: Optional[str] = None, option: str = '--label-topic') -> Optional[BagTopic]:
-        """Return the ground-truth topic called `name`, or the only one there is, or None if there is none."""
+    def select_label_topic(
+        self, name: Optional[str] = None, option: str = '--label-topic', camera: Optional[BagTopic] = None
+    ) -> Optional[BagTopic]:
+        """Return the ground-truth topic called `name`, or the only one there is, or None if there is none.
+
+        With `camera`, only what belongs to it: a topic beside it, or the only one of a bag with no other image topic.
+        """
         if name is not None:
             return self._named(name)
-        return self._only(self.label_topics, option) if self.label_topics else None
+        topics = self.label_topics if camera is None else self._labels_of(camera)
+        return self._only(topics, option) if topics else None
+
+    def _labels_of(self, camera: BagTopic) -> tuple[BagTopic, ...]:
+        beside = tuple(topic for topic in self.label_topics if topic.is_labels_beside(camera.name))
+        is_only_pair = len(self.label_topics) == 1 and [topic.name for topic in self.camera_topics] == [camera.name]
+        return self.label_topics if is_only_pair else beside
 
     def _named(self, name: str) -> BagTopic:
         absolute = '/' + name.lstrip('/')

@@ -14,19 +14,20 @@ from typing import Optional, Union
 import yaml
 import zstandard
 
+from hybrid_seg_ros.ros.bags.bag_path import STORAGE_SUFFIXES
 from hybrid_seg_ros.ros.bags.damaged_db3 import DamagedDb3
 from hybrid_seg_ros.ros.bags.damaged_mcap import DamagedMcap
 from hybrid_seg_ros.ros.bags.recorded_message import RecordedMessage
+from hybrid_seg_ros.ros.bags.write_ahead_log import set_aside
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 
-_READERS = {'.mcap': DamagedMcap, '.db3': DamagedDb3}
 _COMPRESSED_SUFFIX = '.zstd'
 """rosbag2 adds it to a storage file that it compressed as a whole."""
 
 
 def storage_files(folder: Path) -> list[Path]:
     """Return the storage files of a bag's folder in the order they were recorded: bag_2 before bag_10."""
-    files = [file for file in folder.iterdir() if PurePath(_plain_name(file)).suffix in _READERS]
+    files = [file for file in folder.iterdir() if PurePath(_plain_name(file)).suffix in STORAGE_SUFFIXES]
     names = {file.name for file in files}
     files = [file for file in files if file.name == _plain_name(file) or _plain_name(file) not in names]
     return sorted(files, key=lambda file: [int(part) if part.isdigit() else part
@@ -52,7 +53,7 @@ class DamagedBag:
         self.problems: tuple[str, ...] = ()
 
     def close(self) -> None:
-        """Remove what was decompressed."""
+        """Remove what was decompressed or set aside."""
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
@@ -83,13 +84,13 @@ class DamagedBag:
     def _reader(self, file: Path) -> Union[DamagedMcap, DamagedDb3]:
         if file.suffix == _COMPRESSED_SUFFIX:
             file = self._decompress(file)
-        return _READERS[file.suffix](file)
+        if file.suffix == '.mcap':
+            return DamagedMcap(file)
+        return DamagedDb3(file, set_aside(file, self._scratch_folder()))
 
     def _decompress(self, file: Path) -> Path:
         """Decompress a storage file as far as it goes."""
-        if self._scratch is None:
-            self._scratch = TemporaryDirectory(prefix='hybrid_seg_bag_')
-        plain = Path(self._scratch.name) / file.stem
+        plain = self._scratch_folder() / file.stem
         if not plain.exists():
             with file.open('rb') as source, plain.open('wb') as target:
                 try:
@@ -97,6 +98,11 @@ class DamagedBag:
                 except zstandard.ZstdError:
                     pass  # what is missing is seen when the file is read
         return plain
+
+    def _scratch_folder(self) -> Path:
+        if self._scratch is None:
+            self._scratch = TemporaryDirectory(prefix='hybrid_seg_bag_')
+        return Path(self._scratch.name)
 
 
 def _metadata_problems(folder: Path, files: list[Path]) -> list[str]:

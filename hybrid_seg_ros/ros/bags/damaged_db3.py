@@ -1,6 +1,7 @@
 """Read the messages of a damaged SQLite bag (.db3) in the order they were written, up to the damage.
 
 A recorder that was killed may leave the newest messages in a write-ahead log beside the file; they are read, too.
+Nothing is left behind beside the file.
 """
 
 from __future__ import annotations
@@ -12,19 +13,17 @@ from pathlib import Path
 from typing import Optional
 
 from hybrid_seg_ros.ros.bags.recorded_message import RecordedMessage
-
-
-def find_write_ahead_log(path: Path) -> Optional[Path]:
-    """Return the log with messages that the file itself does not have yet; None if there is none."""
-    log = path.with_name(f'{path.name}-wal')
-    return log if log.is_file() and log.stat().st_size else None
+from hybrid_seg_ros.ros.bags.write_ahead_log import find_write_ahead_log
 
 
 class DamagedDb3:
-    """One file. `topics` (name: type) and `problem` are complete once `messages` has come to its end."""
+    """One file. `topics` (name: type) and `problem` are complete once `messages` has come to its end.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Its write-ahead log is read from `aside` (write_ahead_log.set_aside), and passed over without that.
+    """
+
+    def __init__(self, path: Path, aside: Optional[Path] = None) -> None:
+        self._path, self._aside = path, aside
         self.topics: dict[str, str] = {}
         self.problem: Optional[str] = None
 
@@ -48,19 +47,19 @@ class DamagedDb3:
 
     def _connect(self) -> sqlite3.Connection:
         """Open the file for reading, with its write-ahead log if there is one."""
-        place = f'{self._path.absolute().as_uri()}?mode=ro'
         log = find_write_ahead_log(self._path)
-        if log is not None:
-            database = sqlite3.connect(place, uri=True)
+        if log is not None and self._aside is not None:
+            database = sqlite3.connect(f'{self._aside.absolute().as_uri()}?mode=ro', uri=True)
             try:
                 database.execute(_TOPICS)
-            except sqlite3.OperationalError:  # as in a folder that cannot be written: SQLite needs a third file for it
+            except sqlite3.OperationalError:
                 database.close()
-                self.problem = f'was left open, and its write-ahead log {log.name} cannot be read here'
             else:
                 self.problem = f'was left open, with a write-ahead log {log.name}'
                 return database
-        return sqlite3.connect(f'{place}&immutable=1', uri=True)  # leaves no trace beside the file
+        if log is not None:
+            self.problem = f'was left open, and its write-ahead log {log.name} cannot be read here'
+        return sqlite3.connect(f'{self._path.absolute().as_uri()}?mode=ro&immutable=1', uri=True)
 
 
 _TOPICS = 'SELECT id, name, type FROM topics'

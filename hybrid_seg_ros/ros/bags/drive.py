@@ -2,44 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagMessage, BagReader
+from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagError, BagMessage, BagReader, BagTopic
 from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth, LabelSource
+from hybrid_seg_ros.ros.bags.reading_bar import with_bar
+from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 
 
 class Drive:
-    """One camera topic of an open bag, up to `limit` frames of it, with the ground truth where there is some."""
+    """One camera topic of an open bag, up to `limit` frames of it, with the ground truth where there is some.
+
+    `stamps_ns` are the header stamps, `times_s` the seconds since the first frame: of the stamps if each is later than
+    the one before, else of the recording. `rate_hz` is the mean rate of recording, which a replay keeps; 0 where
+    that says nothing, as of a single frame or of a bag that was written with one time for all.
+    """
 
     def __init__(
         self, bag: BagReader, topic: Optional[str] = None, label_topic: Optional[str] = None,
         limit: Optional[int] = None, truth: Optional[LabelSource] = None, void: Optional[int] = None,
-        classes: Optional[int] = None,
+        classes: Optional[int] = None, with_labels: bool = True,
     ) -> None:  # fmt: skip
-        """Read the stamps. Raises BagError where the bag does not hold the topics.
+        """Read the stamps, of `limit` frames only. Raises BagError where the bag does not hold the topics.
 
-        `truth` takes the place of the label topic, whose ids are otherwise read by `void` and `classes`.
+        Ground truth is `truth`, or else `label_topic`, or else the label topic that belongs to the camera, if one does
+        (TopicChoice.select_label_topic); none at all without `with_labels`. `void` and `classes` are how the ids of a
+        topic are read (label_id_code).
         """
         self.bag, self.limit = bag, limit
-        self.camera = bag.select_camera_topic(topic)
-        log_ns, self.stamps_ns = [], []
-        for message in bag.messages([self.camera]):
-            log_ns.append(message.log_ns)
-            self.stamps_ns.append(message.stamp_ns)
-        self.camera = bag.select_camera_topic(self.camera.name)  # counted anew, where reading has found damage
-        self.rate_hz = (len(log_ns) - 1) * 1e9 / (log_ns[-1] - log_ns[0]) if log_ns[-1] > log_ns[0] else 1.0
-        self.stamps_ns = self.stamps_ns[:limit]
-        labels = bag.select_label_topic(label_topic) if truth is None else None
-        self.truth: Optional[LabelSource] = truth if labels is None else GroundTruth(bag, labels, classes, void)
+        camera = bag.select_camera_topic(topic)
+        log_ns, stamps_ns = _read_times(bag, camera, limit)
+        self.camera = bag.select_camera_topic(camera.name)  # counted anew, where reading has found damage
+        if not stamps_ns:
+            raise BagError(f'bag {bag.path}: its index names {camera}, but none was found')
+        self.rate_hz = _rate_hz(log_ns)
+        self.stamps_ns = stamps_ns[:limit]
+        self.times_s = _since_first(self.stamps_ns if _is_ascending(self.stamps_ns) else log_ns[:limit])
+        self.truth: Optional[LabelSource] = None
+        if with_labels:
+            self.truth = truth if truth is not None else self._find_truth(label_topic, classes, void)
 
     @property
     def is_compressed(self) -> bool:
         """Whether the frames are compressed images."""
         return self.camera.msgtype == COMPRESSED_IMAGE
+
+    @property
+    def has_unique_stamps(self) -> bool:
+        """Whether a header stamp means one frame."""
+        return self.repeated_stamp() is None
+
+    def repeated_stamp(self) -> Optional[int]:
+        """Return the first header stamp that an earlier frame has, too, in nanoseconds; None if there is none."""
+        seen: set[int] = set()
+        for stamp_ns in self.stamps_ns:
+            if stamp_ns in seen:
+                return stamp_ns
+            seen.add(stamp_ns)
+        return None
 
     def topic(self, image: str) -> str:
         """Return the topic to play on for a node whose topic is called `image`."""
@@ -58,3 +84,39 @@ class Drive:
         """Return the pictures of these stamps."""
         messages = (message for message in self.bag.messages([self.camera]) if message.stamp_ns in stamps_ns)
         return {message.stamp_ns: self.image(message) for message in messages}
+
+    def _find_truth(self, name: Optional[str], classes: Optional[int], void: Optional[int]) -> Optional[GroundTruth]:
+        """Return the ground truth of the topic `name`, or of the one that belongs to the camera.
+
+        A topic whose messages are all damaged is an error if it was asked for by name; else the bag's `damage` says it.
+        """
+        topic = self.bag.select_label_topic(name, camera=self.camera)
+        truth = None if topic is None else GroundTruth(self.bag, topic, classes, void)
+        if truth is None or truth.stamps_ns:
+            return truth
+        if name is not None:
+            raise BagError(f'bag {self.bag.path}: {topic.name} holds no readable ground truth ({self.bag.damage})')
+        return None
+
+
+def _read_times(bag: BagReader, camera: BagTopic, limit: Optional[int]) -> tuple[list[int], list[int]]:
+    """Return when the frames were recorded, and their stamps, in nanoseconds; two at least, for the sake of a rate."""
+    count = None if limit is None else max(limit, 2)
+    log_ns, stamps_ns = [], []
+    total = camera.count if count is None else min(camera.count, count)
+    for message in with_bar(islice(bag.messages([camera]), count), 'read stamps', total):
+        log_ns.append(message.log_ns)
+        stamps_ns.append(message.stamp_ns)
+    return log_ns, stamps_ns
+
+
+def _rate_hz(log_ns: Sequence[int]) -> float:
+    return (len(log_ns) - 1) * NANOSECONDS / (log_ns[-1] - log_ns[0]) if log_ns[-1] > log_ns[0] else 0.0
+
+
+def _is_ascending(times_ns: Sequence[int]) -> bool:
+    return all(earlier < later for earlier, later in zip(times_ns, times_ns[1:]))
+
+
+def _since_first(times_ns: Sequence[int]) -> list[float]:
+    return [(time_ns - times_ns[0]) / NANOSECONDS for time_ns in times_ns]

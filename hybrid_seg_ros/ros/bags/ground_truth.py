@@ -13,6 +13,10 @@ from hybrid_seg_ros.ros.bags.message_window import KEPT_BYTES, MessageWindow
 _LABEL_ENCODINGS = ('mono8', '8UC1')
 
 
+class UnreadableLabelsError(BagError):
+    """Ground truth of one frame that is no picture of one value per pixel; the message says where, and why."""
+
+
 class LabelSource(Protocol):
     """Ground truth of frames. `name` says where it is from, `stamps_ns` which frames it is for, ascending."""
 
@@ -20,7 +24,11 @@ class LabelSource(Protocol):
     stamps_ns: tuple[int, ...]
 
     def labels_at(self, stamp_ns: int) -> Optional[np.ndarray]:
-        """Return the labels (H, W) uint8 of the frame with this stamp, 255 where unlabelled; None if it has none."""
+        """Return the labels (H, W) uint8 of the frame with this stamp, 255 where unlabelled; None if it has none.
+
+        Raises UnreadableLabelsError for what cannot be decoded, which may be a damaged picture among others; and
+        another ValueError for ids that are not legal, as they come of wrong settings.
+        """
 
 
 class GroundTruth:
@@ -40,7 +48,10 @@ class GroundTruth:
         self.stamps_ns = self._messages.stamps_ns
 
     def labels_at(self, stamp_ns: int) -> Optional[np.ndarray]:
-        """Return the labels (H, W) uint8 of the frame with this stamp, 255 where unlabelled; None if it has none."""
+        """Return the labels (H, W) uint8 of the frame with this stamp, 255 where unlabelled; None if it has none.
+
+        Raises UnreadableLabelsError, or another ValueError for illegal ids, as LabelSource says.
+        """
         message = self._messages.at(stamp_ns)
         if message is None:
             return None
@@ -50,7 +61,7 @@ class GroundTruth:
             is_png = message.topic.msgtype == COMPRESSED_IMAGE
             labels = compressed_to_labels(content) if is_png else image_to_labels(content)
         except ValueError as error:
-            raise BagError(f'{place}: {error}') from error
+            raise UnreadableLabelsError(f'{place}: {error}') from error
         return labels if self._code is None else self._code.decode(place, labels)
 
 
@@ -59,7 +70,7 @@ def image_to_labels(message: Any) -> np.ndarray:
     if message.encoding not in _LABEL_ENCODINGS:
         raise ValueError(f'expected labels encoded as {" or ".join(_LABEL_ENCODINGS)}, got {message.encoding!r}')
     data = np.frombuffer(message.data, np.uint8)
-    if data.size < message.step * message.height or message.step < message.width:
+    if data.size < message.step * message.height or not 0 < message.width <= message.step or not message.height:
         raise ValueError(
             f'expected {message.width}x{message.height} labels, got {data.size} bytes in rows of {message.step}'
         )
@@ -68,8 +79,11 @@ def image_to_labels(message: Any) -> np.ndarray:
 
 def compressed_to_labels(message: Any) -> np.ndarray:
     """Return class ids (H, W) uint8 from a PNG CompressedImage. Raises ValueError for anything else."""
-    labels = decode_label_png(np.frombuffer(message.data, np.uint8))
-    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-        found = 'no image' if labels is None else f'{labels.shape} {labels.dtype}'
-        raise ValueError(f'expected a PNG of labels (H, W) uint8, got {found} (format {message.format!r})')
+    try:
+        labels = decode_label_png(np.frombuffer(message.data, np.uint8))
+    except ValueError as error:
+        raise ValueError(f'{error} (format {message.format!r})') from error
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        expected = 'expected a PNG of labels (H, W) uint8'
+        raise ValueError(f'{expected}, got {labels.shape} {labels.dtype} (format {message.format!r})')
     return labels

@@ -9,7 +9,8 @@ from typing import Optional, Union
 
 import numpy as np
 
-from hybrid_seg_ros.evaluation.label_ids import label_id_code
+from hybrid_seg_ros.evaluation.label_ids import label_id_code, read_label_values
+from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 
 TOLERANCE_NS = 1_000_000
@@ -45,11 +46,19 @@ class FolderTruth:
     def labels_at(self, stamp_ns: int) -> Optional[np.ndarray]:
         """Return the labels (H, W) uint8 of the frame with this stamp, 255 where unlabelled; None if it has none.
 
-        Raises ValueError, naming the file, for what is no picture of one legal class id per pixel.
+        Raises UnreadableLabelsError for what is no picture of one value per pixel, or another ValueError for illegal
+        ids; both name the file.
         """
         place = bisect_left(self.stamps_ns, stamp_ns)
         nearest = min(self.stamps_ns[max(place - 1, 0) : place + 1], key=lambda each: abs(each - stamp_ns))
-        return self._code.read(self._files[nearest]) if abs(nearest - stamp_ns) <= self._tolerance_ns else None
+        if abs(nearest - stamp_ns) > self._tolerance_ns:
+            return None
+        file = self._files[nearest]
+        try:
+            values = read_label_values(file)
+        except ValueError as error:
+            raise UnreadableLabelsError(str(error)) from error
+        return self._code.decode(file, values)
 
 
 def parse_stamp_ns(name: str) -> Optional[int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from hybrid_seg_ros.ros.bags.bag_reader import BagMessage, BagReader, BagTopic
+from hybrid_seg_ros.ros.bags.reading_bar import with_bar
 
 KEPT_BYTES = 256 * 2**20
 
@@ -26,7 +27,7 @@ class MessageWindow:
         self._size = 0
         self._ahead: Iterator[BagMessage] = iter(())
         self._next: Optional[int] = None  # the place of the first message of `_ahead`
-        for place, message in enumerate(bag.messages([topic])):
+        for place, message in enumerate(with_bar(bag.messages([topic]), 'read labels', topic.count)):
             self._places[message.stamp_ns] = place
             if self._size + len(message.cdr) <= kept_bytes:
                 self._keep(place, message)

@@ -52,7 +52,7 @@ class PhaseReport:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """The two plays, the tokens per stage (mean), what runs, and the files written."""
+    """The two plays, the tokens per stage (mean), what runs, and the files written; a rate of 0 is all at once."""
 
     bag: str
     bag_rate_hz: float
@@ -67,10 +67,11 @@ class DemoReport:
         total = next(iter(self.tokens_mean.values()), float('nan'))
         stages = ' -> '.join(f'{count:.0f} {name}' for name, count in self.tokens_mean.items())
         last = list(self.tokens_mean.values())[-1] if self.tokens_mean else float('nan')
+        rate = f'at {self.bag_rate_hz:.1f} Hz' if self.bag_rate_hz else 'all at once'
         lines = [
             f'node       {self.node}',
             f'bag        {self.bag}, another process, over DDS',
-            f'real time  {live.sent} frames at {self.bag_rate_hz:.1f} Hz: {live.answered} answered, '
+            f'real time  {live.sent} frames {rate}: {live.answered} answered, '
             f'{live.dropped} dropped (the newest frame wins)',
             f'           {live.fps:.1f} FPS, latency p50 {live.latency_p50_ms:.0f} ms, '
             f'p95 {live.latency_p95_ms:.0f} ms from image to mask',

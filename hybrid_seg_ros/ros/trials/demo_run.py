@@ -32,6 +32,8 @@ _POLL_S = 0.05
 _LAST_VIEWS_S = 5.0
 _VIDEO_WIDTH = 720
 """Encoding takes a good part of the demo's time, and grows with the pixels."""
+_VIDEO_HZ = 10.0
+"""Of a drive whose recording times say no rate."""
 
 
 def run_demo(options: DemoOptions) -> DemoReport:
@@ -88,7 +90,7 @@ class _Album:
 
     def write_video(self, path: Path) -> None:
         """Write overlay and token map, side by side, as a video at the rate of the drive."""
-        with Video(path, self._drive.rate_hz) as video:
+        with Video(path, self._drive.rate_hz or _VIDEO_HZ) as video:
             for frame in tqdm(self._frames, desc='video', unit='frame', disable=None):
                 video.add(cv2.imdecode(frame, cv2.IMREAD_COLOR))  # written as RGB, so read as RGB
 

@@ -5,20 +5,50 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from bag_files import CAMERA, COUNT, PERIOD_NS, STAMP_NS, picture, write_mcap
+from bag_files import (
+    CAMERA,
+    COMPRESSED,
+    COUNT,
+    LOG_NS,
+    PERIOD_NS,
+    RAW,
+    STAMP_NS,
+    Sent,
+    file_cdr,
+    image_cdr,
+    picture,
+    write_mcap,
+    write_messages,
+)
 from bag_files import LABELS as LABEL_TOPIC
 from picture_files import indexed_png
 
-from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
-from hybrid_seg_ros.ros.bags.drive import Drive
-from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth, compressed_to_labels, image_to_labels
+from hybrid_seg_ros.ros.bags.bag_reader import BagReader
+from hybrid_seg_ros.ros.bags.ground_truth import (
+    GroundTruth,
+    UnreadableLabelsError,
+    compressed_to_labels,
+    image_to_labels,
+)
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 
 LABELS = np.arange(6, dtype=np.uint8).reshape(2, 3)
+PNG = cv2.imencode('.png', LABELS)[1].tobytes()
+INDEXED = indexed_png(LABELS, [(200, index, 0) for index in range(6)])
 
 
-def image(data=LABELS, step=3, encoding='mono8'):
-    return SimpleNamespace(height=2, width=3, step=step, encoding=encoding, data=np.asarray(data).reshape(-1))
+def image(data=LABELS, step=3, encoding='mono8', height=2, width=3):
+    return SimpleNamespace(height=height, width=width, step=step, encoding=encoding, data=np.asarray(data).reshape(-1))
+
+
+def file(suffix, values):
+    return cv2.imencode(suffix, values)[1].tobytes()
+
+
+def flipped(png):
+    """Return the PNG with the last byte of its pixels inverted."""
+    at = len(png) - 12 - 4 - 1
+    return png[:at] + bytes([png[at] ^ 0xFF]) + png[at + 1 :]
 
 
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
@@ -34,6 +64,8 @@ def test_whole_and_padded_rows(encoding):
         (image(encoding='rgb8'), "expected labels encoded as mono8 or 8UC1, got 'rgb8'"),
         (image(LABELS[:1]), 'expected 3x2 labels, got 3 bytes in rows of 3'),
         (image(step=2), 'expected 3x2 labels'),
+        (image([], height=0), 'expected 3x0 labels, got 0 bytes'),
+        (image([], step=0, width=0), 'expected 0x2 labels, got 0 bytes'),
     ],
 )
 def test_what_is_no_label_image(message, complaint):
@@ -52,11 +84,39 @@ def test_png_with_a_palette_gives_the_indices(bits):
     assert np.array_equal(compressed_to_labels(SimpleNamespace(data=data, format='png')), LABELS)
 
 
-@pytest.mark.parametrize('values', [None, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint16)])
-def test_what_is_no_png_of_labels(values):
-    data = np.zeros(0, np.uint8) if values is None else cv2.imencode('.png', values)[1].reshape(-1)
-    with pytest.raises(ValueError, match=r'expected a PNG of labels \(H, W\) uint8, got'):
-        compressed_to_labels(SimpleNamespace(data=data, format='png'))
+@pytest.mark.parametrize(('data', 'complaint'), [
+    (b'', 'expected a PNG of labels, got 0 bytes that start with nothing'),
+    (file('.jpg', LABELS), 'expected a PNG of labels, got .* bytes that start with ff d8'),
+    (PNG[:-12], 'cut off'),
+    (PNG[: len(PNG) // 2], 'cut off'),
+    (INDEXED[:-12], 'cut off'),
+    (flipped(PNG), 'chunk IDAT fails its checksum'),
+    (flipped(INDEXED), 'chunk IDAT fails its checksum'),
+    (PNG[:8] + PNG[33:], 'the PNG cannot be decoded'),
+    (file('.png', np.zeros((2, 2, 3), np.uint8)), r'expected a PNG of labels \(H, W\) uint8, got \(2, 2, 3\) uint8'),
+    (file('.png', np.zeros((2, 2), np.uint16)), r'expected a PNG of labels \(H, W\) uint8, got \(2, 2\) uint16'),
+])  # fmt: skip
+def test_what_is_no_png_of_labels(data, complaint):
+    with pytest.raises(ValueError, match=f"{complaint}.*format 'png'"):
+        compressed_to_labels(SimpleNamespace(data=np.frombuffer(data, np.uint8), format='png'))
+
+
+@pytest.mark.parametrize(('msgtype', 'good', 'broken'), [
+    (COMPRESSED, file_cdr(PNG, STAMP_NS), file_cdr(PNG[:-12], STAMP_NS + PERIOD_NS)),
+    (RAW, image_cdr(LABELS, STAMP_NS), image_cdr(LABELS, STAMP_NS + PERIOD_NS, 'bgr8')),
+    (RAW, image_cdr(LABELS, STAMP_NS), image_cdr(LABELS, STAMP_NS + PERIOD_NS, missing=1)),
+], ids=['png', 'encoding', 'size'])  # fmt: skip
+def test_a_picture_that_cannot_be_read_is_told_from_ids_that_are_illegal(tmp_path, msgtype, good, broken):
+    messages = [Sent(LABEL_TOPIC, msgtype, LOG_NS, cdr) for cdr in (good, broken)]
+    with BagReader(write_messages(tmp_path / 'bag', messages), tolerant=True) as bag:
+        truth = GroundTruth(bag, bag.select_label_topic(), classes=6)
+        assert np.array_equal(truth.labels_at(STAMP_NS), LABELS)
+        with pytest.raises(UnreadableLabelsError, match=r'bag: /camera/labels at 5.100 s: '):
+            truth.labels_at(STAMP_NS + PERIOD_NS)
+        assert bag.damage is None
+        with pytest.raises(ValueError, match='label 5') as raised:
+            GroundTruth(bag, bag.select_label_topic(), classes=5).labels_at(STAMP_NS)
+        assert not isinstance(raised.value, UnreadableLabelsError)
 
 
 def test_the_shipped_drive_has_labels_for_every_frame():
@@ -68,15 +128,6 @@ def test_the_shipped_drive_has_labels_for_every_frame():
         assert first.shape == (360, 480)
         assert set(np.unique(first)) <= {*range(11), 255}
         assert truth.labels_at(1) is None
-
-
-@pytest.mark.parametrize(('classes', 'void'), [(None, None), (11, None), (10, 10), (None, 10), (11, 4)])
-def test_void_is_unlabelled_and_ids_are_checked(tmp_path, classes, void):
-    with BagReader(write_mcap(tmp_path / 'drive.mcap')) as bag:
-        truth = Drive(bag, classes=classes, void=void).truth
-        values = picture(0, LABEL_TOPIC)
-        assert (truth.name, truth.stamps_ns[0], len(truth.stamps_ns)) == (LABEL_TOPIC, STAMP_NS, COUNT)
-        assert np.array_equal(truth.labels_at(STAMP_NS), np.where(values == void, 255, values) if void else values)
 
 
 @pytest.mark.parametrize('kept_bytes', [0, 2000, 10**6])
@@ -104,17 +155,3 @@ def test_an_id_that_is_no_class(tmp_path):
             truth.labels_at(STAMP_NS)
     with BagReader(tmp_path / 'drive.mcap') as bag, pytest.raises(ValueError, match='void: expected a label id'):
         GroundTruth(bag, bag.select_label_topic(), void=256)
-
-
-def test_a_drive_takes_ground_truth_from_elsewhere(tmp_path):
-    with BagReader(write_mcap(tmp_path / 'drive.mcap', garbage_at=3), tolerant=True) as bag:
-        elsewhere = SimpleNamespace(name='elsewhere', stamps_ns=(), labels_at=lambda stamp_ns: None)
-        drive = Drive(bag, truth=elsewhere)
-        assert drive.truth is elsewhere
-        assert drive.camera.name == CAMERA and drive.camera.count == len(drive.stamps_ns) == len(drive.frames()) == 39
-
-
-def test_a_drive_of_which_no_frame_can_be_read(tmp_path):
-    path = write_mcap(tmp_path / 'drive.mcap', garbage_at='all')
-    with BagReader(path, tolerant=True) as bag, pytest.raises(BagError, match='/camera/image holds no messages'):
-        Drive(bag)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from picture_files import indexed_png, write_picture
 
+from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError
 from hybrid_seg_ros.ros.bags.labels_folder import FolderTruth, parse_stamp_ns
 
 LABELS = np.array([[0, 1, 2], [10, 11, 255]], np.uint8)
@@ -81,15 +82,17 @@ def test_a_folder_that_is_no_ground_truth(tmp_path, names, complaint):
         FolderTruth(tmp_path / 'absent')
 
 
-@pytest.mark.parametrize(('values', 'complaint'), [
-    (LABELS, r'label 11 \(1 pixels\); legal are 0 to 10, and 255 for unlabelled'),
-    (np.full((2, 3), 300, np.uint16), r'label 300 \(6 pixels\)'),
-    (np.arange(18, dtype=np.uint8).reshape(2, 3, 3), 'expected one class id per pixel, got colours'),
-    (None, '1.png: '),
+@pytest.mark.parametrize(('values', 'complaint', 'is_unreadable'), [
+    (LABELS, r'label 11 \(1 pixels\); legal are 0 to 10, and 255 for unlabelled', False),
+    (np.full((2, 3), 300, np.uint16), r'label 300 \(6 pixels\)', False),
+    (np.arange(18, dtype=np.uint8).reshape(2, 3, 3), 'expected one class id per pixel, got colours', True),
+    (None, 'cut off', True),
 ])  # fmt: skip
-def test_a_picture_that_is_no_label_image(tmp_path, values, complaint):
+def test_a_picture_that_is_no_label_image(tmp_path, values, complaint, is_unreadable):
+    """One that cannot be read is told from one whose ids are illegal."""
     path = write_picture(tmp_path / '1.png', LABELS if values is None else values)
     if values is None:
-        path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=rf'1\.png: .*{complaint}' if values is not None else complaint):
+        path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(ValueError, match=rf'1\.png: .*{complaint}') as raised:
         FolderTruth(tmp_path, classes=11).labels_at(1)
+    assert isinstance(raised.value, UnreadableLabelsError) is is_unreadable

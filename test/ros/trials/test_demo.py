@@ -12,6 +12,8 @@ import pytest
 from command_process import children_of, command_process, wait_for_line, wait_until_gone
 from tiny_model import write_tiny_model
 
+from hybrid_seg_ros.ros.trials.demo_options import DemoReport, PhaseReport
+
 FRAMES = 6
 TIMEOUT_S = 60.0
 
@@ -53,6 +55,12 @@ def test_it_shows_what_the_node_does(start_demo, tmp_path):
     pictures = [video.read()[0] for _ in range(FRAMES + 1)]
     assert pictures == [True] * FRAMES + [False]
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(15, abs=0.1)
+
+
+def test_a_drive_without_a_rate_is_played_all_at_once():
+    phase = PhaseReport(6, 1, 0.0, 28.0, 28.0, None, 0)
+    for rate_hz, said in ((15.0, '6 frames at 15.0 Hz: 1 answered'), (0.0, '6 frames all at once: 1 answered')):
+        assert said in str(DemoReport('bag', rate_hz, 'node', phase, phase, {'total': 48.0}, ()))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import Union
+from typing import NamedTuple, Optional
 
 import numpy as np
 from mcap.writer import CompressionType
@@ -12,11 +13,20 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
-RAW, TEXT = 'sensor_msgs/msg/Image', 'std_msgs/msg/String'
+RAW, COMPRESSED, TEXT = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage', 'std_msgs/msg/String'
 CAMERA, LABELS = '/camera/image', '/camera/labels'
 COUNT, STAMP_NS, LOG_NS, PERIOD_NS = 40, 5_000_000_000, 7_000_000_000, 100_000_000
 
 COMPRESSIONS = {'none': CompressionType.NONE, 'lz4': CompressionType.LZ4, 'zstd': CompressionType.ZSTD}
+
+
+class Sent(NamedTuple):
+    """A message to write."""
+
+    topic: str
+    msgtype: str
+    log_ns: int
+    cdr: bytes
 
 
 def picture(index: int, topic: str) -> np.ndarray:
@@ -25,13 +35,21 @@ def picture(index: int, topic: str) -> np.ndarray:
 
 
 def serialised(index: int, topic: str) -> bytes:
-    """Return a mono8 Image as CDR."""
-    types = STORE.types
-    stamp = types['builtin_interfaces/msg/Time'](*divmod(STAMP_NS + index * PERIOD_NS, 10**9))
-    header = types['std_msgs/msg/Header'](stamp, 'camera')
-    values = picture(index, topic)
-    image = types[RAW](header, *values.shape, 'mono8', 0, values.shape[1], values.reshape(-1))
+    """Return the mono8 Image of one message as CDR."""
+    return image_cdr(picture(index, topic), STAMP_NS + index * PERIOD_NS)
+
+
+def image_cdr(values: np.ndarray, stamp_ns: int, encoding: str = 'mono8', missing: int = 0) -> bytes:
+    """Return an Image of (H, W) bytes as CDR; the last so many are missing."""
+    (height, width), data = values.shape, values.reshape(-1)[: values.size - missing]
+    image = STORE.types[RAW](_header(stamp_ns), height, width, encoding, 0, width, data)
     return bytes(STORE.serialize_cdr(image, RAW))
+
+
+def file_cdr(data: bytes, stamp_ns: int, image_format: str = 'png') -> bytes:
+    """Return a CompressedImage of a file's bytes as CDR."""
+    image = STORE.types[COMPRESSED](_header(stamp_ns), image_format, np.frombuffer(data, np.uint8))
+    return bytes(STORE.serialize_cdr(image, COMPRESSED))
 
 
 def write_folder(
@@ -39,21 +57,35 @@ def write_folder(
     topics: tuple[str, ...] = (CAMERA, LABELS),
 ) -> Path:  # fmt: skip
     """Write a rosbag2 folder with metadata.yaml."""
+    messages = (
+        Sent(topic, RAW, LOG_NS + index * PERIOD_NS, serialised(index, topic))
+        for index in range(count)
+        for topic in topics
+    )
+    return write_messages(folder, messages, storage, compression)
+
+
+def write_messages(
+    folder: Path, messages: Iterable[Sent], storage: StoragePlugin = StoragePlugin.MCAP,
+    compression: CompressionMode = CompressionMode.NONE,
+) -> Path:  # fmt: skip
+    """Write a rosbag2 folder of these messages."""
     writer = Writer(folder, version=8, storage_plugin=storage)
     writer.set_compression(compression, CompressionFormat.ZSTD)
     with writer:
-        links = [writer.add_connection(topic, RAW, typestore=STORE) for topic in topics]
-        for index in range(count):
-            for link in links:
-                writer.write(link, LOG_NS + index * PERIOD_NS, serialised(index, link.topic))
+        links = {}
+        for each in messages:
+            if each.topic not in links:
+                links[each.topic] = writer.add_connection(each.topic, each.msgtype, typestore=STORE)
+            writer.write(links[each.topic], each.log_ns, each.cdr)
     return folder
 
 
 def write_mcap(
-    path: Path, compression: str = 'none', chunked: bool = True, garbage_at: Union[int, str] = -1, first: int = 0,
-    crcs: bool = True,
+    path: Path, compression: str = 'none', chunked: bool = True, garbage: Optional[Mapping[str, Container[int]]] = None,
+    first: int = 0, crcs: bool = True, period_ns: int = PERIOD_NS,
 ) -> Path:  # fmt: skip
-    """Write one MCAP file of several chunks; the camera's message `garbage_at`, or each if 'all', is no Image."""
+    """Write one MCAP file of several chunks, one recorded each `period_ns`; `garbage` says which are no Image."""
     with path.open('wb') as file:
         writer = McapWriter(file, chunk_size=2000, compression=COMPRESSIONS[compression], use_chunking=chunked,
                             enable_crcs=crcs)  # fmt: skip
@@ -63,9 +95,9 @@ def write_mcap(
         for number in range(first, first + COUNT):
             for topic, channel in channels.items():
                 cdr = serialised(number, topic)
-                if garbage_at in (number, 'all') and topic == CAMERA:
+                if number in (garbage or {}).get(topic, ()):
                     cdr = cdr[:12] + b'\xff' * (len(cdr) - 12)
-                log_ns = LOG_NS + number * PERIOD_NS
+                log_ns = LOG_NS + number * period_ns
                 writer.add_message(channel, log_ns, cdr, log_ns)
         writer.finish()
     return path
@@ -90,3 +122,8 @@ def flip(path: Path, place: int, count: int = 1) -> None:
 def cut(path: Path, size: int) -> None:
     """Keep the first `size` bytes."""
     path.write_bytes(path.read_bytes()[:size])
+
+
+def _header(stamp_ns: int) -> object:
+    stamp = STORE.types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 10**9))
+    return STORE.types['std_msgs/msg/Header'](stamp, 'camera')
