@@ -25,10 +25,15 @@ EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command lives, and what it does in one line."""
+    """Where a command lives, and what it does in one line.
+
+    With `waits_passively` OpenMP's threads sleep, not spin, while they wait for one another, as the node's do: on cores
+    that others use as well, spinning makes a frame ten times as long. Those that measure speed leave it as it is.
+    """
 
     module: str
     help: str
+    waits_passively: bool = False
 
     def load(self) -> ModuleType:
         """Import the command's module."""
@@ -36,9 +41,9 @@ class Command:
 
 
 COMMANDS = {
-    'segment': Command('hybrid_seg_ros.inference.segment_images', 'segment image files into masks and overlays'),
-    'evaluate': Command('hybrid_seg_ros.evaluation.evaluate_dataset', 'mIoU, tokens, GFLOPs and time on a dataset'),
-    'sweep': Command('hybrid_seg_ros.evaluation.sweep', 'accuracy for GFLOPs at each operating point, with a picture'),
+    'segment': Command('hybrid_seg_ros.inference.segment_images', 'segment image files into masks and overlays', True),
+    'evaluate': Command('hybrid_seg_ros.evaluation.evaluate_dataset', 'mIoU, tokens, GFLOPs, time on a dataset', True),
+    'sweep': Command('hybrid_seg_ros.evaluation.sweep', 'accuracy for GFLOPs at each operating point', True),
     'choose-points': Command('hybrid_seg_ros.evaluation.choose_points', "a latency budget's points, from a sweep"),
     'calibration': Command('hybrid_seg_ros.evaluation.calibration', 'whether the confidence that prunes is calibrated'),
     'flops': Command('hybrid_seg_ros.evaluation.flops_command', 'GFLOPs per variant and per component'),
@@ -53,7 +58,7 @@ COMMANDS = {
     'check-parity': Command('hybrid_seg_ros.export.check_parity', 'hold backends against PyTorch on real images'),
     'build-engine': Command('hybrid_seg_ros.export.build_engine', 'build TensorRT engines of an exported network'),
     'replay': Command('hybrid_seg_ros.ros.replay', 'play a rosbag2 to a running node, over DDS'),
-    'evaluate-bag': Command('hybrid_seg_ros.ros.evaluate_bag', 'accuracy, tokens and latency on a recorded drive'),
+    'evaluate-bag': Command('hybrid_seg_ros.ros.evaluate_bag', 'accuracy, tokens, latency on a recorded drive', True),
     'write-bag': Command('hybrid_seg_ros.ros.bags.bag_writer', 'write a dataset as a rosbag2'),
     'node-overhead': Command('hybrid_seg_ros.ros.trials.node_overhead', 'what the node costs beside its network'),
     'soak': Command('hybrid_seg_ros.ros.trials.soak', 'do memory and latency stay over thousands of frames?'),
@@ -68,6 +73,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     name = chosen_command(argv)
     debug = '--debug' in argv
+    if name and COMMANDS[name].waits_passively:
+        os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when PyTorch is loaded
     try:
         command = COMMANDS[name].load() if name else None
         args = build_parser(name, command).parse_args(argv)

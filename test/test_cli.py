@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -123,3 +124,18 @@ def test_interrupt(probe, capsys):
     probe(raises(KeyboardInterrupt()))
     assert cli.main(['probe']) == 130
     assert 'Traceback' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('given', [None, 'ACTIVE'])
+def test_commands_that_share_the_cores_wait_passively(monkeypatch, given):
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    if given:
+        monkeypatch.setenv('OMP_WAIT_POLICY', given)
+    seen = {}
+    module = SimpleNamespace(add_arguments=lambda parser: None, run=lambda args: 0)
+    monkeypatch.setattr(
+        cli.Command, 'load', lambda command: seen.update(policy=os.environ.get('OMP_WAIT_POLICY')) or module
+    )
+    assert cli.main(['evaluate-bag']) == 0 and seen['policy'] == (given or 'PASSIVE')
+    monkeypatch.delenv('OMP_WAIT_POLICY')
+    assert cli.main(['benchmark']) == 0 and seen['policy'] is None

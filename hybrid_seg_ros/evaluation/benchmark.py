@@ -30,6 +30,7 @@ from hybrid_seg_ros.evaluation.benchmark_rows import FEWEST_ROUNDS, Violation, f
 from hybrid_seg_ros.evaluation.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.html_page import require_jinja2
 from hybrid_seg_ros.evaluation.machine import describe_cpu, describe_load, foreign_load, is_busy
+from hybrid_seg_ros.evaluation.result_folder import check_file
 from hybrid_seg_ros.inference.operating_point import keep_value
 from hybrid_seg_ros.model_spec import INFERENCE_MODES, Variant
 
@@ -74,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     _check_numbers(args)
+    for path, option in ((args.json, '--json'), (args.picture, '--picture'), (args.html, '--html')):
+        check_file(path, option)
     if args.picture or args.html:
         require_matplotlib()  # now rather than after minutes
     if args.html:

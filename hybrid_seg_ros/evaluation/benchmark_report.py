@@ -17,7 +17,7 @@ DISTURBED = 0.05
 """Where a ratio of medians and the rounds' own ratio differ by more than this, something else ran beside the rows."""
 
 COLUMNS = ('model', 'size', 'variant', 'backend', 'dtype', 'GFLOPs', 'tokens', 'ms', 'p95 ms', 'vs dense', 'vs plain',
-           'vs alternative', 'preprocess', 'network', 'postprocess', 'peak MB')  # fmt: skip
+           'vs alternative', 'preprocess', 'network', 'postprocess', 'peak MiB')  # fmt: skip
 NAMES = 5
 """So many columns are names, flush left; the others are numbers, flush right."""
 

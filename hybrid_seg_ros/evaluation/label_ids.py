@@ -25,7 +25,8 @@ def label_id_code(classes: Optional[int] = None, void: Optional[int] = None) -> 
         raise ValueError(f'classes: expected 1 to {UNLABELLED}, got {classes}')
     if void is not None and not 0 <= void <= UNLABELLED:
         raise ValueError(f'void: expected a label id, 0 to {UNLABELLED}, got {void}')
-    return IdCode.plain(UNLABELLED if classes is None else classes, () if void is None else (void,))
+    hint = '; --void takes one more id as unlabelled' if void is None else ''
+    return IdCode.plain(UNLABELLED if classes is None else classes, () if void is None else (void,), hint)
 
 
 def read_label_values(path: Union[str, Path]) -> np.ndarray:

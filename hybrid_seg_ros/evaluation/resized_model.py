@@ -12,13 +12,17 @@ from hybrid_seg_ros.network.checkpoint import load_model, load_strictly, resize_
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_counts import WINDOW
 
+FEWEST_PATCHES = 4
+"""A side has at least so many: trunk and policy network shrink it 32 times."""
+
 POSITION_EMBEDDING = 'encoder.pos_embed'
 
 
 def at_size(spec: ModelSpec, size_hw: tuple[int, int]) -> ModelSpec:
     """Return a spec with another input size; a count of merged windows becomes that share of all windows.
 
-    Raises ValueError for a model with a sliding window, whose input is a crop whatever the image.
+    Raises ValueError for a size that is too small, or a model with a sliding window, whose input is a crop whatever the
+    image.
     """
     if size_hw == spec.input_size_hw:
         return spec
@@ -29,7 +33,11 @@ def at_size(spec: ModelSpec, size_hw: tuple[int, int]) -> ModelSpec:
         rows, columns = spec.backbone.grid_hw(spec.input_size_hw)
         merged = merged / ((rows // WINDOW) * (columns // WINDOW))
     budget = dataclasses.replace(spec.budget, merged_windows=merged)
-    return dataclasses.replace(spec, input_size_hw=size_hw, budget=budget)
+    resized = dataclasses.replace(spec, input_size_hw=size_hw, budget=budget)
+    smallest = FEWEST_PATCHES * spec.backbone.patch_size
+    if min(size_hw) < smallest:
+        raise ValueError(f'{spec.name}: expected at least {smallest}x{smallest}, got {size_hw[0]}x{size_hw[1]}')
+    return resized
 
 
 def write_at_size(spec: ModelSpec, resized: ModelSpec, path: Path) -> ModelSpec:

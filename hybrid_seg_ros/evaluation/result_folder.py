@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Optional
 
 
 def check_folder(folder: Path) -> None:
@@ -13,6 +14,17 @@ def check_folder(folder: Path) -> None:
             if not path.is_dir():
                 raise NotADirectoryError(f'--output {folder}: expected a folder, {path} is a file')
             return
+
+
+def check_file(path: Optional[Path], option: str) -> None:
+    """Raise IsADirectoryError or NotADirectoryError if no file can be at `path`, given by `option`; None is no file."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise IsADirectoryError(f'{option} {path}: expected a file, that is a folder')
+    above = next((parent for parent in path.parents if parent.exists()), None)
+    if above is not None and not above.is_dir():
+        raise NotADirectoryError(f'{option} {path}: expected a file in a folder, {above} is a file')
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -6,6 +6,7 @@ has no time for. Both are then scored in the same way.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from typing import Optional
 from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice
 from hybrid_seg_ros.evaluation.sequence.album import FrameAlbum
 from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
-from hybrid_seg_ros.evaluation.sequence.report import SequenceReport
+from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 from hybrid_seg_ros.evaluation.sequence.run import Row, row_name, run_sequence
 from hybrid_seg_ros.inference.operating_points import name_point
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
@@ -113,14 +114,29 @@ def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbu
         result = run_sequence(frames, rows, spec, album)
         if not result.frames:
             raise BagError(f'bag {options.bag}: no frame of {drive.camera} can be decoded: {frames.unreadable[0]}')
+        if drive.truth is not None and not result.truth_frames:
+            raise ValueError(
+                f'{drive.truth.name}: no ground truth can be decoded: {frames.unreadable_truth[0]}; --no-labels does '
+                'without'
+            )
         report = SequenceReport(
             video=str(options.bag), mode='live' if options.live else 'offline', model=spec.name,
             pruning=', '.join(dict.fromkeys(name_point(point.variant, budget) for point in points)),
-            frames=result.frames, duration_s=result.duration_s, rows=result.rows, records=result.records,
-            truth=None if drive.truth is None else drive.truth.name, truth_flicker=result.truth_flicker,
-            damage=bag.damage, unreadable=tuple(frames.unreadable),
+            frames=result.frames, duration_s=result.duration_s,
+            rows=_with_unreadable(result.rows, len(frames.unreadable)), records=result.records,
+            truth=None if drive.truth is None else drive.truth.name, truth_frames=result.truth_frames,
+            truth_flicker=result.truth_flicker, damage=bag.damage, unreadable=tuple(frames.unreadable),
+            unreadable_truth=tuple(frames.unreadable_truth),
         )  # fmt: skip
     return report, album
+
+
+def _with_unreadable(rows: Sequence[RowReport], count: int) -> list[RowReport]:
+    """Say in the live figures that so many frames had no picture, and were not dropped for want of time."""
+    return [
+        row if row.live is None else dataclasses.replace(row, live=dataclasses.replace(row.live, unreadable=count))
+        for row in rows
+    ]
 
 
 def _open_drive(options: EvaluateBagOptions, bag: BagReader, classes: int) -> Drive:
@@ -129,6 +145,8 @@ def _open_drive(options: EvaluateBagOptions, bag: BagReader, classes: int) -> Dr
     drive = Drive(bag, options.topic, options.label_topic, options.limit, folder, options.void, classes,
                   with_labels=options.with_labels)  # fmt: skip
     truth, stamps_ns = drive.truth, drive.stamps_ns
+    if truth is not None and truth.name == drive.camera.name:
+        raise ValueError(f'{truth.name}: expected images on one topic and ground truth on another, got both on one')
     if not drive.has_unique_stamps and (options.live or truth is not None):
         raise ValueError(
             f'{drive.camera.name}: expected a header stamp of its own for each frame, by which masks and ground truth '
@@ -192,7 +210,9 @@ def _live_rows(
     """Play the bag once for each point, to a node of its own."""
     from hybrid_seg_ros.ros.live_answers import LiveOptions, play_to_node
     from hybrid_seg_ros.ros.own_network import own_network
+    from hybrid_seg_ros.ros.parameters import refuse_unknown_names
 
+    refuse_unknown_names(options.parameters)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='hybrid_seg_')))
     rows = []
     with own_network():

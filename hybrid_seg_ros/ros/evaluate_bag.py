@@ -10,7 +10,7 @@ from pathlib import Path
 from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice, split_list
 from hybrid_seg_ros.evaluation.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.html_page import render_page, require_jinja2
-from hybrid_seg_ros.evaluation.result_folder import check_folder, write_files
+from hybrid_seg_ros.evaluation.result_folder import check_file, check_folder, write_files
 from hybrid_seg_ros.evaluation.sequence.page import sequence_page
 from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 from hybrid_seg_ros.evaluation.text_file import replace_text
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     require_matplotlib()  # this, and whether there is room for the results, now rather than after an hour
     require_jinja2()
     check_folder(args.output)
+    check_file(args.json, '--json')
     if args.live:
         signal.signal(signal.SIGTERM, exit_in_order)
         from hybrid_seg_ros.ros.node_watch import NodeError
@@ -93,11 +94,15 @@ def run(args: argparse.Namespace) -> int:
 def print_report(report: SequenceReport) -> None:
     """Print the figures, a line or two for each row."""
     print(f'{report.video}: {report.frames} frames, {report.duration_s:.1f} s, {report.mode}, {report.pruning}')
-    print(f'ground truth {report.truth or "none"}')
+    truth = 'none' if report.truth is None else f'{report.truth}, of {report.truth_frames} frames'
+    print(f'ground truth: {truth}')
     if report.damage:
         print(f'DAMAGED    {report.damage}; all figures are of what could be read')
     if report.unreadable:
-        print(f'UNREADABLE {len(report.unreadable)} pictures, left out; the first: {report.unreadable[0]}')
+        print(f'UNREADABLE {len(report.unreadable)} frames, left out; the first: {report.unreadable[0]}')
+    if report.unreadable_truth:
+        count, first = len(report.unreadable_truth), report.unreadable_truth[0]
+        print(f'UNREADABLE ground truth of {count} frames, which count as without; the first: {first}')
     for row in report.rows:
         print(f'{row.name}: {", ".join(_figures(row))}')
         if row.live is not None:
@@ -109,8 +114,8 @@ def print_report(report: SequenceReport) -> None:
 def _figures(row: RowReport) -> list[str]:
     found = [] if row.miou is None else [f'mIoU {row.miou:.2f} % over {row.labelled_frames} frames']
     found += [] if row.agreement is None else [f'{row.agreement:.2f} % of pixels as dense']
-    found += [] if row.flicker is None else [f'flicker {row.flicker:.2f} %']
-    found.append('tokens ' + ' -> '.join(f'{count:.0f}' for count in row.tokens_mean.values()))
+    found += [] if row.flicker is None else [f'flicker {row.flicker:.2f} % ({row.flicker_pairs} pairs of frames)']
+    found += [f'tokens {row.tokens_text(" -> ")}'] if row.tokens_mean else []
     found += [] if row.gflops_mean is None else [f'{row.gflops_mean:.2f} GFLOPs']
     found += [] if row.p50_ms is None else [f'p50 {row.p50_ms:.1f} ms, p95 {row.p95_ms:.1f} ms']
     return found

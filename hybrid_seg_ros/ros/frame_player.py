@@ -45,6 +45,8 @@ def play_bag(
     sent = misses = 0
     first_s = last_s = start = time.monotonic()
     for due_s, message in _schedule(frames, options.rate):
+        if not due_s:  # of the first: reading it may have taken a while
+            start = time.monotonic()
         if not options.lock_step:
             session.spin_for(start + due_s - time.monotonic())
         stamp_ns, cdr = message.stamp_ns, message.cdr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Optional
 
@@ -176,6 +176,7 @@ DECLARATIONS = (
 
 
 _BY_NAME = {declaration.name: declaration for declaration in DECLARATIONS}
+_QOS = 'qos_overrides.'
 
 
 def declare_parameters(node: Node) -> None:
@@ -199,11 +200,21 @@ def unknown_names(node: Node) -> list[str]:
     Each comes with the name that was probably meant. Where rclpy keeps them is not public; nothing is listed if it is
     not there.
     """
-    known = [declaration.name for declaration in DECLARATIONS]
     given = getattr(node, '_parameter_overrides', {})
-    unknown = [name for name in given if not node.has_parameter(name) and not name.startswith('qos_overrides.')]
-    meant = {name: difflib.get_close_matches(name, known, 1) for name in unknown}
-    return [f'{name} (did you mean {meant[name][0]}?)' if meant[name] else name for name in unknown]
+    return [_with_meant(name) for name in given if not node.has_parameter(name) and not name.startswith(_QOS)]
+
+
+def refuse_unknown_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that is no parameter of the node, with the one that was probably meant."""
+    unknown = [name for name in names if name not in (*_BY_NAME, 'use_sim_time') and not name.startswith(_QOS)]
+    if unknown:
+        named = ', '.join(map(_with_meant, unknown))
+        raise ValueError(f'the node has no parameter {named}; it has {", ".join(_BY_NAME)}')
+
+
+def _with_meant(name: str) -> str:
+    meant = difflib.get_close_matches(name, _BY_NAME, 1)
+    return f'{name} (did you mean {meant[0]}?)' if meant else name
 
 
 def read_live_settings(node: Node) -> LiveSettings:

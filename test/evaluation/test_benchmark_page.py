@@ -63,7 +63,7 @@ def test_without_alternatives_and_memory_and_with_a_gpu():
     rows = tuple(dataclasses.replace(row, alternative=None, ratio_to_alternative=None, peak_memory_mb=None,
                                      ratio_to_alternative_paired=None) for row in (DENSE, ROW))  # fmt: skip
     found = texts(Benchmark('cpu', rows))
-    assert 'peak MB' not in found['th'] and 'vs plain' in found['th'], 'a column where nothing was measured'
+    assert 'peak MiB' not in found['th'] and 'vs plain' in found['th'], 'a column where nothing was measured'
     assert found['td'][1] == 'not measured' and 'tiny 384x512: not measured.' in found['p']
     found = texts(Benchmark('cpu', (rows[0], dataclasses.replace(rows[1], peak_device_memory_mb=512.0))))
     assert 'tiny 384x512, MiB on the GPU' in found['th'] and '512' in found['td']

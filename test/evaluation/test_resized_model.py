@@ -50,3 +50,9 @@ def test_sizes_that_cannot_be_had():
         at_size(tiny_spec(inference='sliding'), (64, 64))
     with pytest.raises(ModelSpecError, match='input_size_hw: expected .height, width., a patch at least, got .8, 64.'):
         at_size(tiny_spec(), (8, 64))
+
+
+def test_a_size_that_the_trunk_cannot_shrink_is_refused():
+    with pytest.raises(ValueError, match='expected at least 64x64, got 16x128'):
+        at_size(tiny_spec(), (16, 128))
+    assert at_size(tiny_spec(), (64, 64)).input_size_hw == (64, 64)

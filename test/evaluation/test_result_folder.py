@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybrid_seg_ros.evaluation.result_folder import check_folder, write_files
+from hybrid_seg_ros.evaluation.result_folder import check_file, check_folder, write_files
 
 
 def test_files_are_written_all_or_none(tmp_path):
@@ -24,3 +24,14 @@ def test_the_folder_may_be_new_or_there_but_no_file(tmp_path):
     for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
         with pytest.raises(NotADirectoryError, match='expected a folder, .*file is a file'):
             check_folder(folder)
+
+
+def test_a_folder_where_a_file_should_be_is_named(tmp_path):
+    (tmp_path / 'file').write_text('mine')
+    check_file(None, '--json')
+    check_file(tmp_path / 'new' / 'x.json', '--json')
+    check_file(tmp_path / 'file', '--json')
+    with pytest.raises(IsADirectoryError, match='--json .*: expected a file, that is a folder'):
+        check_file(tmp_path, '--json')
+    with pytest.raises(NotADirectoryError, match='--html .*: expected a file in a folder, .*file is a file'):
+        check_file(tmp_path / 'file' / 'x.html', '--html')

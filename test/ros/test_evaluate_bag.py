@@ -136,7 +136,7 @@ def test_frames_that_cannot_be_decoded_are_left_out_and_named(root, model, tmp_p
     assert main(['write-bag', str(images), str(tmp_path / 'bag')]) == 0
     report = run(tmp_path / 'bag', model, tmp_path / 'out')
     assert report['frames'] == FRAMES - 1 and len(report['unreadable']) == 1 and 'frame 2' in report['unreadable'][0]
-    assert 'UNREADABLE 1 pictures' in capsys.readouterr().out
+    assert 'UNREADABLE 1 frames' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -153,6 +153,9 @@ def test_frames_that_cannot_be_decoded_are_left_out_and_named(root, model, tmp_p
         (('--live', '--rate', '-1'), '--rate: expected more than 0'),
         (('--live', '--param', 'variant:=cts'), '--param variant: expected --variants instead'),
         (('--live', '--param', 'target_fps:=5'), '--param target_fps: expected one fixed point a row'),
+        (('--live', '--param', 'mask_sise:=image'), 'no parameter mask_sise (did you mean mask_size?)'),
+        (('--topic', '/camera/labels/compressed'), 'got both on one'),
+        (('--label-topic', '/camera/image/compressed', '--topic', '/camera/image/compressed'), 'got both on one'),
     ],
 )
 def test_bad_options_are_refused_and_nothing_is_written(bag, model, tmp_path, capsys, options, complaint):
@@ -163,8 +166,28 @@ def test_bad_options_are_refused_and_nothing_is_written(bag, model, tmp_path, ca
 
 def test_a_file_where_the_folder_should_be_is_told_before_anything_runs(bag, model, tmp_path, capsys):
     (tmp_path / 'out').write_text('mine')
-    assert main(['evaluate-bag', str(bag), '--model', str(model), '--output', str(tmp_path / 'out/deeper')]) == 1
+    command = ['evaluate-bag', str(bag), '--model', str(model), '--output']
+    assert main([*command, str(tmp_path / 'out/deeper')]) == 1
     assert 'expected a folder' in capsys.readouterr().err and (tmp_path / 'out').read_text() == 'mine'
+    assert main([*command, str(tmp_path / 'new'), '--json', str(tmp_path)]) == 1
+    assert f'--json {tmp_path}: expected a file' in capsys.readouterr().err and not (tmp_path / 'new').exists()
+
+
+def test_ground_truth_that_cannot_be_decoded_counts_as_none(model, tmp_path, capsys):
+    def messages(broken):
+        for index in range(4):
+            for topic in (CAMERA, LABELS):
+                missing = 50 if topic == LABELS and index in broken else 0
+                cdr = image_cdr(picture(index, topic), 10**9 + index * PERIOD_NS, missing=missing)
+                yield Sent(topic, RAW, LOG_NS + index * PERIOD_NS, cdr)
+
+    some = run(write_messages(tmp_path / 'some', messages((1, 2))), model, tmp_path / 'out')
+    assert (some['frames'], some['truth'], some['truth_frames']) == (4, LABELS, 2)
+    assert len(some['unreadable_truth']) == 2
+    assert 'UNREADABLE ground truth of 2 frames' in capsys.readouterr().out
+    bag = write_messages(tmp_path / 'all', messages(range(4)))
+    assert main(['evaluate-bag', str(bag), '--model', str(model), '--output', str(tmp_path / 'none')]) == 1
+    assert f'{LABELS}: no ground truth can be decoded' in capsys.readouterr().err and not (tmp_path / 'none').exists()
 
 
 def test_labels_can_be_left_aside(bag, model, tmp_path):

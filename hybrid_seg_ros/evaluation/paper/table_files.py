@@ -61,7 +61,7 @@ def table_cells(rows: Sequence[PaperRow]) -> list[tuple[str, ...]]:
         (
             row.variant,
             ', '.join(['merging'] * row.merges + ['pruning'] * bool(row.prune_layers)),
-            f'{row.miou:.2f}' + _unless_dense(row, f' ({row.miou_change:+.2f})'),
+            f'{row.miou:.2f}' + _unless_dense(row, f' ({round(row.miou_change, 2) + 0.0:+.2f})'),
             f'{row.gflops:.2f}' + _unless_dense(row, f' ({row.gflops_change:+.0f} %)'),
             f'{row.gflops_without_policy:.2f}',
             ' > '.join(f'{count:.0f}' for count in list(row.tokens.values())[1:]),

@@ -116,7 +116,7 @@ class FrameAlbum:
         if target is not None:
             pictures.append(Picture.of_rgb(_errors(image, judged.labels, target), f'{self.judge}: not as in {name}'))
         if judged.report is not None:
-            tokens = ' → '.join(str(count) for count in judged.tokens.values())
+            tokens = ' → '.join(str(count) for stage, count in judged.tokens.items() if stage != 'total')
             caption = f'{self.judge}: tokens {tokens}'
             pictures.append(Picture.of_rgb(draw_token_map(frame.image, judged.report, size_hw), caption))
         return pictures

@@ -18,7 +18,9 @@ from hybrid_seg_ros.evaluation.sequence.plots import (
 from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 
 _MOST_UNREADABLE = 5
-_PICTURE_PX = 270
+_PICTURE_PX = 210
+_FEWEST_FRAMES = 3
+"""Of a plot over time."""
 _MOST_BARS = 240
 _FLICKER = (
     'Flicker: pixels whose class is not the one that their place had in the frame before, found again by optical flow, '
@@ -31,13 +33,7 @@ def sequence_page(report: SequenceReport, album: FrameAlbum) -> Page:
     sections = [
         Section('Figures', list(_figures(report))),
         Section('Time', list(_times(report))),
-        Section('Tokens and GFLOPs', [
-            Picture(plot_tokens(report), 'Thin: tokens that enter the encoder; thick: those that reach its last '
-                    'layers.', 'tokens over time'),
-            Picture(plot_gflops(report), 'Everything counted: policy network and auxiliary heads too. A multiply-add '
-                    'is 1.', 'GFLOPs over time'),
-        ]),
-        *_accuracy(report),
+        *(_over_time(report) if report.frames >= _FEWEST_FRAMES else ()),
         *_frames(album),
     ]  # fmt: skip
     return Page(f'{report.video}: {report.model}', sections, list(_facts(report)), list(_warnings(report)))
@@ -50,49 +46,53 @@ def _facts(report: SequenceReport) -> Iterator[tuple[str, str]]:
         'offline': 'offline: every frame, one after the other',
         'live': 'live: played to the running node over DDS; the newest frame wins',
     }[report.mode]
-    yield 'ground truth', report.truth or 'none'
+    yield 'ground truth', 'none' if report.truth is None else f'{report.truth}, of {report.truth_frames} frames'
     yield 'model', report.model
-    yield 'pruning', report.pruning
+    yield 'operating points', report.pruning
     yield 'device', ', '.join(dict.fromkeys(f'{row.device} ({row.backend})' for row in report.rows))
 
 
 def _warnings(report: SequenceReport) -> Iterator[str]:
     if report.damage:
         yield f'The bag is damaged: {report.damage}. All figures are of what could be read.'
-    if report.unreadable:
-        shown = '; '.join(report.unreadable[:_MOST_UNREADABLE])
-        more = len(report.unreadable) - _MOST_UNREADABLE
-        yield f'{len(report.unreadable)} pictures could not be decoded and are left out: {shown}' + (
-            f'; and {more} more' if more > 0 else ''
-        )
+    for problems, what in (
+        (report.unreadable, 'frames could not be decoded and are left out'),
+        (report.unreadable_truth, 'frames have ground truth that could not be decoded, and count as without'),
+    ):
+        if problems:
+            more = len(problems) - _MOST_UNREADABLE
+            shown = '; '.join(problems[:_MOST_UNREADABLE]) + (f'; and {more} more' if more > 0 else '')
+            yield f'{len(problems)} {what}: {shown}'
 
 
 def _figures(report: SequenceReport) -> Iterator[Part]:
     rows = report.rows
     has_agreement = any(row.agreement is not None for row in rows)
-    columns = ['', 'backend', *(['mIoU %', 'pixel acc. %'] if report.has_truth else []),
-               *(['as dense %'] if has_agreement else []), 'flicker %', 'tokens', 'GFLOPs',
-               'p50 ms', 'p95 ms',
-               *([] if report.mode == 'live' else ['FPS'])]  # fmt: skip
+    is_live = report.mode == 'live'
+    columns = ['', 'backend', *(['frames'] if is_live else []),
+               *(['mIoU %', 'pixel acc. %'] if report.has_truth else []), *(['as dense %'] if has_agreement else []),
+               'flicker %', 'tokens', 'GFLOPs', 'p50 ms', 'p95 ms', *([] if is_live else ['FPS'])]  # fmt: skip
     table = []
     for row in rows:
-        cells = [row.variant, f'{row.backend} {row.dtype}']
+        cells = [row.variant, f'{row.backend} {row.dtype}', *([str(row.frames)] if is_live else [])]
         cells += [_number(row.miou), _number(row.pixel_accuracy)] if report.has_truth else []
         cells += [_number(row.agreement)] if has_agreement else []
-        tokens = ' → '.join(f'{count:.0f}' for count in row.tokens_mean.values())
         fps = None if not row.p50_ms else 1e3 / row.p50_ms
-        cells += [_number(row.flicker, 2), tokens, _number(row.gflops_mean, 2), _number(row.p50_ms),
-                  _number(row.p95_ms), *([] if report.mode == 'live' else [_number(fps)])]  # fmt: skip
+        cells += [_number(row.flicker, 2), row.tokens_text(), _number(row.gflops_mean, 2), _number(row.p50_ms),
+                  _number(row.p95_ms), *([] if is_live else [_number(fps)])]  # fmt: skip
         table.append(cells)
     notes = [_FLICKER]
+    if report.truth_flicker is not None:
+        notes.append(f'The ground truth itself flickers {report.truth_flicker:.2f} % over all frames.')
     if has_agreement:
         names = ' and '.join(dict.fromkeys(row.reference for row in rows if row.reference))
         notes.append(f'As dense: pixels that have the class that the dense model ({names}) gives them.')
-    if report.truth_flicker is not None:
-        notes.append(f'The ground truth itself: {report.truth_flicker:.2f} %.')
-    if report.has_truth:
-        labelled = max(row.labelled_frames for row in rows)
-        notes.append(f'mIoU over all pixels of the {labelled} frames with ground truth that were answered.')
+    if is_live:
+        pairs = ', '.join(f'{row.flicker_pairs} of {row.name}' for row in rows)
+        notes.append('Each row is over the frames that it answered, so that rows are of different frames; flicker is '
+                     f'over neighbours that were both answered: {pairs}.')  # fmt: skip
+    else:
+        notes.append('FPS: 1000 / p50.')
     yield Table(columns, table, ' '.join(notes))
     if report.mode == 'live':
         yield _live_table(rows)
@@ -115,7 +115,7 @@ def _live_table(rows: Sequence[RowReport]) -> Table:
     table = [
         [row.name, str(row.live.sent), _number(row.live.sent_hz), str(row.live.answered), str(row.live.dropped),
          _number(row.live.answers_hz), _number(row.live.busy_ms),
-         _number(100 * row.live.answered / max(1, row.live.sent), 0), _number(row.live.expected, 0)]
+         _number(row.live.answered_share, 0), _number(row.live.expected, 0)]
         for row in rows if row.live is not None
     ]  # fmt: skip
     columns = ['', 'frames', 'at Hz', 'answered', 'dropped', 'masks/s', 'ms of work', 'answered %', 'time for %']
@@ -130,14 +130,20 @@ def _times(report: SequenceReport) -> Iterator[Part]:
     if any(row.median_ms for row in report.rows):
         steps = list(next(row.median_ms for row in report.rows if row.median_ms))
         rows = [[row.name, *(_number(row.median_ms.get(step)) for step in steps)] for row in report.rows]
-        yield Table(['median ms', *steps], rows, (
-            'Rows take turns on each frame, so that whatever else the machine does slows all alike; with several '
-            'backends in one process they also disturb each other, and `hybrid_seg benchmark` is fairer.'
+        yield Table(['median ms', *steps], rows, '' if len(rows) == 1 else (
+            'Rows take turns on each frame; several backends in one process also disturb each other, and hybrid_seg '
+            'benchmark is fairer.'
         ))  # fmt: skip
     yield Picture(plot_times(report), alt='share of frames within a time')
 
 
-def _accuracy(report: SequenceReport) -> Iterator[Section]:
+def _over_time(report: SequenceReport) -> Iterator[Section]:
+    yield Section('Tokens and GFLOPs', [
+        Picture(plot_tokens(report), 'Dashed: tokens that enter the encoder; solid: those that reach its last layers.',
+                'tokens over time'),
+        Picture(plot_gflops(report), 'Everything counted: policy network and auxiliary heads too. A multiply-add '
+                'is 1.', 'GFLOPs over time'),
+    ])  # fmt: skip
     plots = (
         ('miou', 'mIoU of the frame, %', 'mIoU over the classes of each frame alone'),
         ('agreement', 'pixels as in dense, %', 'Pixels that have the class that the dense model gives them'),

@@ -15,7 +15,8 @@ from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 WIDTH_PX = 1600
 _CURVE_PX = 280
 _LINES = ('-', '--', ':', '-.')
-_LEGEND_COLUMNS, _LEGEND_PX = 4, 32
+_LEGEND_PX, _CHARACTER_PX, _HANDLE_PX, _LEGEND_NUMBERS = 32, 11, 70, 28
+"""Of a line of the legend, a character and what stands before it; and so many characters stand behind a row's name."""
 """Of the backends: the colour is the variant's."""
 _SMOOTH_FRAMES = 400
 """A longer video is drawn as means over equal stretches, with a band from the least to the greatest value."""
@@ -40,7 +41,7 @@ def plot_iou_per_class(report: SequenceReport) -> bytes:
     panel.set_ylim(len(names) - 0.5, -0.5)
     panel.set_xlim(0, 112)
     panel.set_xlabel('IoU in per cent', fontsize=SMALL)
-    _legend(figure, panel)
+    _legend(figure, panel, report.rows)
     return figure_png(figure)
 
 
@@ -64,12 +65,12 @@ def plot_times(report: SequenceReport) -> bytes:
     what = 'from publishing the image to the arrival of its mask' if is_live else 'from image to label map'
     panel.set_xlabel(f'ms {what}; dots: p95', fontsize=SMALL)
     panel.set_ylabel('per cent of the frames', fontsize=SMALL)
-    _legend(figure, panel)
+    _legend(figure, panel, report.rows)
     return figure_png(figure)
 
 
 def plot_tokens(report: SequenceReport) -> bytes:
-    """Draw the tokens that enter the encoder (thin) and those that reach its last layers, over time, as PNG."""
+    """Draw the tokens that enter the encoder (dashed) and those that reach its last layers, over time, as PNG."""
     figure, panel = _new_panel(_CURVE_PX, report.rows)
     for row, records in zip(report.rows, report.records):
         _draw_curve(panel, report, row, records, lambda record: _stage(record, 1), thin=True)
@@ -109,7 +110,8 @@ def _draw_curve(
     if not points:
         return
     times, values = np.array(points, np.float64).T
-    style = {'color': _color(row), 'linestyle': _line(report, row), 'linewidth': 0.8 if thin else 1.6}
+    line = {'linestyle': (0, (4, 4)), 'linewidth': 1.0, 'zorder': 3} if thin else {'linestyle': _line(report, row)}
+    style = {'color': _color(row), 'linewidth': 1.6, **line}
     if len(values) > _SMOOTH_FRAMES:
         stretches = np.array_split(np.arange(len(values)), _SMOOTH_FRAMES)
         times = np.array([times[part].mean() for part in stretches])
@@ -133,13 +135,13 @@ def _finish(figure: Any, panel: Any, report: SequenceReport) -> bytes:
     marks = '; marks: frames that were dropped' if any(dropped) else ''
     panel.set_xlabel(f'seconds of the video{marks}', fontsize=SMALL)
     panel.margins(x=0.01)
-    _legend(figure, panel)
+    _legend(figure, panel, report.rows)
     return figure_png(figure)
 
 
 def _new_panel(panel_px: int, rows: Sequence[RowReport], left: int = 110) -> tuple[Any, Any]:
     """Make a panel of this height, with room for the axis below it and the names of the rows above."""
-    bottom, top = 75, 20 + _LEGEND_PX * -(-len(rows) // _LEGEND_COLUMNS)
+    bottom, top = 75, 20 + _LEGEND_PX * -(-len(rows) // _legend_columns(rows))
     height_px = panel_px + bottom + top
     figure = new_figure((WIDTH_PX, height_px))
     width = WIDTH_PX - left - 30
@@ -148,10 +150,16 @@ def _new_panel(panel_px: int, rows: Sequence[RowReport], left: int = 110) -> tup
     return figure, panel
 
 
-def _legend(figure: Any, panel: Any) -> None:
+def _legend(figure: Any, panel: Any, rows: Sequence[RowReport]) -> None:
     handles, labels = panel.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc='upper right', ncol=_LEGEND_COLUMNS, fontsize=TEXT - 1, frameon=False)
+        figure.legend(handles, labels, loc='upper right', ncol=_legend_columns(rows), fontsize=TEXT - 1, frameon=False)
+
+
+def _legend_columns(rows: Sequence[RowReport]) -> int:
+    """Return how many names of rows, with some numbers behind each, have room beside one another."""
+    width_px = _CHARACTER_PX * (max(len(row.name) for row in rows) + _LEGEND_NUMBERS) + _HANDLE_PX
+    return max(1, min(4, WIDTH_PX // width_px))
 
 
 def _color(row: RowReport) -> str:

@@ -23,6 +23,7 @@ class LiveFigures:
     `sent_hz` is the rate at which they were published, measured, `answers_hz` that of the masks. `busy_ms` is how long
     the node works on a frame by its own diagnostics (p50), so that it can answer at most 1000 / `busy_ms` in a second;
     `expected` is the share of the frames, in per cent, that this leaves time for. None where that is not known.
+    `unreadable` frames were sent, but cannot be decoded by anybody.
     """
 
     sent: int
@@ -30,11 +31,17 @@ class LiveFigures:
     sent_hz: Optional[float]
     answers_hz: float
     busy_ms: Optional[float]
+    unreadable: int = 0
 
     @property
     def dropped(self) -> int:
-        """Frames that got no answer."""
-        return self.sent - self.answered
+        """Frames that got no answer, but could have been decoded."""
+        return self.sent - self.answered - self.unreadable
+
+    @property
+    def answered_share(self) -> float:
+        """Per cent of the frames that can be decoded."""
+        return 100.0 * self.answered / max(1, self.sent - self.unreadable)
 
     @property
     def expected(self) -> Optional[float]:
@@ -49,14 +56,14 @@ class LiveFigures:
 
     def __str__(self) -> str:
         rate = '' if self.sent_hz is None else f' at {self.sent_hz:.1f} Hz'
-        text = (
-            f'{self.sent} frames{rate}: {self.answered} answered ({self.answers_hz:.1f} FPS), {self.dropped} dropped; '
-        )
+        text = f'{self.sent} frames{rate}: {self.answered} answered ({self.answers_hz:.1f} FPS), {self.dropped} dropped'
+        if self.unreadable:
+            text += f', {self.unreadable} not to be decoded'
         if self.expected is None:
-            return f'{text}how long the node works on a frame is not known'
+            return f'{text}; whether there was time for more is not known'
         return (
-            f'{text}{self.busy_ms:.1f} ms of work a frame leaves time for {self.expected:.0f} %, '
-            f'{100 * self.answered / max(1, self.sent):.0f} % were answered'
+            f'{text}; {self.busy_ms:.1f} ms of work a frame leaves time for {self.expected:.0f} %, '
+            f'{self.answered_share:.0f} % were answered'
         )
 
 
@@ -65,8 +72,9 @@ class RowReport:
     """The figures of one operating point on one backend; shares in per cent, None where there is nothing to say.
 
     Frames without an answer are left out of all of them. `agreement` and `agreement_miou` take the dense model's labels
-    for the truth, of the row that `reference` names; `flicker` is the mean over the frames (see flicker.py). `p50_ms`
-    and `p95_ms` are of `time_ms` of the frames, `median_ms` of the pipeline's steps.
+    for the truth, of the row that `reference` names; `flicker` is the mean over `flicker_pairs`
+    of neighbouring frames that were both answered (see flicker.py). `p50_ms` and `p95_ms` are of `time_ms` of the
+    frames, `median_ms` of the pipeline's steps.
     """
 
     name: str
@@ -87,8 +95,13 @@ class RowReport:
     p50_ms: Optional[float]
     p95_ms: Optional[float]
     reference: Optional[str] = None
+    flicker_pairs: int = 0
     median_ms: Mapping[str, float] = field(default_factory=dict)
     live: Optional[LiveFigures] = None
+
+    def tokens_text(self, arrow: str = ' → ') -> str:
+        """Write the mean tokens, from those that enter the encoder to those that reach its last layers."""
+        return arrow.join(f'{count:.0f}' for stage, count in self.tokens_mean.items() if stage != 'total')
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row for JSON."""
@@ -100,9 +113,10 @@ class RowReport:
 class SequenceReport:
     """A video at several operating points.
 
-    `frames` were read, `unreadable` says of those, and of ground truth, that could not be decoded why; `damage` says
-    where the video's file is damaged. `truth` says where ground truth is from. `records` has the frames of each row, in
-    the order of `rows`. `truth_flicker` is what the ground truth itself flickers, in per cent.
+    `frames` were read; `unreadable` says of those that could not be decoded why, `unreadable_truth` the same of ground
+    truth; `damage` says where the video's file is damaged. `truth` says where ground truth is from, `truth_frames` how
+    many frames have it. `records` has the frames of each row, in the order of `rows`. `truth_flicker` is what the
+    ground truth itself flickers, in per cent.
     """
 
     video: str
@@ -114,9 +128,11 @@ class SequenceReport:
     rows: Sequence[RowReport]
     records: Sequence[Sequence[FrameRecord]]
     truth: Optional[str] = None
+    truth_frames: int = 0
     truth_flicker: Optional[float] = None
     damage: Optional[str] = None
     unreadable: Sequence[str] = ()
+    unreadable_truth: Sequence[str] = ()
 
     @property
     def has_truth(self) -> bool:
@@ -128,8 +144,9 @@ class SequenceReport:
         rows = [row.as_dict() for row in self.rows]
         content = {
             'video': self.video, 'mode': self.mode, 'model': self.model, 'pruning': self.pruning,
-            'frames': self.frames, 'duration_s': self.duration_s, 'truth': self.truth, 'damage': self.damage,
-            'unreadable': list(self.unreadable), 'truth_flicker': self.truth_flicker,
+            'frames': self.frames, 'duration_s': self.duration_s, 'damage': self.damage,
+            'unreadable': list(self.unreadable), 'truth': self.truth, 'truth_frames': self.truth_frames,
+            'unreadable_truth': list(self.unreadable_truth), 'truth_flicker': self.truth_flicker,
             **{name: rows[0][name] for name in _HEADLINE}, 'rows': rows,
         }  # fmt: skip
         return json.dumps(content, indent=2, allow_nan=False) + '\n'

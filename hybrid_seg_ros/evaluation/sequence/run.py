@@ -45,12 +45,13 @@ class Row:
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """The rows that are shown, the records of their frames, and the number of frames."""
+    """The rows that are shown, the records of their frames, the number of frames, and of those with ground truth."""
 
     rows: Sequence[RowReport]
     records: Sequence[Sequence[FrameRecord]]
     frames: int
     duration_s: float
+    truth_frames: int
     truth_flicker: Optional[float]
 
 
@@ -68,7 +69,7 @@ def run_sequence(
     references = [reference_of(rows, index) for index in range(len(rows))]
     truth_flicker: list[Optional[float]] = []
     before: Optional[Frame] = None
-    count, last_s = 0, 0.0
+    count, labelled, last_s = 0, 0, 0.0
     for frame in frames:
         motion = _motion(before, frame)
         results = [row.source(frame) for row in rows]
@@ -79,6 +80,7 @@ def run_sequence(
         truth_flicker.append(_truth_flicker(before, frame, motion))
         album.look([results[i] for i in shown], [records[i] for i in shown], frame, [dense[i] for i in shown])
         before, count, last_s = frame, count + 1, frame.time_s
+        labelled += frame.truth is not None
     reports = []
     for index in shown:
         row, reference = rows[index], references[index]
@@ -87,7 +89,9 @@ def run_sequence(
             None if reference is None else f'dense, {rows[reference].backend} {rows[reference].dtype}',
         )  # fmt: skip
         reports.append(dataclasses.replace(report, live=row.live))
-    return SequenceResult(reports, [scores[i].records for i in shown], count, last_s, mean_of(truth_flicker))
+    return SequenceResult(
+        reports, [scores[i].records for i in shown], count, last_s, labelled, mean_of(truth_flicker)
+    )
 
 
 def reference_of(rows: Sequence[Row], index: int) -> Optional[int]:

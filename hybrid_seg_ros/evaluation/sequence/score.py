@@ -69,6 +69,7 @@ class SequenceScore:
             agreement=self._dense.pixel_accuracy() if has_dense else None,
             agreement_miou=self._dense.miou() if has_dense else None,
             flicker=mean_of(record.flicker for record in answered),
+            flicker_pairs=sum(record.flicker is not None for record in answered),
             tokens_mean=_mean_tokens(answered),
             gflops_mean=mean_of(record.gflops for record in answered),
             p50_ms=float(np.percentile(times, 50)) if times else None,

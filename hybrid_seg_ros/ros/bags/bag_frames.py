@@ -16,16 +16,19 @@ from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError
 class BagFrames:
     """Iterates over the frames of a drive, decoding each; with a progress bar.
 
-    Frames that cannot be decoded are left out, those whose ground truth cannot be have none; `unreadable` names both.
+    Frames that cannot be decoded are left out, and named in `unreadable`; those whose ground truth cannot be have none,
+    and are named in `unreadable_truth`.
     """
 
     def __init__(self, drive: Drive) -> None:
         self._drive = drive
         self.unreadable: list[str] = []
+        self.unreadable_truth: list[str] = []
 
     def __iter__(self) -> Iterator[Frame]:
         drive = self._drive
         self.unreadable.clear()
+        self.unreadable_truth.clear()
         messages = zip(drive.times_s, drive.bag.messages([drive.camera]))
         bar = tqdm(messages, desc='evaluate', total=len(drive.times_s), unit='frame', disable=None)
         for index, (time_s, message) in enumerate(bar):
@@ -42,5 +45,5 @@ class BagFrames:
         try:
             return self._drive.truth.labels_at(stamp_ns)
         except UnreadableLabelsError as error:
-            self.unreadable.append(f'ground truth of frame {index}: {error}')
+            self.unreadable_truth.append(f'frame {index}: {error}')
             return None

@@ -22,5 +22,5 @@ def check_metadata(path: Path) -> None:
     """Raise BagError for a folder that has no metadata.yaml; the message names what can be opened in it."""
     if path.is_dir() and not (path / 'metadata.yaml').is_file():
         files = sorted(str(file) for file in path.iterdir() if file.suffix in STORAGE_SUFFIXES)
-        hint = f'; its storage can be opened by itself: {", ".join(files)}' if files else ''
+        hint = f'; its storage can be opened by itself: {", ".join(files)}' if files else ', .mcap or .db3 file'
         raise BagError(f'bag {path}: expected a rosbag2 folder, but it has no metadata.yaml{hint}')

@@ -58,8 +58,10 @@ def run(pipelines, frames, rows, focus=0):
 
 
 def report_of(result, mode='offline', **others):
-    return SequenceReport('bags/x', mode, 'tiny', 'threshold 0.3', result.frames, result.duration_s, result.rows,
-                          result.records, result.truth_flicker, **others)  # fmt: skip
+    return SequenceReport(
+        'bags/x', mode, 'tiny', 'threshold 0.3', result.frames, result.duration_s, result.rows, result.records,
+        '/labels', result.truth_frames, result.truth_flicker, **others,
+    )  # fmt: skip
 
 
 def test_the_figures_are_those_of_evaluate(dataset, pipelines):
@@ -117,7 +119,7 @@ def test_ground_truth_of_another_size_is_what_counts(dataset, pipelines):
 
 
 def test_json_csv_and_page_hold_the_figures(dataset, pipelines):
-    live = LiveFigures(sent=5, answered=4, sent_hz=10.0, answers_hz=8.0, busy_ms=125.0)
+    live = LiveFigures(sent=6, answered=4, sent_hz=10.0, answers_hz=8.0, busy_ms=125.0, unreadable=1)
     rows = [row(pipelines, 'hybrid@6+8', drops=(3,), live=live), row(pipelines, 'dense')]
     result, album = run(pipelines, frames_of(dataset), rows)
     report = report_of(result, mode='live', damage='cut off after <5> messages', unreadable=('frame 9: no image',))
@@ -187,6 +189,22 @@ def test_each_row_is_compared_with_the_dense_one_of_its_backend():
     assert reference_of(rows[:1], 0) is None
     assert [row_name(rows, each) for each in rows[:3]] == ['cts, pytorch', 'dense, pytorch', 'cts, openvino']
     assert row_name(rows[:2], rows[0]) == 'cts'
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({}, '10 frames at 15.0 Hz: 8 answered (12.0 FPS), 2 dropped; 80.0 ms of work a frame leaves time for 83 %, '
+         '80 % were answered'),
+        ({'unreadable': 2}, '0 dropped, 2 not to be decoded; 80.0 ms of work a frame leaves time for 83 %, 100 % were'),
+        ({'sent_hz': None}, '10 frames: 8 answered (12.0 FPS), 2 dropped; whether there was time for more is not'),
+        ({'busy_ms': None}, 'whether there was time for more is not known'),
+        ({'busy_ms': 10.0}, 'leaves time for 100 %'),
+    ],
+)  # fmt: skip
+def test_drops_are_explained_by_the_time_that_there_is(changes, said):
+    live = LiveFigures(sent=10, answered=8, sent_hz=15.0, answers_hz=12.0, busy_ms=80.0)
+    assert said in str(dataclasses.replace(live, **changes))
 
 
 def test_a_video_of_one_frame_has_a_page(dataset, pipelines):
