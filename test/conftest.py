@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 
-# Set before anything imports rclpy, and inherited by the processes that tests start. Domain ids above 101 can collide
-# with ephemeral ports on Linux.
+from hybrid_seg_ros.ros.own_network import reserve_domain
+
+# Set before anything imports rclpy, and inherited by the processes that tests start. Reserved, so that no command that
+# the other worker starts has the same.
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+_domain = reserve_domain()
+os.environ['ROS_DOMAIN_ID'] = str(_domain.domain_id)
 _log_dir = tempfile.TemporaryDirectory(prefix='hybrid_seg_ros_log_')  # removed when Python ends
 os.environ['ROS_LOG_DIR'] = _log_dir.name
 os.environ['MPLCONFIGDIR'] = _log_dir.name  # matplotlib keeps its list of fonts there

@@ -113,12 +113,11 @@ def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbu
         frames = BagFrames(drive)
         result = run_sequence(frames, rows, spec, album)
         if not result.frames:
-            raise BagError(f'bag {options.bag}: no frame of {drive.camera} can be decoded: {frames.unreadable[0]}')
+            problem = next(iter(frames.unreadable), 'none could be read again')
+            raise BagError(f'bag {options.bag}: no frame of {drive.camera} can be decoded: {problem}')
         if drive.truth is not None and not result.truth_frames:
-            raise ValueError(
-                f'{drive.truth.name}: no ground truth can be decoded: {frames.unreadable_truth[0]}; --no-labels does '
-                'without'
-            )
+            problem = next(iter(frames.unreadable_truth), 'the frames that have some cannot be decoded themselves')
+            raise ValueError(f'{drive.truth.name}: no ground truth can be decoded: {problem}; --no-labels does without')
         report = SequenceReport(
             video=str(options.bag), mode='live' if options.live else 'offline', model=spec.name,
             pruning=', '.join(dict.fromkeys(name_point(point.variant, budget) for point in points)),

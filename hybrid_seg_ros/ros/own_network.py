@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Optional
 
 from hybrid_seg_ros.ros.model_path import resolve_model_path
+
+DOMAINS = range(1, 102)
+"""ROS domain ids that may be taken; above 101 their ports could be ephemeral ones on Linux."""
 
 SHARED_MEMORY_PROFILE = 'package://hybrid_seg_ros/config/fastdds_shm.xml'
 
@@ -21,8 +25,9 @@ def own_network(shared_memory: bool = True) -> Iterator[None]:
     # Fast DDS renamed its variable after Humble, and warns of the old one
     vendor = 'FASTRTPS' if os.environ.get('ROS_DISTRO') == 'humble' else 'FASTDDS'
     profile = str(resolve_model_path(SHARED_MEMORY_PROFILE)) if shared_memory else None
+    reservation = reserve_domain()
     settings = {
-        'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),  # above 101, its ports could be taken on Linux
+        'ROS_DOMAIN_ID': str(reservation.domain_id),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         f'{vendor}_DEFAULT_PROFILES_FILE': profile,
         'PYTHONUNBUFFERED': '1',
@@ -35,6 +40,36 @@ def own_network(shared_memory: bool = True) -> Iterator[None]:
         yield
     finally:
         _set(before)
+        reservation.release()
+
+
+class DomainReservation:
+    """A ROS domain id that no other process has reserved, until it is released or this process ends."""
+
+    def __init__(self, domain_id: int, lock: socket.socket) -> None:
+        self.domain_id, self._lock = domain_id, lock
+
+    def release(self) -> None:
+        """Let others have the domain."""
+        self._lock.close()
+
+
+def reserve_domain(domains: Sequence[int] = DOMAINS) -> DomainReservation:
+    """Reserve one of `domains`. Raises RuntimeError if all are.
+
+    A reservation is the name of a Unix socket outside of the file system: the kernel frees it with the process. Nodes
+    that somebody started with ROS_DOMAIN_ID are not seen.
+    """
+    first = os.getpid() % len(domains)
+    for domain_id in (*domains[first:], *domains[:first]):
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            lock.bind(f'\0hybrid_seg_ros/domain/{domain_id}')
+        except OSError:
+            lock.close()
+        else:
+            return DomainReservation(domain_id, lock)
+    raise RuntimeError(f'all ROS domains from {domains[0]} to {domains[-1]} are reserved by other commands')
 
 
 def _set(variables: Mapping[str, Optional[str]]) -> None:

@@ -91,9 +91,9 @@ def open_pipeline(open_backend):
     return open_it
 
 
-def assert_same(result, expected):
+def assert_same(result, expected, atol=0.0):
     assert np.array_equal(result.labels, expected.labels)
-    assert np.array_equal(result.confidence, expected.confidence)
+    np.testing.assert_allclose(result.confidence, expected.confidence, rtol=0, atol=atol)
     assert result.tokens.stages == expected.tokens.stages
     assert np.array_equal(result.tokens.window_size, expected.tokens.window_size)
     assert np.array_equal(result.tokens.pruned_after_layer, expected.tokens.pruned_after_layer)
@@ -119,11 +119,12 @@ def test_one_frame_at_a_time_or_overlapped(driver, tiny, cache, open_pipeline, p
 
 
 def test_half_precision(tiny, cache, open_pipeline):
+    # Processors with half-precision instructions round differently in two sessions of other settings.
     for variant, options in (POINTS[2], POINTS[-1]):
         reference = load_pipeline(tiny, 'onnxruntime', precision='float16', variant=variant, cache_dir=cache, **options)
         pipeline = open_pipeline(tiny, variant, options, 'float16')
         for seed in range(3):
-            assert_same(pipeline(noise(seed)), reference(noise(seed)))
+            assert_same(pipeline(noise(seed)), reference(noise(seed)), atol=1e-3)
 
 
 @pytest.mark.parametrize('reason', ['driver', 'engine'])
