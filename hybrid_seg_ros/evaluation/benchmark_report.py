@@ -11,7 +11,7 @@ from typing import Optional
 from hybrid_seg_ros.evaluation.benchmark_plan import Subject, format_size
 from hybrid_seg_ros.evaluation.benchmark_rows import BenchmarkRow
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.evaluation.text_table import format_table
+from hybrid_seg_ros.evaluation.text_table import format_table, format_tokens
 
 DISTURBED = 0.05
 """Where a ratio of medians and the rounds' own ratio differ by more than this, something else ran beside the rows."""
@@ -96,7 +96,7 @@ class Benchmark:
 
 def row_cells(row: BenchmarkRow) -> list[str]:
     """Return a row of the table, as COLUMNS name it."""
-    tokens = ' → '.join(f'{count:.0f}' for stage, count in row.tokens.items() if stage != 'total')
+    tokens = format_tokens(row.tokens)
     return [
         row.model, format_size(row.size_hw), row.variant, row.backend, row.dtype, f'{row.gflops:.2f}', tokens,
         f'{row.median_ms:.1f}', f'{row.p95_ms:.1f}', times(row.ratio_to_dense), times(row.ratio_to_plain),

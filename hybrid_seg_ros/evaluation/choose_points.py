@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepRow
 from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.evaluation.text_table import format_tokens
 from hybrid_seg_ros.inference.operating_points import (
     OperatingPoint,
     PointsSource,
@@ -76,7 +77,7 @@ def points_markdown(points: Sequence[OperatingPoint]) -> str:
         '|---|---|---|---|---|',
     ]
     for point in points:
-        tokens = ' → '.join(f'{count:.0f}' for stage, count in point.tokens.items() if stage != 'total')
+        tokens = format_tokens(point.tokens)
         share = 100 * point.gflops / points[-1].gflops
         lines.append(f'| {point.name} | {point.miou:.2f} | {point.gflops:.2f} | {share:.0f} % | {tokens} |')
     return '\n'.join(lines) + '\n'

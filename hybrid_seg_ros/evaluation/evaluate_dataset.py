@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from hybrid_seg_ros.inference.operating_point import add_operating_point_argumen
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.segmentation import StageTimings, TokenReport
+from hybrid_seg_ros.segmentation import StageTimings
 
 STEPS = ('preprocess', 'inference', 'postprocess', 'total')
 
@@ -69,16 +68,15 @@ def evaluate(
         matrix.update(result.labels, sample.labels)
         for stage, count in result.tokens.stages.items():
             tokens.setdefault(stage, []).append(count)
-        gflops.append(frame_gflops(pipeline.spec, pipeline.variant, result.tokens))
+        gflops.append(frame_gflops(pipeline.spec, pipeline.variant, result.tokens.stages))
         timings.append(result.timings)
         if pipeline.spec.inference == 'whole':
             counts = count_wrong_merges(result.tokens, sample.labels, pipeline.spec)
             wrong, merged = wrong + counts[0], merged + counts[1]
-    ious = matrix.iou_per_class()
     return EvaluationResult(
         miou=matrix.miou(),
         pixel_accuracy=matrix.pixel_accuracy(),
-        iou_per_class={n: None if math.isnan(v) else float(v) for n, v in zip(dataset.classes.names, ious)},
+        iou_per_class=matrix.iou_by_name(dataset.classes.names),
         tokens_mean={stage: float(np.mean(counts)) for stage, counts in tokens.items()},
         gflops_mean=float(np.mean(gflops)),
         frames=frames,
@@ -103,15 +101,10 @@ def evaluate_model(
     return evaluate(SegmentationPipeline(spec, backend, 'pytorch', precision, variant), dataset)
 
 
-def frame_gflops(spec: ModelSpec, variant: Variant, tokens: TokenReport) -> float:
-    """Return what one image cost, from the tokens it kept; the crops of a sliding window share them evenly."""
-    return stage_gflops(spec, variant, tokens.stages)
-
-
-def stage_gflops(spec: ModelSpec, variant: Variant, stages: Mapping[str, int]) -> float:
+def frame_gflops(spec: ModelSpec, variant: Variant, stages: Mapping[str, int]) -> float:
     """Return what one image cost, from its token count per stage (`TokenReport.stages`).
 
-    Raises ValueError for the stages of another variant.
+    The crops of a sliding window share the tokens evenly. Raises ValueError for the stages of another variant.
     """
     expected = ['total', 'merged', *(f'kept@{layer}' for layer in variant.prune_layers)]
     if list(stages) != expected:

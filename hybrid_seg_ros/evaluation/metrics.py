@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Optional
+
 import numpy as np
 
 from hybrid_seg_ros.label_space import UNLABELLED
@@ -44,6 +47,10 @@ class ConfusionMatrix:
         hits = np.diag(self._counts).astype(np.float64)
         union = self._counts.sum(1) + self._counts[:, : self.num_classes].sum(0) - hits
         return 100.0 * np.divide(hits, union, out=np.full(self.num_classes, np.nan), where=union > 0)
+
+    def iou_by_name(self, names: Sequence[str]) -> dict[str, Optional[float]]:
+        """Return IoU in per cent by the classes' names; None for a class absent from targets and predictions."""
+        return {name: None if np.isnan(iou) else float(iou) for name, iou in zip(names, self.iou_per_class())}
 
     def miou(self) -> float:
         """Return the mean IoU in per cent over classes that occur; NaN if none does."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.evaluation.text_table import format_tokens
 from hybrid_seg_ros.inference.operating_points import name_point
 from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Keep, ModelSpec, TokenBudget, Variant
@@ -189,7 +190,7 @@ class Sweep:
         ]
         for row in self.rows:
             name = f'**{row.point.variant}** (default)' if self.is_default(row) else row.point.variant
-            tokens = ' → '.join(f'{n:.0f}' for stage, n in row.tokens_mean.items() if stage != 'total')
+            tokens = format_tokens(row.tokens_mean)
             lines.append(f'| {name} | {row.point.merging} | {row.point.pruning} | {row.miou:.2f} '
                          f'| {row.pixel_accuracy:.2f} | {tokens} | {row.gflops_mean:.2f} '
                          f'| {100 * row.of_dense:.0f} % |')  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 
@@ -18,6 +18,11 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], markdown
                   for index, (cell, width) in enumerate(zip(line, widths))]  # fmt: skip
         lines.append('  '.join(fitted).rstrip())
     return '\n'.join(lines)
+
+
+def format_tokens(stages: Mapping[str, float], arrow: str = ' → ') -> str:
+    """Return the tokens of each stage (TokenReport.stages, or means of it), from those that enter the encoder on."""
+    return arrow.join(f'{count:.0f}' for stage, count in stages.items() if stage != 'total')
 
 
 def format_gflops(gflops: Optional[float]) -> str:

@@ -83,8 +83,6 @@ class EvaluateBagOptions:
             raise ValueError('--no-labels: expected no --labels and no --label-topic beside it')
         for name in _ROW_PARAMETERS.keys() & self.parameters.keys():
             raise ValueError(f'--param {name}: expected {_ROW_PARAMETERS[name]} instead, by which rows are told apart')
-        if self.keep is not None and self.threshold is not None:
-            raise ValueError('give --keep (fixed number of tokens) or --threshold, not both')
 
 
 @dataclass(frozen=True)

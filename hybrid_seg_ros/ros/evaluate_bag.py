@@ -14,6 +14,7 @@ from hybrid_seg_ros.evaluation.result_folder import check_file, check_folder, wr
 from hybrid_seg_ros.evaluation.sequence.page import sequence_page
 from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.evaluation.text_table import format_tokens
 from hybrid_seg_ros.inference.backends import BACKENDS
 from hybrid_seg_ros.inference.operating_point import keep_value
 from hybrid_seg_ros.model_spec import Variant
@@ -115,7 +116,7 @@ def _figures(row: RowReport) -> list[str]:
     found = [] if row.miou is None else [f'mIoU {row.miou:.2f} % over {row.labelled_frames} frames']
     found += [] if row.agreement is None else [f'{row.agreement:.2f} % of pixels as dense']
     found += [] if row.flicker is None else [f'flicker {row.flicker:.2f} % ({row.flicker_pairs} pairs of frames)']
-    found += [f'tokens {row.tokens_text(" -> ")}'] if row.tokens_mean else []
+    found += [f'tokens {format_tokens(row.tokens_mean, " -> ")}'] if row.tokens_mean else []
     found += [] if row.gflops_mean is None else [f'{row.gflops_mean:.2f} GFLOPs']
     found += [] if row.p50_ms is None else [f'p50 {row.p50_ms:.1f} ms, p95 {row.p95_ms:.1f} ms']
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,13 +21,11 @@ from hybrid_seg_ros.ros.camera_monitor import WORK_STEPS
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
-from hybrid_seg_ros.ros.replay_command import replay_command
-from hybrid_seg_ros.ros.replay_options import ReplayReport
+from hybrid_seg_ros.ros.replay_process import run_replay
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 
 _IMAGE = '/camera/image'
 _DEPTH = 200
-_POLL_S = 0.05
 _LAST_S = 2.0
 _DIAGNOSTICS_S = 5.0
 
@@ -90,7 +87,8 @@ def play_to_node(drive: Drive, parameters: Mapping[str, str], options: LiveOptio
     ):
         watch = NodeWatch(session, node)
         watch.wait_until_active(options.start_s)
-        played = _play(session, watch, drive, options, folder)
+        rate = ('--rate', str(options.rate), '--tolerant')
+        played = run_replay(session, watch, drive, _IMAGE, folder / 'replay.json', options.timeout_s, *rate)
         session.spin_until(lambda: collector.is_complete(played.answered), _LAST_S)
         if not collector.places:
             raise watch.error(f'no mask came for {played.sent} frames')
@@ -141,20 +139,6 @@ class _Collector:
 
     def _tokens_came(self, usage: Int32MultiArray) -> None:
         self._usages.append(dict(zip(usage.layout.dim[0].label.split(','), usage.data)))
-
-
-def _play(session: RosSession, watch: NodeWatch, drive: Drive, options: LiveOptions, folder: Path) -> ReplayReport:
-    report = folder / 'replay.json'
-    command = replay_command(
-        drive, _IMAGE, f'{NODE}/mask', report, options.timeout_s, '--rate', str(options.rate), '--tolerant'
-    )
-    with ChildProcess(command, folder / 'replay.log', os.environ, shows_progress=True) as replay:
-        while replay.exit_status is None:
-            watch.check_alive()
-            session.spin_for(_POLL_S)
-        if not report.is_file():
-            raise watch.error(f'the replay ended with status {replay.exit_status}', replay)
-    return ReplayReport(**json.loads(report.read_text(encoding='utf-8')))
 
 
 def _busy_ms(values: Mapping[str, str]) -> Optional[float]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from hybrid_seg_ros.evaluation.html_page import Picture
 from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameRecord, FrameResult
+from hybrid_seg_ros.evaluation.text_table import format_tokens
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace
 from hybrid_seg_ros.visualization import class_legend, draw_overlay, draw_token_map, fit_image
 
@@ -116,8 +117,7 @@ class FrameAlbum:
         if target is not None:
             pictures.append(Picture.of_rgb(_errors(image, judged.labels, target), f'{self.judge}: not as in {name}'))
         if judged.report is not None:
-            tokens = ' → '.join(str(count) for stage, count in judged.tokens.items() if stage != 'total')
-            caption = f'{self.judge}: tokens {tokens}'
+            caption = f'{self.judge}: tokens {format_tokens(judged.tokens)}'
             pictures.append(Picture.of_rgb(draw_token_map(frame.image, judged.report, size_hw), caption))
         return pictures
 

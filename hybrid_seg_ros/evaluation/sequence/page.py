@@ -16,6 +16,7 @@ from hybrid_seg_ros.evaluation.sequence.plots import (
     plot_tokens,
 )
 from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
+from hybrid_seg_ros.evaluation.text_table import format_tokens
 
 _MOST_UNREADABLE = 5
 _PICTURE_PX = 210
@@ -78,8 +79,8 @@ def _figures(report: SequenceReport) -> Iterator[Part]:
         cells += [_number(row.miou), _number(row.pixel_accuracy)] if report.has_truth else []
         cells += [_number(row.agreement)] if has_agreement else []
         fps = None if not row.p50_ms else 1e3 / row.p50_ms
-        cells += [_number(row.flicker, 2), row.tokens_text(), _number(row.gflops_mean, 2), _number(row.p50_ms),
-                  _number(row.p95_ms), *([] if is_live else [_number(fps)])]  # fmt: skip
+        cells += [_number(row.flicker, 2), format_tokens(row.tokens_mean), _number(row.gflops_mean, 2),
+                  _number(row.p50_ms), _number(row.p95_ms), *([] if is_live else [_number(fps)])]  # fmt: skip
         table.append(cells)
     notes = [_FLICKER]
     if report.truth_flicker is not None:

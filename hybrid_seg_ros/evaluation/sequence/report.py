@@ -99,10 +99,6 @@ class RowReport:
     median_ms: Mapping[str, float] = field(default_factory=dict)
     live: Optional[LiveFigures] = None
 
-    def tokens_text(self, arrow: str = ' → ') -> str:
-        """Write the mean tokens, from those that enter the encoder to those that reach its last layers."""
-        return arrow.join(f'{count:.0f}' for stage, count in self.tokens_mean.items() if stage != 'total')
-
     def as_dict(self) -> dict[str, Any]:
         """Return the row for JSON."""
         live = None if self.live is None else self.live.as_dict()

@@ -9,7 +9,7 @@ from typing import Optional
 import cv2
 import numpy as np
 
-from hybrid_seg_ros.evaluation.evaluate_dataset import STEPS, stage_gflops
+from hybrid_seg_ros.evaluation.evaluate_dataset import STEPS, frame_gflops
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
 from hybrid_seg_ros.evaluation.sequence.flicker import Motion
 from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameRecord, FrameResult
@@ -43,7 +43,7 @@ class SequenceScore:
             if result.timings is not None:
                 for step in STEPS:
                     self._steps.setdefault(step, []).append(getattr(result.timings, f'{step}_ms'))
-            gflops = stage_gflops(self._spec, self._variant, result.tokens) if result.tokens else None
+            gflops = frame_gflops(self._spec, self._variant, result.tokens) if result.tokens else None
             record = FrameRecord(
                 frame.index, frame.stamp_ns, frame.time_s, True, result.tokens, gflops, result.time_ms, miou, accuracy,
                 agreement, self._flicker(frame.index, result.labels, motion),
@@ -55,7 +55,6 @@ class SequenceScore:
     def report(self, name: str, backend: str, dtype: str, device: str, reference: Optional[str]) -> RowReport:
         """Return the figures over all frames so far; `reference` names whose labels it was compared with."""
         answered = [record for record in self.records if record.answered]
-        ious = self._truth.iou_per_class()
         has_truth = any(record.miou is not None for record in answered)
         times = [record.time_ms for record in answered if record.time_ms is not None]
         has_dense = any(record.agreement is not None for record in answered)
@@ -65,7 +64,7 @@ class SequenceScore:
             frames=len(answered), labelled_frames=sum(record.miou is not None for record in answered),
             miou=self._truth.miou() if has_truth else None,
             pixel_accuracy=self._truth.pixel_accuracy() if has_truth else None,
-            iou_per_class=_by_class(self._spec, ious) if has_truth else {},
+            iou_per_class=self._truth.iou_by_name(self._spec.classes.names) if has_truth else {},
             agreement=self._dense.pixel_accuracy() if has_dense else None,
             agreement_miou=self._dense.miou() if has_dense else None,
             flicker=mean_of(record.flicker for record in answered),
@@ -109,10 +108,6 @@ def mean_of(values: Iterable[Optional[float]]) -> Optional[float]:
 def finite(value: float) -> Optional[float]:
     """Return None for nan."""
     return None if math.isnan(value) else float(value)
-
-
-def _by_class(spec: ModelSpec, ious: np.ndarray) -> dict[str, Optional[float]]:
-    return {name: finite(iou) for name, iou in zip(spec.classes.names, ious)}
 
 
 def _mean_tokens(records: list[FrameRecord]) -> Mapping[str, float]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
 
@@ -18,8 +16,7 @@ from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
-from hybrid_seg_ros.ros.replay_command import replay_command
-from hybrid_seg_ros.ros.replay_options import ReplayReport
+from hybrid_seg_ros.ros.replay_process import run_replay
 from hybrid_seg_ros.ros.session import RosSession
 from hybrid_seg_ros.ros.trials.contact_sheet import SheetRow, draw_contact_sheet
 from hybrid_seg_ros.ros.trials.demo_observer import DemoObserver, Score
@@ -28,7 +25,6 @@ from hybrid_seg_ros.ros.trials.video import Video
 
 _IMAGE = '/camera/image'
 _SHEET_ROWS = 5
-_POLL_S = 0.05
 _LAST_VIEWS_S = 5.0
 _VIDEO_WIDTH = 720
 """Encoding takes a good part of the demo's time, and grows with the pixels."""
@@ -123,16 +119,10 @@ class _Player:
         """Play the drive once with further arguments to `hybrid_seg replay`."""
         print(f'playing {len(self._drive.stamps_ns)} frames: {phase}', flush=True)
         output = _log_folder(self._options) / f'replay_{phase}.json'
-        output.unlink(missing_ok=True)
         self._observer.begin(score)
-        command = replay_command(
-            self._drive, _IMAGE, f'{NODE}/mask', output, self._options.timeout_s, *arguments
+        played = run_replay(
+            self._session, self._watch, self._drive, _IMAGE, output, self._options.timeout_s, *arguments
         )
-        with ChildProcess(command, output.with_suffix('.log'), os.environ, shows_progress=True) as replay:
-            self._spin_until(lambda: replay.exit_status is not None)
-            if not output.is_file():
-                raise self._watch.error(f'the replay ended with status {replay.exit_status}', replay)
-        played = ReplayReport(**json.loads(output.read_text(encoding='utf-8')))
         self._session.spin_until(lambda: self._observer.mask_count >= played.answered, 2.0)
         if not played.answered or not self._observer.mask_count:
             raise self._watch.error(f'no masks came for {played.sent} frames')
@@ -141,11 +131,6 @@ class _Player:
             latency_p95_ms=played.percentile_ms(95), miou=score.miou if score is not None and score.frames else None,
             scored_frames=score.frames if score is not None else 0,
         )  # fmt: skip
-
-    def _spin_until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._watch.check_alive()
-            self._session.spin_for(_POLL_S)
 
 
 def _new_score(drive: Drive, spec: ModelSpec) -> Optional[Score]:
