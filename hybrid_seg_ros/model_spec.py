@@ -14,11 +14,14 @@ import yaml
 
 from hybrid_seg_ros.label_space import LabelSpace
 
-STEMS = ('patch', 'shared_trunk', 'deep_trunk')
-POLICIES = ('none', 'efficientnet_lite0', 'shared_trunk', 'half_size', 'depthwise', 'patch_mlp')
-HEADS = ('atm', 'segvit_atm', 'segvit_atm_v2', 'linear', 'mask_transformer')
+POLICIES = ('none', 'efficientnet_lite0', 'half_size', 'patch_mlp')
+HEADS = ('atm', 'light', 'segvit_atm', 'segvit_atm_v2', 'linear', 'mask_transformer')
+PRUNING_HEADS = ('atm', 'light')
+"""Heads whose masks tokens that left earlier can be written into."""
 AUXILIARY_HEADS = ('atm', 'light')
-REFINEMENTS = ('none', 'trunk')
+REFINEMENTS = ('none', 'image')
+WINDOW_SIZES = (2, 4, 8)
+"""Sides, in patches, that windows which share a token may have."""
 TRUNK_CONVENTIONS = ('tensorflow', 'timm')
 RESIZE_MODES = ('letterbox', 'stretch')
 INFERENCE_MODES = ('whole', 'sliding')
@@ -28,6 +31,8 @@ REFINED_STRIDE = 4
 """Pixels per cell of refined masks."""
 
 Keep = Union[int, float]
+Windows = tuple[tuple[int, Keep], ...]
+"""Per window size, largest first: how many windows share a token, a count or a share of all windows of that size."""
 
 
 class ModelSpecError(ValueError):
@@ -64,13 +69,14 @@ class Variant:
 class TokenBudget:
     """How many tokens merging and pruning leave.
 
-    `merged_windows`: number (int) or share (float in [0, 1]) of windows that share a token. `keep`: if given, pruning
-    keeps this count (int) or fraction (float in (0, 1]) of the tokens that enter each pruning layer, the least
-    confident; one value for all layers or one per layer. If not given, tokens whose confidence passes `threshold`
-    leave, except the `keep_per_class` most confident of each class (DToP, k = 5).
+    `merged_windows`: number (int) or share (float in [0, 1]) of 2x2 windows that share a token, or a mapping that has
+    one for several window sizes, `{4: 12, 2: 72}` (STEP's superpatches). `keep`: if given, pruning keeps this count
+    (int) or fraction (float in (0, 1]) of the tokens that enter each pruning layer, the least confident; one value for
+    all layers or one per layer. If not given, tokens whose confidence passes `threshold` leave, except the
+    `keep_per_class` most confident of each class (DToP, k = 5).
     """
 
-    merged_windows: Keep = 103 / 256
+    merged_windows: Union[Keep, Windows] = 103 / 256
     threshold: float = 0.9
     keep_per_class: int = 5
     keep: Optional[tuple[Keep, ...]] = None
@@ -82,8 +88,7 @@ class TokenBudget:
             object.__setattr__(self, 'keep', tuple(self.keep))
             if not self.keep:
                 raise ModelSpecError('keep: expected at least one value, got none')
-        if not _is_count_or_share(self.merged_windows, low=0):
-            raise ModelSpecError(f'merged_windows: expected a count or a share in [0, 1], got {self.merged_windows!r}')
+        self._normalize_windows()
         if not 0.0 < float(self.threshold) <= 1.0:
             raise ModelSpecError(f'threshold: expected a number in (0, 1], got {self.threshold!r}')
         if isinstance(self.keep_per_class, bool) or not isinstance(self.keep_per_class, int) or self.keep_per_class < 0:
@@ -91,6 +96,23 @@ class TokenBudget:
         for keep in self.keep or ():
             if not _is_count_or_share(keep, low=1) or keep == 0:
                 raise ModelSpecError(f'keep: expected a count >= 1 or a fraction in (0, 1], got {keep!r}')
+
+    @property
+    def windows(self) -> Windows:
+        """Return `merged_windows` per window size, largest first."""
+        return self.merged_windows if isinstance(self.merged_windows, tuple) else ((2, self.merged_windows),)
+
+    def _normalize_windows(self) -> None:
+        given = self.merged_windows
+        if isinstance(given, (Mapping, tuple, list)):
+            pairs = dict(given.items() if isinstance(given, Mapping) else given)
+            if not pairs or not set(pairs) <= set(WINDOW_SIZES):
+                raise ModelSpecError(f'merged_windows: expected window sizes of {WINDOW_SIZES}, got {given!r}')
+            plain = pairs[2] if set(pairs) == {2} else tuple(sorted(pairs.items(), reverse=True))
+            object.__setattr__(self, 'merged_windows', plain)
+        for _, count in self.windows:
+            if not _is_count_or_share(count, low=0):
+                raise ModelSpecError(f'merged_windows: expected counts, or shares in [0, 1], got {given!r}')
 
     def keep_at(self, stage: int) -> Optional[Keep]:
         """Return the count or fraction kept at the `stage`-th pruning layer (0-based); None = by threshold."""
@@ -113,11 +135,19 @@ class Backbone:
     patch_size: int = 16
     layer_norm_eps: float = 1e-6
     class_token: bool = False
+    register_tokens: int = 0
     final_norm: bool = False
 
     def __post_init__(self) -> None:
+        if self.register_tokens < 0:
+            raise ModelSpecError(f'backbone: expected register_tokens >= 0, got {self.register_tokens}')
         if min(self.embed_dim, self.depth, self.num_heads, self.patch_size) < 1 or self.embed_dim % self.num_heads:
             raise ModelSpecError(f'backbone: expected sizes >= 1 and embed_dim divisible by num_heads, got {self}')
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Number of tokens in front of the patch tokens: the class token and the registers."""
+        return int(self.class_token) + self.register_tokens
 
     def grid_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Return (rows, columns) of the patches that cover an image of `size_hw`; the last ones may reach past it."""
@@ -168,11 +198,9 @@ class ModelSpec:
     'sliding' uses `sliding_window` instead. `weights` is a path relative to the spec's own file; `sha256` is that of
     the weight file.
 
-    The paper's form has `stem: patch`, `policy: efficientnet_lite0`, `auxiliary_head: atm` and `refinement: none`.
-    With `stem: shared_trunk` the stride-16 features of an EfficientNet-Lite0 are added to the patch embedding, with
-    `deep_trunk` those of stride 32 as well. `policy` names what scores the windows (see merge_policy.py),
-    `auxiliary_head` what decides at pruning layers; `refinement: trunk` brings the masks to stride 4 with the trunk's
-    early features.
+    The paper's form has `policy: efficientnet_lite0`, `auxiliary_head: atm` and `refinement: none`. `policy` names what
+    scores the windows of each of `window_sizes` (see merge_policy.py), `auxiliary_head` what decides at pruning layers;
+    `refinement: image` brings the masks to stride 4 with a few convolutions on the image.
     """
 
     name: str
@@ -184,8 +212,8 @@ class ModelSpec:
     resize: str = 'letterbox'
     inference: str = 'whole'
     sliding_window: SlidingWindow = field(default_factory=SlidingWindow)
-    stem: str = 'patch'
     policy: str = 'efficientnet_lite0'
+    window_sizes: tuple[int, ...] = (2,)
     trunk_convention: str = 'tensorflow'
     head: str = 'atm'
     decoder: Decoder = field(default_factory=Decoder)
@@ -200,13 +228,13 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for name, legal in (
-            ('stem', STEMS), ('policy', POLICIES), ('head', HEADS), ('auxiliary_head', AUXILIARY_HEADS),
+            ('policy', POLICIES), ('head', HEADS), ('auxiliary_head', AUXILIARY_HEADS),
             ('trunk_convention', TRUNK_CONVENTIONS), ('resize', RESIZE_MODES),
             ('inference', INFERENCE_MODES), ('refinement', REFINEMENTS),
         ):  # fmt: skip
             if getattr(self, name) not in legal:
                 raise ModelSpecError(f'{name}: unknown value {getattr(self, name)!r}; legal are {", ".join(legal)}')
-        for name in ('input_size_hw', 'mean', 'std', 'auxiliary_layers'):
+        for name in ('input_size_hw', 'mean', 'std', 'auxiliary_layers', 'window_sizes'):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.input_size_hw) != 2 or min(self.input_size_hw) < self.backbone.patch_size:
             raise ModelSpecError(f'input_size_hw: expected [height, width], a patch at least, got {self.input_size_hw}')
@@ -218,25 +246,15 @@ class ModelSpec:
             raise ModelSpecError(
                 f'auxiliary_layers: expected ascending layers below {self.backbone.depth}, got {self.auxiliary_layers}'
             )
+        if not {2} <= set(self.window_sizes) <= set(WINDOW_SIZES):
+            raise ModelSpecError(f'window_sizes: expected 2, and more of {WINDOW_SIZES}, got {self.window_sizes}')
         if 'atm' in self.head and self.decoder_dim % self.decoder.num_heads:
             raise ModelSpecError(
                 f'decoder: expected dim divisible by num_heads, got {self.decoder_dim} and {self.decoder.num_heads}'
             )
-        if self.refinement != 'none' and self.head != 'atm':
-            raise ModelSpecError(f'refinement: expected head atm, got {self.head}')
-        if self.refinement == 'trunk' and not self.has_trunk:
-            raise ModelSpecError('refinement: trunk: expected a stem, or a policy, with a shared trunk')
+        if self.refinement != 'none' and self.head not in PRUNING_HEADS:
+            raise ModelSpecError(f'refinement: expected head {" or ".join(PRUNING_HEADS)}, got {self.head}')
         self.check_variant(self.variant)
-
-    @property
-    def has_trunk(self) -> bool:
-        """Whether there is an EfficientNet-Lite0 beside the patch embedding."""
-        return self.stem != 'patch' or self.policy == 'shared_trunk'
-
-    def runs_trunk(self, with_policy: bool) -> bool:
-        """Whether that trunk runs for an image, whose policy network runs as well or not."""
-        needed = self.stem != 'patch' or self.refinement == 'trunk'
-        return needed or (with_policy and self.policy == 'shared_trunk')
 
     @property
     def network_size_hw(self) -> tuple[int, int]:
@@ -252,8 +270,9 @@ class ModelSpec:
     @property
     def scores_kind(self) -> str:
         """What the network's class scores are: 'probability', 'logits' or 'mask_logits' (see SegmenterOutput)."""
-        kinds = {'atm': 'probability', 'segvit_atm': 'mask_logits', 'segvit_atm_v2': 'mask_logits'}
-        return kinds.get(self.head, 'logits')
+        if self.head in PRUNING_HEADS:
+            return 'probability'
+        return 'mask_logits' if self.head in ('segvit_atm', 'segvit_atm_v2') else 'logits'
 
     @property
     def cell_px(self) -> int:
@@ -289,10 +308,8 @@ class ModelSpec:
         missing = [layer for layer in variant.prune_layers if layer not in self.auxiliary_layers]
         if missing:
             return f'no auxiliary head after layer {missing[0]} (there is one after {list(self.auxiliary_layers)})'
-        if variant.prune_layers and self.head != 'atm':
+        if variant.prune_layers and self.head not in PRUNING_HEADS:
             return f'head {self.head!r} cannot write pruned tokens back'
-        if variant.prune_layers and self.backbone.class_token:
-            return 'pruning needs a backbone without class token'
         return None
 
     @classmethod
@@ -333,6 +350,8 @@ class ModelSpec:
         content = dataclasses.asdict(self)
         del content['folder']
         content.update(variant=str(self.variant), classes=self.classes.to_entries())
+        if isinstance(self.budget.merged_windows, tuple):
+            content['budget']['merged_windows'] = dict(self.budget.merged_windows)
         return _plain({key: value for key, value in content.items() if value is not None})
 
     def save(self, path: Union[str, Path]) -> None:

@@ -15,7 +15,7 @@ from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
 
 def convolution_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, float]:
-    """Return multiply-adds of the convolutions and norms of trunk, stem, policy and refinement, as far as they exist.
+    """Return multiply-adds of the convolutions and norms of policy and refinement, as far as they exist.
 
     `size_hw` are multiples of the patch.
     """
@@ -24,7 +24,7 @@ def convolution_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, fl
 
 @lru_cache(maxsize=64)
 def _count(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, float]:
-    parts = ('trunk', 'stem', 'policy', 'refinement')
+    parts = ('policy', 'refinement')
     counts = dict.fromkeys(parts, 0.0)
     with torch.device('meta'):
         network = HybridSegmenter(spec).eval()
@@ -41,14 +41,11 @@ def _count(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, float]:
         for module in (getattr(network, part) or nn.Identity()).modules():
             if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
                 module.register_forward_hook(counter(part))
-    trunk = None if network.trunk is None else network.trunk.pyramid(image)
-    if network.stem is not None:
-        network.stem(trunk)
     if network.policy is not None:
-        network.policy(image, trunk, network.encoder.patch_embed.embed(image))
+        network.policy(image, network.encoder.patch_embed.embed(image))
     if network.refinement is not None:
         masks = torch.empty(1, len(spec.classes), *spec.backbone.grid_hw(size_hw), device='meta')
-        network.refinement(masks, masks, trunk)
+        network.refinement(masks, masks, network.refinement.detail(image))
     return counts
 
 

@@ -113,7 +113,9 @@ def frame_gflops(spec: ModelSpec, variant: Variant, stages: Mapping[str, int]) -
     grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
     crops = total / (grid_hw[0] * grid_hw[1])
     per_crop = tuple((layer, count / crops) for layer, count in zip(variant.prune_layers, kept))
-    return crops * count_flops(spec, spec.network_size_hw, variant, entering / crops, per_crop).total / 1e9
+    return crops * count_flops(
+        spec, spec.network_size_hw, variant, entering / crops, per_crop, [window for window, _ in spec.budget.windows]
+    ).total / 1e9
 
 
 def check_classes(spec: ModelSpec, dataset: SegmentationDataset) -> None:

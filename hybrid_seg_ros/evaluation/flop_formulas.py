@@ -28,9 +28,11 @@ def auxiliary_head_flops(spec: ModelSpec, tokens: float) -> float:
 def head_flops(spec: ModelSpec, tokens: float) -> float:
     """Head of a model, all its stages, on the tokens of the last layer; the final norm before it counts here."""
     width, classes, decoder = spec.backbone.embed_dim, len(spec.classes), spec.decoder
-    norm = LAYER_NORM * (tokens + spec.backbone.class_token) * width if spec.backbone.final_norm else 0
+    norm = LAYER_NORM * (tokens + spec.backbone.num_prefix_tokens) * width if spec.backbone.final_norm else 0
     if spec.head == 'atm':
         return norm + atm_head_flops(tokens, width, classes, spec.decoder_dim, decoder.layers)
+    if spec.head == 'light':
+        return norm + light_head_flops(tokens, width, classes, spec.decoder_dim)
     if spec.head in ('segvit_atm', 'segvit_atm_v2'):
         with_self = spec.head == 'segvit_atm'
         stages = len(spec.auxiliary_layers) + 1
@@ -50,11 +52,11 @@ def upsampling_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> float:
 
 
 def refinement_upsampling_flops(spec: ModelSpec, size_hw: tuple[int, int]) -> float:
-    """Bilinear upsampling of masks, their projection and the stride-8 features to stride 4."""
+    """Bilinear upsampling of masks and their projection to stride 4."""
     if spec.refinement == 'none':
         return 0.0
     cells = (size_hw[0] // REFINED_STRIDE) * (size_hw[1] // REFINED_STRIDE)
-    return float(BILINEAR * cells * (len(spec.classes) + 2 * REFINEMENT_CHANNELS))
+    return float(BILINEAR * cells * (len(spec.classes) + REFINEMENT_CHANNELS))
 
 
 def atm_decoder_flops(
@@ -74,7 +76,7 @@ def atm_head_flops(tokens: float, in_dim: int, classes: int, dim: int, layers: i
 
 
 def light_head_flops(tokens: float, in_dim: int, classes: int, hidden: int) -> float:
-    """One light auxiliary head."""
+    """One light head."""
     return float(tokens) * (LAYER_NORM * in_dim + in_dim * hidden + hidden * classes)
 
 

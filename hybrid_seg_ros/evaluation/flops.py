@@ -13,15 +13,14 @@ from typing import Any
 from hybrid_seg_ros.evaluation.layer_flops import Step, count_steps
 from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.token_counts import WINDOW, count_merged_windows, kept_count
+from hybrid_seg_ros.network.token_counts import count_entering, count_merged_windows, kept_count
 
 
 @dataclass(frozen=True)
 class FlopCount:
-    """Multiply-adds per component; `stem` is the shared trunk and what brings its features into the tokens."""
+    """Multiply-adds per component."""
 
     embedding: float = 0.0
-    stem: float = 0.0
     policy: float = 0.0
     blocks: float = 0.0
     auxiliary_heads: float = 0.0
@@ -89,7 +88,9 @@ def count_variants(
     costs = {}
     for variant in variants or [Variant.parse(name) for name in spec.legal_variants()]:
         entering, kept = expected_tokens(spec, size_hw, variant, budget)
-        costs[str(variant)] = VariantCost(entering, kept, count_steps(spec, size_hw, variant, entering, kept))
+        sizes = merged_sizes(spec.backbone.grid_hw(size_hw), budget)
+        steps = count_steps(spec, size_hw, variant, entering, kept, sizes)
+        costs[str(variant)] = VariantCost(entering, kept, steps)
     return costs
 
 
@@ -101,10 +102,18 @@ def used_components(costs: Iterable[VariantCost]) -> list[str]:
 
 def count_flops(
     spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, entering: float,
-    kept: Sequence[tuple[int, float]] = (),
+    kept: Sequence[tuple[int, float]] = (), windows: Sequence[int] = (2,),
 ) -> FlopCount:  # fmt: skip
-    """Count one image of `size_hw` of which `entering` tokens enter the encoder and `kept` (layer, tokens) go on."""
-    return FlopCount.of_steps(count_steps(spec, size_hw, variant, entering, kept))
+    """Count one image of `size_hw` of which `entering` tokens enter the encoder and `kept` (layer, tokens) go on.
+
+    `windows` are the sizes of those that share a token, where the variant merges.
+    """
+    return FlopCount.of_steps(count_steps(spec, size_hw, variant, entering, kept, windows))
+
+
+def merged_sizes(grid_hw: tuple[int, int], budget: TokenBudget) -> tuple[int, ...]:
+    """Return the sizes of the windows of which a budget merges any."""
+    return tuple(window for window, count in count_merged_windows(grid_hw, budget.windows).items() if count)
 
 
 def expected_tokens(
@@ -114,7 +123,7 @@ def expected_tokens(
     grid_hw = spec.backbone.grid_hw(size_hw)
     entering = grid_hw[0] * grid_hw[1]
     if variant.merges:
-        entering -= (WINDOW**2 - 1) * count_merged_windows(grid_hw, budget.merged_windows)
+        entering = count_entering(grid_hw, budget.windows)
     kept, tokens = [], entering
     for stage, layer in enumerate(variant.prune_layers):
         keep = budget.keep_at(stage)

@@ -25,7 +25,7 @@ from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_GFLOPS,
 from hybrid_seg_ros.evaluation.paper_flops import compare_with_paper
 from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.inference.operating_point import keep_value
-from hybrid_seg_ros.model_spec import AUXILIARY_HEADS, BACKBONES, HEADS, POLICIES, REFINEMENTS, STEMS, Variant
+from hybrid_seg_ros.model_spec import AUXILIARY_HEADS, BACKBONES, HEADS, POLICIES, REFINEMENTS, Variant
 
 FIXED_BY_PAPER = ('model', 'classes', 'size', 'variants', 'merged_windows', 'layers', 'picture', *FORM)
 
@@ -40,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument('--head', choices=HEADS, help='(default: atm)')
     what.add_argument('--decoder-layers', type=int, help='layers per decoder of the head (default: 3)')
     what.add_argument('--decoder-dim', type=int, help='channels of the ATM decoders (default: half of the backbone)')
-    what.add_argument('--stem', choices=STEMS, help='(default: patch)')
     what.add_argument('--policy', choices=POLICIES, help='(default: efficientnet_lite0)')
     what.add_argument('--auxiliary-head', choices=AUXILIARY_HEADS, help='(default: atm)')
     what.add_argument('--refinement', choices=REFINEMENTS, help='(default: none)')

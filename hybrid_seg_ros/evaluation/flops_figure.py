@@ -12,7 +12,7 @@ from hybrid_seg_ros.evaluation.flops import VariantCost, used_components
 from hybrid_seg_ros.evaluation.text_table import format_gflops
 
 COLORS = {
-    'embedding': '#999999', 'stem': '#F0C800', 'policy': '#D55E00', 'blocks': '#0072B2', 'auxiliary_heads': '#E69F00',
+    'embedding': '#999999', 'policy': '#D55E00', 'blocks': '#0072B2', 'auxiliary_heads': '#E69F00',
     'head': '#009E73', 'refinement': '#CC79A7', 'upsampling': '#444444',
 }  # fmt: skip
 """Okabe and Ito's, which people with any kind of colour blindness can tell apart."""

@@ -15,7 +15,7 @@ from hybrid_seg_ros.model_spec import BACKBONES, Decoder, Keep, ModelSpec, Token
 
 KEEP = 0.6
 """Fraction kept at each pruning layer where neither the options nor the model say it."""
-FORM = ('head', 'stem', 'policy', 'auxiliary_head', 'refinement')
+FORM = ('head', 'policy', 'auxiliary_head', 'refinement')
 ARCHITECTURE = ('backbone', 'classes', 'decoder_layers', 'decoder_dim', *FORM)
 """Options that say what a model spec says."""
 
@@ -34,7 +34,6 @@ class FlopsOptions:
     decoder_layers: Optional[int] = None
     decoder_dim: Optional[int] = None
     head: Optional[str] = None
-    stem: Optional[str] = None
     policy: Optional[str] = None
     auxiliary_head: Optional[str] = None
     refinement: Optional[str] = None

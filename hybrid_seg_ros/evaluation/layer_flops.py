@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from hybrid_seg_ros.evaluation.convolution_flops import convolution_flops
 from hybrid_seg_ros.evaluation.flop_formulas import (
-    BILINEAR,
     auxiliary_head_flops,
     block_flops,
     head_flops,
@@ -15,7 +14,6 @@ from hybrid_seg_ros.evaluation.flop_formulas import (
     upsampling_flops,
 )
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
-from hybrid_seg_ros.network.token_counts import WINDOW
 
 
 @dataclass(frozen=True)
@@ -29,19 +27,19 @@ class Step:
 
 def layer_flops(
     spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, entering: float,
-    kept: Sequence[tuple[int, float]] = (),
+    kept: Sequence[tuple[int, float]] = (), windows: Sequence[int] = (2,),
 ) -> tuple[tuple[str, float], ...]:  # fmt: skip
     """Return (name, multiply-adds) of each step of one image, in order; arguments as of `count_flops`.
 
-    embedding, stem, policy, layer 1 to the last one with each auxiliary head behind its layer, head, refinement,
+    embedding, policy, layer 1 to the last one with each auxiliary head behind its layer, head, refinement,
     upsampling. Steps that the model or the variant does not have are left out. The sum is the total of `count_flops`.
     """
-    return tuple((step.name, step.flops) for step in count_steps(spec, size_hw, variant, entering, kept))
+    return tuple((step.name, step.flops) for step in count_steps(spec, size_hw, variant, entering, kept, windows))
 
 
 def count_steps(
     spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, entering: float,
-    kept: Sequence[tuple[int, float]] = (),
+    kept: Sequence[tuple[int, float]] = (), windows: Sequence[int] = (2,),
 ) -> tuple[Step, ...]:  # fmt: skip
     """Count as `layer_flops` does, with the component of each step. Raises ModelSpecError for an illegal variant."""
     spec.check_variant(variant)
@@ -53,8 +51,7 @@ def count_steps(
     convolutions = convolution_flops(spec, padded_hw)
     tokens = kept[-1][1] if kept else entering
     steps = [
-        Step('embedding', 'embedding', _embedding_flops(spec, grid_hw, entering)),
-        Step('stem', 'stem', _stem_flops(spec, grid_hw, variant, convolutions)),
+        Step('embedding', 'embedding', _embedding_flops(spec, grid_hw, windows if variant.merges else ())),
         Step('policy', 'policy', convolutions['policy'] if variant.merges else 0.0),
         *_encoder_steps(spec, float(entering), kept),
         Step('head', 'head', head_flops(spec, tokens)),
@@ -64,26 +61,17 @@ def count_steps(
     return tuple(step for step in steps if step.flops)
 
 
-def _embedding_flops(spec: ModelSpec, grid_hw: tuple[int, int], entering: float) -> float:
-    """Count every patch and, where windows share a token, every whole 2x2 window as well."""
-    cells = grid_hw[0] * grid_hw[1]
-    windows = (grid_hw[0] // WINDOW) * (grid_hw[1] // WINDOW) if entering < cells else 0
-    return float((cells + windows) * 3 * spec.backbone.patch_size**2 * spec.backbone.embed_dim)
-
-
-def _stem_flops(
-    spec: ModelSpec, grid_hw: tuple[int, int], variant: Variant, convolutions: dict[str, float]
-) -> float:
-    """Count the shared trunk, where it runs, and what brings its features into the tokens."""
-    trunk = convolutions['trunk'] if spec.runs_trunk(variant.merges) else 0.0
-    upsampled = grid_hw[0] * grid_hw[1] * spec.backbone.embed_dim if spec.stem == 'deep_trunk' else 0
-    return trunk + convolutions['stem'] + BILINEAR * upsampled
+def _embedding_flops(spec: ModelSpec, grid_hw: tuple[int, int], windows: Sequence[int]) -> float:
+    """Count every patch and, where windows share a token, every whole window of these sizes as well."""
+    embedded = sum((grid_hw[0] // window) * (grid_hw[1] // window) for window in (1, *windows))
+    return float(embedded * 3 * spec.backbone.patch_size**2 * spec.backbone.embed_dim)
 
 
 def _encoder_steps(spec: ModelSpec, tokens: float, kept: Sequence[tuple[int, float]]) -> Iterator[Step]:
     left = dict(kept)
     for layer in range(1, spec.backbone.depth + 1):
-        yield Step(f'layer {layer}', 'blocks', block_flops(tokens + spec.backbone.class_token, spec.backbone.embed_dim))
+        inside = tokens + spec.backbone.num_prefix_tokens
+        yield Step(f'layer {layer}', 'blocks', block_flops(inside, spec.backbone.embed_dim))
         if layer in left:
             yield Step(f'auxiliary head {layer}', 'auxiliary_heads', auxiliary_head_flops(spec, tokens))
             tokens = float(left[layer])

@@ -6,7 +6,7 @@ import dataclasses
 
 from hybrid_seg_ros.model_spec import ModelSpec
 
-PAPER_FORM = {'stem': 'patch', 'policy': 'efficientnet_lite0', 'auxiliary_head': 'atm', 'refinement': 'none'}
+PAPER_FORM = {'policy': 'efficientnet_lite0', 'auxiliary_head': 'atm', 'refinement': 'none'}
 
 
 def paper_form(spec: ModelSpec) -> ModelSpec:

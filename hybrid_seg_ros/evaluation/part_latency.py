@@ -21,7 +21,7 @@ from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.inference_form import prepare_for_inference
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.network.token_counts import WINDOW, count_merged_windows
+from hybrid_seg_ros.network.token_counts import count_entering
 
 Part = Callable[[], Any]
 
@@ -90,8 +90,6 @@ def sum_parts(
     """
     stages = encoder_stages(spec, variant, budget)
     sums = {'embedding': parts_ms['embedding']}
-    if spec.runs_trunk(variant.merges):
-        sums['trunk'] = parts_ms['trunk']
     if variant.merges:
         sums['policy'] = parts_ms['policy']
     sums['blocks'] = sum(stage.layers * parts_ms[block_part(stage.tokens)] for stage in stages)
@@ -108,18 +106,15 @@ def parts_of(model: HybridSegmenter, variants: Sequence[Variant], budget: TokenB
     spec = model.spec
     grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
     cells = grid_hw[0] * grid_hw[1]
-    merged = cells - (WINDOW**2 - 1) * count_merged_windows(grid_hw, budget.merged_windows)
+    merged = count_entering(grid_hw, budget.windows)
     image = torch.zeros(1, 3, *(side * spec.backbone.patch_size for side in grid_hw))
     image = image.contiguous(memory_format=torch.channels_last)  # as `normalize` leaves it
     parts: dict[str, Part] = {}
     with torch.inference_mode():
-        trunk = None if model.trunk is None else model.trunk.pyramid(image)
         patches = model.encoder.patch_embed.embed(image)
     parts['embedding'] = lambda: model.encoder.patch_embed.embed(image)
-    if model.trunk is not None:
-        parts['trunk'] = lambda: model.trunk.pyramid(image)
     if model.policy is not None:
-        parts['policy'] = lambda: model.policy(image, trunk, patches)
+        parts['policy'] = lambda: model.policy(image, patches)
     stages = [stage for variant in variants for stage in encoder_stages(spec, variant, budget)]
     for count in dict.fromkeys((cells, merged, *(stage.tokens for stage in stages))):
         tokens = torch.randn(1, count, spec.backbone.embed_dim)
@@ -133,7 +128,7 @@ def parts_of(model: HybridSegmenter, variants: Sequence[Variant], budget: TokenB
             parts[head_part(stage)] = lambda head=head, seen=seen: head(seen)
     if model.refinement is not None:
         masks = torch.randn(1, len(spec.classes), *grid_hw)
-        parts['refinement'] = lambda: model.refinement(masks, masks, trunk)
+        parts['refinement'] = lambda: model.refinement(masks, masks, model.refinement.detail(image))
     for variant in variants:
         parts[f'{WHOLE_NETWORK}, {variant}'] = lambda variant=variant: model(image, variant, budget)
     return parts

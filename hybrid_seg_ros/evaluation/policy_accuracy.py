@@ -15,12 +15,13 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, pad_to_multiple
 from hybrid_seg_ros.network.token_counts import count_merged_windows
+from hybrid_seg_ros.network.token_merging import choose_windows
 from hybrid_seg_ros.segmentation import TokenReport
 
 
 @dataclass(frozen=True)
 class PolicyAccuracy:
-    """Per cent: `accuracy` of windows judged right by the sign of their score, and `wrongly_merged`.
+    """Per cent: `accuracy` of windows, of all sizes, judged right by the sign of their score, and `wrongly_merged`.
 
     The latter is the share of windows that hold several classes among those that the model's budget merges.
     """
@@ -43,15 +44,20 @@ def policy_accuracy(model: HybridSegmenter, spec: ModelSpec, dataset: Segmentati
         image = torch.from_numpy(preprocess(sample.image, geometry, spec))[None].to(model.mean.device)
         padded = pad_to_multiple(model.normalize(image), patch)
         grid_hw = (padded.shape[2] // patch, padded.shape[3] // patch)
-        scores = window_scores(model.window_logits(padded), grid_hw)[0].cpu().numpy()
-        targets = policy_labels(fit_labels(sample.labels, geometry.content_hw, padded.shape[2:]), 2 * patch)
-        known = targets != IGNORE
-        right += int(((scores > 0) == (targets == SHARE))[known].sum())
-        judged += int(known.sum())
-        count = count_merged_windows(grid_hw, spec.budget.merged_windows)
-        chosen = np.argsort(-scores, axis=None)[:count]
-        wrong += int((targets.ravel()[chosen] == DO_NOT_SHARE).sum())
-        merged += count
+        scores = window_scores(model.window_logits(padded), grid_hw)
+        layout = choose_windows(scores, count_merged_windows(grid_hw, spec.budget.windows), grid_hw)
+        labels = fit_labels(sample.labels, geometry.content_hw, padded.shape[2:])
+        for window, each in scores.items():
+            targets = policy_labels(labels, window * patch)
+            known = targets != IGNORE
+            right += int(((each[0].cpu().numpy() > 0) == (targets == SHARE))[known].sum())
+            judged += int(known.sum())
+        for group in layout.groups:
+            if group.window > 1:
+                rows, columns = np.divmod(group.origins[0].cpu().numpy(), grid_hw[1])
+                targets = policy_labels(labels, group.window * patch)
+                wrong += int((targets[rows // group.window, columns // group.window] == DO_NOT_SHARE).sum())
+                merged += len(rows)
     return PolicyAccuracy(100.0 * right / max(1, judged), 100.0 * wrong / max(1, merged))
 
 

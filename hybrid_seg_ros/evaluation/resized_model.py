@@ -10,10 +10,9 @@ import torch
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import load_model, load_strictly, resize_position_embedding, save_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.network.token_counts import WINDOW
 
 FEWEST_PATCHES = 4
-"""A side has at least so many: trunk and policy network shrink it 32 times."""
+"""A side has at least so many: policy networks shrink it 32 times."""
 
 POSITION_EMBEDDING = 'encoder.pos_embed'
 
@@ -28,11 +27,12 @@ def at_size(spec: ModelSpec, size_hw: tuple[int, int]) -> ModelSpec:
         return spec
     if spec.inference != 'whole':
         raise ValueError(f'{spec.name}: expected inference whole to run at other sizes, got {spec.inference}')
-    merged = spec.budget.merged_windows
-    if isinstance(merged, int):
-        rows, columns = spec.backbone.grid_hw(spec.input_size_hw)
-        merged = merged / ((rows // WINDOW) * (columns // WINDOW))
-    budget = dataclasses.replace(spec.budget, merged_windows=merged)
+    rows, columns = spec.backbone.grid_hw(spec.input_size_hw)
+    windows = {
+        window: count / ((rows // window) * (columns // window)) if isinstance(count, int) else count
+        for window, count in spec.budget.windows
+    }
+    budget = dataclasses.replace(spec.budget, merged_windows=windows if len(windows) > 1 else windows.popitem()[1])
     resized = dataclasses.replace(spec, input_size_hw=size_hw, budget=budget)
     smallest = FEWEST_PATCHES * spec.backbone.patch_size
     if min(size_hw) < smallest:

@@ -267,7 +267,7 @@ def check_operating_point(spec: ModelSpec, variant: Variant, budget: TokenBudget
     for stage in range(len(variant.prune_layers)):
         budget.keep_at(stage)
     if variant.merges:
-        count_merged_windows(spec.backbone.grid_hw(spec.network_size_hw), budget.merged_windows)
+        count_merged_windows(spec.backbone.grid_hw(spec.network_size_hw), budget.windows)
 
 
 def choose_budget(

@@ -7,8 +7,7 @@ Weights of one convention give wrong features under the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,23 +23,9 @@ STAGES = (
     (6, 3, 1, 320, 1),
 )
 NUM_STAGES = len(STAGES)
-STRIDE_4_STAGE, STRIDE_8_STAGE, STRIDE_16_STAGE = 2, 3, 5
-"""Number of stages after which the features have that stride for the last time."""
-STRIDE_4_CHANNELS, STRIDE_8_CHANNELS, STRIDE_16_CHANNELS = 24, 40, 112
+STRIDE_16_STAGE, STRIDE_16_CHANNELS = 5, 112
+"""Number of stages after which the features have that stride for the last time, and their channels."""
 FINAL_CHANNELS = 320
-
-
-@dataclass(frozen=True)
-class TrunkFeatures:
-    """Features of several strides: (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16); sides round up.
-
-    `stride_32` (B, 320, H/32, W/32) is None where the trunk ends at stride 16.
-    """
-
-    stride_4: Tensor
-    stride_8: Tensor
-    stride_16: Tensor
-    stride_32: Optional[Tensor] = None
 
 
 class ConvSame(nn.Conv2d):
@@ -122,20 +107,19 @@ class InvertedResidual(nn.Module):
 class EfficientNetLite0(nn.Module):
     """The feature stages of EfficientNet-Lite0, without its classifier.
 
-    Only the stages first_stage .. last_stage - 1 (0-based) are built, under the names that they have in the whole
-    network. Stage 0 comes with the convolution that takes the image.
+    Only the first `last_stage` stages are built, under the names that they have in the whole network.
     """
 
-    def __init__(self, convention: str = 'tensorflow', first_stage: int = 0, last_stage: int = NUM_STAGES) -> None:
+    def __init__(self, convention: str = 'tensorflow', last_stage: int = NUM_STAGES) -> None:
         super().__init__()
         tensorflow = {'tensorflow': True, 'timm': False}[convention]
-        self.conv_stem = _conv(tensorflow, 3, 32, 3, 2) if first_stage == 0 else None
-        self.bn1 = _norm(tensorflow, 32) if first_stage == 0 else None
+        self.conv_stem = _conv(tensorflow, 3, 32, 3, 2)
+        self.bn1 = _norm(tensorflow, 32)
         self.blocks = nn.ModuleDict()
         inputs = 32
         for stage, (expansion, kernel, first_stride, outputs, count) in enumerate(STAGES):
             blocks = []
-            for index in range(count if first_stage <= stage < last_stage else 0):
+            for index in range(count if stage < last_stage else 0):
                 stride = first_stride if index == 0 else 1
                 before = inputs if index == 0 else outputs
                 if expansion == 1:
@@ -146,25 +130,9 @@ class EfficientNetLite0(nn.Module):
             if blocks:
                 self.blocks[str(stage)] = nn.Sequential(*blocks)
 
-    def freeze(self, num_stages: int) -> None:
-        """Take the first `num_stages` stages of the whole network out of training."""
-        stages = [block for stage, block in self.blocks.items() if int(stage) < num_stages]
-        for module in (self.conv_stem, self.bn1, *stages) if num_stages else ():
-            if module is not None:
-                module.requires_grad_(False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Run all stages that there are: on the image (B, 3, H, W), or on the features of the stage before."""
-        if self.conv_stem is not None:
-            features = F.relu6(self.bn1(self.conv_stem(features)), inplace=True)
+    def forward(self, image: Tensor) -> Tensor:
+        """Run all stages that there are on the image (B, 3, H, W)."""
+        features = F.relu6(self.bn1(self.conv_stem(image)), inplace=True)
         for block in self.blocks.values():
             features = block(features)
         return features
-
-    def pyramid(self, image: Tensor) -> TrunkFeatures:
-        """Run all stages that there are on the image (B, 3, H, W) and return the features of each stride."""
-        features, found = F.relu6(self.bn1(self.conv_stem(image)), inplace=True), {}
-        for stage, block in self.blocks.items():
-            features = block(features)
-            found[int(stage) + 1] = features
-        return TrunkFeatures(*(found.get(s) for s in (STRIDE_4_STAGE, STRIDE_8_STAGE, STRIDE_16_STAGE, NUM_STAGES)))

@@ -7,15 +7,12 @@ and `TailNetwork` goes on with these, as many as there are; `MiddleNetwork` stan
 
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput
-from hybrid_seg_ros.network.efficientnet_lite import TrunkFeatures
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
 from hybrid_seg_ros.network.token_pruning import class_confidence
 
@@ -55,8 +52,8 @@ class HeadNetwork(nn.Module):
     """An RGB image (1, H, W, 3) uint8 up to the first pruning layer.
 
     Returns `next_tokens` (1, N, C), `masks` (1, N, classes), `confidence` (1, N) float32, `token_class` (1, N) int32,
-    `token_of_cell` (1, cells) int32, `window_size` (1, gh, gw) uint8, and where the model refines its masks `stride_4`
-    and `stride_8`.
+    `token_of_cell` (1, cells) int32, `window_size` (1, gh, gw) uint8, and where the model refines its
+    masks `detail`.
     """
 
     def __init__(self, model: HybridSegmenter, variant: Variant, budget: TokenBudget) -> None:
@@ -74,7 +71,7 @@ class HeadNetwork(nn.Module):
         layout = entering.layout
         tokens, prediction = model.advance(entering.tokens, 0, self.layer, model.auxiliary_heads[str(self.layer)])
         windows = layout.unmerge(layout.window_sizes().float()[:, :, None]).unflatten(1, layout.grid_hw)
-        features = () if model.refinement is None else (entering.trunk.stride_4, entering.trunk.stride_8)
+        features = () if model.refinement is None else (entering.detail,)
         return (
             tokens, prediction.mask_logits.transpose(1, 2), *decision(prediction),
             layout.cell_to_token().to(torch.int32), windows[..., 0].to(torch.uint8), *features,
@@ -96,7 +93,8 @@ class MiddleNetwork(nn.Module):
     def forward(self, tokens: Tensor, stay: Tensor) -> tuple[Tensor, ...]:
         """Run the layers behind `layer` up to `next_layer`."""
         head = self.model.auxiliary_heads[str(self.next_layer)]
-        tokens, prediction = self.model.advance(tokens.index_select(1, stay), self.layer, self.next_layer, head)
+        tokens = self.model.encoder.pick(tokens, stay[None])
+        tokens, prediction = self.model.advance(tokens, self.layer, self.next_layer, head)
         return (tokens, prediction.mask_logits.transpose(1, 2), *decision(prediction))
 
 
@@ -116,20 +114,19 @@ class TailNetwork(nn.Module):
         self.num_masks = len(variant.prune_layers)
 
     def forward(self, tokens: Tensor, stay: Tensor, row_of_cell: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        """Run the last layers and the last head; `others` are the earlier masks, then stride_4 and stride_8."""
+        """Run the last layers and the last head; `others` are the earlier masks, then `detail`."""
         masks, features = others[: self.num_masks], others[self.num_masks :]
         model, depth = self.model, self.model.spec.backbone.depth
-        _, prediction = model.advance(tokens.index_select(1, stay), self.layer, depth, model.head)
+        _, prediction = model.advance(model.encoder.pick(tokens, stay[None]), self.layer, depth, model.head)
         rows = torch.cat([*masks, prediction.mask_logits.transpose(1, 2)], 1)
-        trunk: Optional[TrunkFeatures] = TrunkFeatures(*features, stride_16=features[0]) if features else None
         cell_masks = rows.index_select(1, row_of_cell)
-        scores, _ = model.class_scores(cell_masks, prediction.class_logits, self.grid_hw, trunk)
+        scores, _ = model.class_scores(cell_masks, prediction.class_logits, self.grid_hw, *(features or (None,)))
         return (scores.float(),)
 
 
 def refinement_inputs(model: HybridSegmenter) -> tuple[str, ...]:
-    """Name the trunk's features that the last part of the network needs."""
-    return () if model.refinement is None else ('stride_4', 'stride_8')
+    """Name what the last part of the network needs beside tokens and masks."""
+    return () if model.refinement is None else ('detail',)
 
 
 def decision(prediction: AtmOutput) -> tuple[Tensor, Tensor]:

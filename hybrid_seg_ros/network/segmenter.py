@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import PRUNING_HEADS, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput, SegVitHead
-from hybrid_seg_ros.network.efficientnet_lite import NUM_STAGES, STRIDE_16_STAGE, EfficientNetLite0, TrunkFeatures
 from hybrid_seg_ros.network.light_head import LightHead
 from hybrid_seg_ros.network.mask_refinement import MaskRefinement
-from hybrid_seg_ros.network.merge_policy import create_policy, window_scores
+from hybrid_seg_ros.network.merge_policy import PolicyLogits, create_policy, window_scores
 from hybrid_seg_ros.network.segmenter_heads import LinearHead, MaskTransformerHead
-from hybrid_seg_ros.network.token_counts import WINDOW, count_merged_windows
+from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.network.token_layout import TokenLayout
 from hybrid_seg_ros.network.token_merging import choose_windows
 from hybrid_seg_ros.network.token_pruning import (
@@ -28,7 +27,6 @@ from hybrid_seg_ros.network.token_pruning import (
     stay_by_count,
     write_back,
 )
-from hybrid_seg_ros.network.trunk_stem import TrunkStem
 from hybrid_seg_ros.network.vit import VisionTransformer
 
 
@@ -53,7 +51,7 @@ class SegmenterOutput:
     then the mask logits behind the scores. `scores` (B, S, h, w) float32. `kind` says what they are: 'probability'
     (S classes, in [0, 1], not summing to 1), 'logits' (S classes), or 'mask_logits' (S queries; the class scores at any
     resolution are `class_mix` (B, S, classes) applied to the sigmoid of the upsampled logits). `pruned_after_layer`
-    (B, N) int64 is 0 for tokens that went to the end. `policy_logits` (B, 2, h, w) where the policy network ran.
+    (B, N) int64 is 0 for tokens that went to the end. `policy_logits` are there where the policy network ran.
     """
 
     scores: Tensor
@@ -62,7 +60,7 @@ class SegmenterOutput:
     layout: TokenLayout
     stages: tuple[StageOutput, ...]
     pruned_after_layer: Tensor
-    policy_logits: Optional[Tensor] = None
+    policy_logits: Optional[PolicyLogits] = None
     class_mix: Optional[Tensor] = None
     refined_logits: Optional[Tensor] = None
 
@@ -71,13 +69,14 @@ class SegmenterOutput:
 class EnteringTokens:
     """What goes into the encoder: `tokens` (B, prefix + N, C), which cells each covers, and what was made before.
 
-    `policy_logits` (B, 2, h, w) and the trunk's features are None where they did not run.
+    `policy_logits` are None where the policy network did not run, `detail` (B, c, H/4, W/4), what the image shows at
+    stride 4, where masks are not refined.
     """
 
     tokens: Tensor
     layout: TokenLayout
-    trunk: Optional[TrunkFeatures]
-    policy_logits: Optional[Tensor]
+    detail: Optional[Tensor]
+    policy_logits: Optional[PolicyLogits]
 
 
 class HybridSegmenter(nn.Module):
@@ -89,23 +88,21 @@ class HybridSegmenter(nn.Module):
         width, classes, decoder = spec.backbone.embed_dim, len(spec.classes), spec.decoder
         self.register_buffer('mean', torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
-        deep = spec.stem == 'deep_trunk'
-        last_stage = NUM_STAGES if deep else STRIDE_16_STAGE
-        self.trunk = EfficientNetLite0(spec.trunk_convention, last_stage=last_stage) if spec.has_trunk else None
         self.policy = create_policy(spec)
-        self.stem = TrunkStem(width, deep) if spec.stem != 'patch' else None
         self.encoder = VisionTransformer(spec.backbone, spec.backbone.grid_hw(spec.input_size_hw), drop_path)
         atm_shape = (width, classes, spec.decoder_dim, decoder.layers, decoder.num_heads)
         self.auxiliary_heads = nn.ModuleDict()
-        for layer in spec.auxiliary_layers if spec.head == 'atm' else ():
+        for layer in spec.auxiliary_layers if spec.head in PRUNING_HEADS else ():
             light = spec.auxiliary_head == 'light'
             self.auxiliary_heads[str(layer)] = (
                 LightHead(width, classes, spec.decoder_dim) if light else AtmHead(*atm_shape)
             )
-        self.refinement = MaskRefinement(classes) if spec.refinement == 'trunk' else None
+        self.refinement = MaskRefinement(classes) if spec.refinement == 'image' else None
         self.head_layers: tuple[int, ...] = (spec.backbone.depth,)
         if spec.head == 'atm':
             self.head: nn.Module = AtmHead(*atm_shape)
+        elif spec.head == 'light':
+            self.head = LightHead(width, classes, spec.decoder_dim)
         elif spec.head in ('segvit_atm', 'segvit_atm_v2'):
             self.head_layers = (*spec.auxiliary_layers, spec.backbone.depth)
             self.head = SegVitHead(*atm_shape, len(self.head_layers), self_attention=spec.head == 'segvit_atm')
@@ -120,17 +117,17 @@ class HybridSegmenter(nn.Module):
 
     def forward(
         self, image: Tensor, variant: Variant, budget: TokenBudget, supervise: bool = False,
-        policy_logits: Optional[Tensor] = None,
+        policy_logits: Optional[PolicyLogits] = None,
     ) -> SegmenterOutput:  # fmt: skip
         """Segment normalised images (B, 3, H, W), any size: sides are padded to whole patches, right and bottom.
 
         `supervise` runs every auxiliary head, also those that do not prune, so that each can be trained, and the policy
         network unless it is frozen.
-        `policy_logits` (B, 2, h, w) replaces the policy network's own.
+        `policy_logits` replace the policy network's own.
         """
         entering = self.enter(image, variant, budget, supervise, policy_logits)
         tokens, layout, policy_logits = entering.tokens, entering.layout, entering.policy_logits
-        if self.spec.head != 'atm':
+        if self.spec.head not in PRUNING_HEADS:
             return self._without_pruning(tokens, layout, policy_logits)
 
         batch, num_tokens = int(image.shape[0]), layout.num_tokens
@@ -149,7 +146,7 @@ class HybridSegmenter(nn.Module):
             stages.append(StageOutput(layer, prediction.class_logits, canvas[:, :, :num_tokens], alive))
 
         cell_masks = layout.unmerge(stages[-1].mask_logits.transpose(1, 2))
-        scores, refined = self.class_scores(cell_masks, stages[-1].class_logits, layout.grid_hw, entering.trunk)
+        scores, refined = self.class_scores(cell_masks, stages[-1].class_logits, layout.grid_hw, entering.detail)
         return SegmenterOutput(
             scores=scores,
             kind='probability',
@@ -163,7 +160,7 @@ class HybridSegmenter(nn.Module):
 
     def enter(
         self, image: Tensor, variant: Variant, budget: TokenBudget, supervise: bool = False,
-        policy_logits: Optional[Tensor] = None,
+        policy_logits: Optional[PolicyLogits] = None,
     ) -> EnteringTokens:  # fmt: skip
         """Score the windows, merge and embed: everything before the encoder. Arguments as of `forward`."""
         self.spec.check_variant(variant)
@@ -173,28 +170,32 @@ class HybridSegmenter(nn.Module):
 
         trained = supervise and self.policy is not None and any(p.requires_grad for p in self.policy.parameters())
         needs_policy = policy_logits is None and self.policy is not None and (variant.merges or trained)
-        trunk = self.trunk.pyramid(image) if self.spec.runs_trunk(needs_policy) else None
         patches = self.encoder.patch_embed.embed(image)  # (B, C, gh, gw)
-        layout = TokenLayout.identity(image.shape[0], grid_hw, image.device)
+        layout = TokenLayout.identity(int(image.shape[0]), grid_hw, image.device)
         if needs_policy:
-            policy_logits = self.policy(image, trunk, patches)
+            policy_logits = self.policy(image, patches)
         if variant.merges:
-            count = count_merged_windows(grid_hw, budget.merged_windows, WINDOW)
-            layout = choose_windows(window_scores(policy_logits, grid_hw), count, grid_hw, WINDOW)
+            counts = count_merged_windows(grid_hw, budget.windows)
+            layout = choose_windows(window_scores(policy_logits, grid_hw), counts, grid_hw)
 
-        stem = None if self.stem is None else self.stem(trunk)
-        tokens = self.encoder.embed(image, layout, stem, patches)
-        return EnteringTokens(tokens, layout, trunk, policy_logits)
+        detail = None if self.refinement is None else self.refinement.detail(image)
+        tokens = self.encoder.embed(image, layout, patches)
+        return EnteringTokens(tokens, layout, detail, policy_logits)
 
     def advance(
         self, tokens: Tensor, layer: int, next_layer: int, head: nn.Module, valid: Optional[Tensor] = None
     ) -> tuple[Tensor, AtmOutput]:
-        """Run the layers behind `layer` up to `next_layer` on (B, prefix + N, C), and the head after that one."""
-        tokens = self.encoder.run(tokens, layer + 1, next_layer, valid)
+        """Run the layers behind `layer` up to `next_layer` on (B, prefix + N, C), and the head after that one.
+
+        `valid` (B, N) is False on padding.
+        """
+        prefix = self.encoder.num_prefix_tokens
+        attended = F.pad(valid, (prefix, 0), value=True) if prefix and valid is not None else valid
+        tokens = self.encoder.run(tokens, layer + 1, next_layer, attended)
         return tokens, head(self._patch_tokens(tokens, next_layer), valid)
 
     def class_scores(
-        self, cell_masks: Tensor, class_logits: Tensor, grid_hw: tuple[int, int], trunk: Optional[TrunkFeatures]
+        self, cell_masks: Tensor, class_logits: Tensor, grid_hw: tuple[int, int], detail: Optional[Tensor]
     ) -> tuple[Tensor, Optional[Tensor]]:
         """Turn the mask logits of all cells (B, cells, classes) into class scores (B, classes, h, w) in [0, 1].
 
@@ -206,23 +207,21 @@ class HybridSegmenter(nn.Module):
         scores = present * masks.sigmoid()
         if self.refinement is None:
             return scores, None
-        refined = self.refinement(masks, scores, trunk)
+        refined = self.refinement(masks, scores, detail)
         return present * refined.sigmoid(), refined
 
-    def window_logits(self, image: Tensor) -> Tensor:
-        """Return the policy network's logits (B, 2, h, w) for a normalised image (B, 3, H, W), and run nothing else."""
+    def window_logits(self, image: Tensor) -> PolicyLogits:
+        """Return the policy network's logits for a normalised image (B, 3, H, W), and run nothing else."""
         image = pad_to_multiple(image, self.spec.backbone.patch_size)
-        trunk = self.trunk.pyramid(image) if self.policy.needs_trunk else None
-        return self.policy(image, trunk, self.encoder.patch_embed.embed(image))
+        return self.policy(image, self.encoder.patch_embed.embed(image))
 
     def _heads(self, variant: Variant, supervise: bool) -> list[tuple[int, nn.Module]]:
         layers = self.spec.auxiliary_layers if supervise else variant.prune_layers
         auxiliary = [(layer, self.auxiliary_heads[str(layer)]) for layer in layers]
         return [*auxiliary, (self.spec.backbone.depth, self.head)]
 
-    @staticmethod
     def _prune(
-        tokens: Tensor, alive: AliveTokens, pruned_after: Tensor, prediction: AtmOutput, layer: int, stage: int,
+        self, tokens: Tensor, alive: AliveTokens, pruned_after: Tensor, prediction: AtmOutput, layer: int, stage: int,
         budget: TokenBudget,
     ) -> tuple[Tensor, AliveTokens, Tensor]:  # fmt: skip
         with torch.no_grad():
@@ -238,11 +237,11 @@ class HybridSegmenter(nn.Module):
                 finished = torch.ones_like(alive.index).scatter(1, stay, torch.zeros_like(stay)) > 0
             marks = torch.where(finished, layer, pruned_after.gather(1, alive.index))
             pruned_after = pruned_after.scatter(1, alive.index, marks)
-        if keep is None:
-            tokens, alive = drop_finished(tokens, alive, finished, pruned_after.shape[1] - 1)
-        else:
-            tokens, alive = keep_only(tokens, alive, stay)
-        return tokens, alive, pruned_after
+            if keep is None:
+                stay, alive = drop_finished(alive, finished, pruned_after.shape[1] - 1)
+            else:
+                alive = keep_only(alive, stay)
+        return self.encoder.pick(tokens, stay), alive, pruned_after
 
     def _patch_tokens(self, tokens: Tensor, layer: int) -> Tensor:
         """Return what a head after `layer` sees: (B, prefix + N, C) -> (B, N, C), normed after the last layer."""
@@ -250,7 +249,9 @@ class HybridSegmenter(nn.Module):
             return self.encoder.finish(tokens)
         return tokens[:, self.encoder.num_prefix_tokens :]
 
-    def _without_pruning(self, tokens: Tensor, layout: TokenLayout, policy_logits: Optional[Tensor]) -> SegmenterOutput:
+    def _without_pruning(
+        self, tokens: Tensor, layout: TokenLayout, policy_logits: Optional[PolicyLogits]
+    ) -> SegmenterOutput:
         batch, layer, seen = tokens.shape[0], 0, []
         for head_layer in self.head_layers:
             tokens = self.encoder.run(tokens, layer + 1, head_layer)

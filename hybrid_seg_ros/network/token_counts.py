@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from hybrid_seg_ros.model_spec import Keep
-
-WINDOW = 2
-"""Side of a window whose patches share a token, in patches."""
+from hybrid_seg_ros.model_spec import Keep, Windows
 
 
-def count_merged_windows(grid_hw: tuple[int, int], merged_windows: Keep, window: int = WINDOW) -> int:
-    """Return how many windows of the grid share a token; a float is a share of all windows, an int a count."""
-    available = (grid_hw[0] // window) * (grid_hw[1] // window)
-    count = merged_windows if isinstance(merged_windows, int) else round(merged_windows * available)
-    if count > available:
-        raise ValueError(f'merged_windows: expected at most {available} for a {grid_hw} grid, got {count}')
-    return count
+def count_merged_windows(grid_hw: tuple[int, int], windows: Windows) -> dict[int, int]:
+    """Return per window size, largest first, how many windows of the grid share a token.
+
+    A float is a share of all windows of its size, an int a count. Raises ValueError where larger windows leave fewer.
+    """
+    counts: dict[int, int] = {}
+    for window, wanted in sorted(windows, reverse=True):
+        total = (grid_hw[0] // window) * (grid_hw[1] // window)
+        available = total - sum(count * (larger // window) ** 2 for larger, count in counts.items())
+        count = wanted if isinstance(wanted, int) else round(wanted * total)
+        if count > available:
+            raise ValueError(
+                f'merged_windows: expected at most {available} of {window}x{window} for a {grid_hw} grid, got {count}'
+            )
+        counts[window] = count
+    return counts
+
+
+def count_entering(grid_hw: tuple[int, int], windows: Windows) -> int:
+    """Return how many tokens enter the encoder where `windows` share a token each."""
+    merged = count_merged_windows(grid_hw, windows)
+    return grid_hw[0] * grid_hw[1] - sum(count * (window**2 - 1) for window, count in merged.items())
 
 
 def kept_count(num_tokens: int, keep: Keep) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hybrid_seg_ros.model_spec import Keep
 from hybrid_seg_ros.network.token_counts import kept_count
-from hybrid_seg_ros.network.token_layout import ascending, gather_tokens
+from hybrid_seg_ros.network.token_layout import ascending
 
 
 @dataclass(frozen=True)
@@ -74,32 +74,28 @@ def stay_by_count(confidence: Tensor, keep: Keep) -> Tensor:
     return ascending(confidence.topk(count, dim=1, largest=False, sorted=False).indices)
 
 
-def keep_only(tokens: Tensor, alive: AliveTokens, stay: Tensor) -> tuple[Tensor, AliveTokens]:
-    """Keep the tokens `stay` (B, k) of (B, M, C), as many in each image: all shapes are known beforehand."""
+def keep_only(alive: AliveTokens, stay: Tensor) -> AliveTokens:
+    """Keep the tokens `stay` (B, k) of the alive ones, as many in each image: all shapes are known beforehand."""
     if alive.valid is not None:
         raise ValueError('a fixed keep cannot follow threshold pruning in one batch')
-    return gather_tokens(tokens, stay), AliveTokens(alive.index.gather(1, stay), None)
+    return AliveTokens(alive.index.gather(1, stay), None)
 
 
-def drop_finished(
-    tokens: Tensor, alive: AliveTokens, finished: Tensor, num_entering: int
-) -> tuple[Tensor, AliveTokens]:  # fmt: skip
-    """Remove finished tokens; the others keep their order, and images are padded to the longest.
+def drop_finished(alive: AliveTokens, finished: Tensor, num_entering: int) -> tuple[Tensor, AliveTokens]:
+    """Remove the tokens `finished` (B, M) bool; the others keep their order, and images are padded to the longest.
 
-    `tokens` (B, M, C), `finished` (B, M) bool.
+    Returns which of the M alive tokens stay, (B, k) int64, and what is alive then.
     """
     stays = ~finished if alive.valid is None else ~finished & alive.valid
-    if bool(stays.all()):
-        return tokens, AliveTokens(alive.index, None)
     counts = stays.sum(1)
     count = int(counts.max())
     # A stable sort of "leaves" brings those who stay to the front, in order, without a loop over images.
     order = stays.logical_not().to(torch.uint8).sort(dim=1, stable=True).indices[:, :count]
-    tokens, index = gather_tokens(tokens, order), alive.index.gather(1, order)
+    index = alive.index.gather(1, order)
     if bool((counts == count).all()):
-        return tokens, AliveTokens(index, None)
+        return order, AliveTokens(index, None)
     valid = torch.arange(count, device=index.device) < counts[:, None]
-    return tokens, AliveTokens(index.masked_fill(~valid, num_entering), valid)
+    return order, AliveTokens(index.masked_fill(~valid, num_entering), valid)
 
 
 def write_back(canvas: Tensor, values: Tensor, alive: AliveTokens) -> Tensor:

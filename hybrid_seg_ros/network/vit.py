@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_seg_ros.model_spec import Backbone
-from hybrid_seg_ros.network.token_layout import TokenLayout
+from hybrid_seg_ros.network.token_layout import TokenLayout, gather_tokens
 
 
 class Attention(nn.Module):
@@ -99,9 +99,11 @@ class VisionTransformer(nn.Module):
         self.grid_hw = grid_hw
         self.patch_embed = PatchEmbed(config.embed_dim, config.patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim)) if config.class_token else None
-        self.pos_embed = nn.Parameter(
-            torch.zeros(1, self.num_prefix_tokens + grid_hw[0] * grid_hw[1], config.embed_dim)
-        )
+        registers = config.register_tokens
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, config.embed_dim)) if registers else None
+        # the class token has a position, registers have none
+        num_positions = int(config.class_token) + grid_hw[0] * grid_hw[1]
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_positions, config.embed_dim))
         rates = [drop_path * index / max(1, config.depth - 1) for index in range(config.depth)]
         self.blocks = nn.ModuleList(
             Block(config.embed_dim, config.num_heads, config.layer_norm_eps, rate) for rate in rates
@@ -111,26 +113,26 @@ class VisionTransformer(nn.Module):
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Number of tokens in front of the patch tokens: 1 with a class token, else 0."""
-        return int(self.config.class_token)
+        """Number of tokens in front of the patch tokens: class token, then registers."""
+        return self.config.num_prefix_tokens
 
-    def embed(
-        self, image: Tensor, layout: TokenLayout, stem: Optional[Tensor] = None, patches: Optional[Tensor] = None
-    ) -> Tensor:
-        """Embed an image (B, 3, H, W) -> (B, prefix + N, C).
-
-        `stem` (B, cells, C), if given, is added to the patch embedding, averaged where patches share a token;
-        `patches` as in `PatchEmbed.forward`.
-        """
+    def embed(self, image: Tensor, layout: TokenLayout, patches: Optional[Tensor] = None) -> Tensor:
+        """Embed an image (B, 3, H, W) -> (B, prefix + N, C); `patches` as in `PatchEmbed.forward`."""
         tokens = self.patch_embed(image, layout, patches)
-        if stem is not None:
-            tokens = tokens + layout.merge_mean(stem)
-        prefix, grid = self.pos_embed.split([self.num_prefix_tokens, self.grid_hw[0] * self.grid_hw[1]], dim=1)
+        num_cells = self.grid_hw[0] * self.grid_hw[1]
+        class_position, grid = self.pos_embed.split([self.pos_embed.shape[1] - num_cells, num_cells], dim=1)
         grid = resize_grid(grid, self.grid_hw, layout.grid_hw)
         tokens = tokens + layout.merge_mean(grid.expand(tokens.shape[0], -1, -1))
-        if self.cls_token is None:
-            return tokens
-        return torch.cat([(self.cls_token + prefix).expand(tokens.shape[0], -1, -1), tokens], 1)
+        prefix = [] if self.cls_token is None else [self.cls_token + class_position]
+        prefix += [] if self.register_tokens is None else [self.register_tokens]
+        return torch.cat([*(part.expand(tokens.shape[0], -1, -1) for part in prefix), tokens], 1) if prefix else tokens
+
+    def pick(self, tokens: Tensor, index: Tensor) -> Tensor:
+        """Keep the patch tokens at `index` (B, k) int64, and the prefix: (B, prefix + N, C) -> (B, prefix + k, C)."""
+        first = self.num_prefix_tokens
+        if not first:
+            return gather_tokens(tokens, index)
+        return torch.cat([tokens[:, :first], gather_tokens(tokens[:, first:], index)], 1)
 
     def run(self, tokens: Tensor, first_layer: int, last_layer: int, valid: Optional[Tensor] = None) -> Tensor:
         """Run layers `first_layer` to `last_layer` (1-based, inclusive) on (B, N, C)."""

@@ -21,8 +21,12 @@ from hybrid_seg_ros.data.augmentation import augment, stretch_augment
 from hybrid_seg_ros.data.class_paste import paste_classes
 from hybrid_seg_ros.data.policy_labels import policy_labels
 from hybrid_seg_ros.data.segmentation_dataset import Sample, SegmentationDataset
+from hybrid_seg_ros.model_spec import WINDOW_SIZES
 from hybrid_seg_ros.training.distributed import Processes
 from hybrid_seg_ros.training.train_config import TrainConfig
+
+POLICY_PATCH = 16
+"""Patch size that the policy networks and their labels are made for."""
 
 CACHE_BYTES = 2 * 1024**3
 """Read samples are kept up to this size, so that a small dataset is read once and a large one fits the memory."""
@@ -30,24 +34,26 @@ CACHE_BYTES = 2 * 1024**3
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` (B, H, W, 3) uint8 RGB, `labels` (B, H, W) int64, `policy_labels` (B, h, w) int64; 255 is ignored.
+    """`images` (B, H, W, 3) uint8 RGB, `labels` (B, H, W) int64 and, per window size, `policy_labels` (B, h, w) int64.
 
-    `number` counts the batches of all processes since the run began; `names` are those of the samples.
+    255 is ignored. `number` counts the batches of all processes since the run began; `names` are those of the samples.
     """
 
     number: int
     names: tuple[str, ...]
     images: Tensor
     labels: Tensor
-    policy_labels: Tensor
+    policy_labels: dict[int, Tensor]
 
     def to(self, device: torch.device) -> 'Batch':
         """Return the batch on `device`."""
         if device.type == 'cpu':
             return self
-        moved = (part.pin_memory().to(device, non_blocking=True)
-                 for part in (self.images, self.labels, self.policy_labels))  # fmt: skip
-        return Batch(self.number, self.names, *moved)
+        def move(part: Tensor) -> Tensor:
+            return part.pin_memory().to(device, non_blocking=True)
+
+        windows = {window: move(targets) for window, targets in self.policy_labels.items()}
+        return Batch(self.number, self.names, move(self.images), move(self.labels), windows)
 
 
 def sample_indices(number: int, batch_size: int, count: int, seed: int) -> list[int]:
@@ -73,7 +79,11 @@ def build_batch(samples: Callable[[int], Sample], count: int, number: int, confi
         names=tuple(view.name for view in views),
         images=torch.from_numpy(np.stack([view.image for view in views])),
         labels=torch.from_numpy(np.stack([view.labels for view in views]).astype(np.int64)),
-        policy_labels=torch.from_numpy(np.stack([policy_labels(view.labels) for view in views]).astype(np.int64)),
+        policy_labels={
+            window: torch.from_numpy(np.stack([policy_labels(view.labels, window * POLICY_PATCH) for view in views]))
+            .to(torch.int64)
+            for window in WINDOW_SIZES
+        },
     )
 
 

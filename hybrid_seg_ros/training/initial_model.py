@@ -18,7 +18,7 @@ from hybrid_seg_ros.network.checkpoint import (
 )
 from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk, trunks_of, trunks_without_weights
+from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk, trunks_without_weights
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError, is_under
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,6 @@ def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
         load_strictly(model, {**model.state_dict(), **given}, config.initial_model)
     if config.initial_encoder is not None:
         load_encoder(model, config.initial_encoder)
-    for trunk in trunks_of(model):
-        trunk.freeze(config.frozen_trunk_stages)
     _freeze(model, config.freeze)
     return model
 

@@ -6,6 +6,7 @@ negative in every mask, as in the official code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Optional
 
@@ -95,14 +96,19 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return -(teacher.softmax(1) * student.log_softmax(1)).sum(1).mean()
 
 
-def policy_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of policy logits (B, 2, h, w) with window labels (B, h, w); 255 is ignored. CTS, section 3.1.
+def policy_loss(logits: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> Tensor:
+    """Cross-entropy of policy logits (B, 2, h, w) with window labels (B, h, w), added over the window sizes.
 
-    The logits' grid may reach past the labels' whole windows, at the right and at the bottom.
+    255 is ignored. The logits' grid may reach past the labels' whole windows, at the right and at the bottom. CTS,
+    section 3.1.
     """
-    logits = logits.float()[:, :, : targets.shape[1], : targets.shape[2]]
-    count = (targets != UNLABELLED).sum().clamp(min=1)
-    return F.cross_entropy(logits, targets, ignore_index=UNLABELLED, reduction='sum') / count
+    losses = []
+    for window, pair in logits.items():
+        known = targets[window]
+        count = (known != UNLABELLED).sum().clamp(min=1)
+        pair = pair.float()[:, :, : known.shape[1], : known.shape[2]]
+        losses.append(F.cross_entropy(pair, known, ignore_index=UNLABELLED, reduction='sum') / count)
+    return torch.stack(losses).sum()
 
 
 def _classification_loss(class_logits: Tensor, present: Tensor) -> Tensor:

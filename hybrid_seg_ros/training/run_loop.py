@@ -16,7 +16,7 @@ from hybrid_seg_ros.data.check_dataset import check_dataset
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
-from hybrid_seg_ros.training.batches import batches, default_workers
+from hybrid_seg_ros.training.batches import POLICY_PATCH, batches, default_workers
 from hybrid_seg_ros.training.device import prepare_model, training_device
 from hybrid_seg_ros.training.distributed import Processes, joined_processes
 from hybrid_seg_ros.training.initial_model import initial_model
@@ -31,9 +31,6 @@ from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 from hybrid_seg_ros.training.weight_update import WeightUpdate
 
 log = logging.getLogger(__name__)
-
-POLICY_PATCH = 16
-"""Patch size that the policy networks and their labels are made for."""
 
 STATE = 'state.pt'
 TORCHRUN_SIGNAL_S = 2.0

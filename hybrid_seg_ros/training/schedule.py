@@ -18,20 +18,25 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with a factor for trunk and heads; no weight decay on norms, biases, embeddings of positions and classes.
+    """AdamW with factors for policy, heads and layers; no weight decay on norms, biases and embeddings.
 
     Each group's own base rate is kept in `base_lr`. Raises ValueError if no parameter is to be trained.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    depth = len(model.encoder.blocks)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         factor = 1.0
-        if name.startswith(('trunk.', 'policy.backbone.')):
+        if name.startswith('policy.backbone.'):
             factor = config.trunk_factor
         elif name.startswith(('head.', 'auxiliary_heads.', 'refinement.', 'policy.')):
             factor = config.head_factor
-        plain = parameter.ndim <= 1 or name.endswith(('pos_embed', 'cls_token', 'query.weight'))
+        elif name.startswith('encoder.'):
+            parts = name.split('.')
+            layer = int(parts[2]) + 1 if parts[1] == 'blocks' else depth if parts[1] == 'norm' else 0
+            factor = config.layer_decay ** (depth - layer)
+        plain = parameter.ndim <= 1 or name.endswith(('pos_embed', 'cls_token', 'register_tokens', 'query.weight'))
         groups.setdefault((factor, 0.0 if plain else config.weight_decay), []).append(parameter)
     if not groups:
         raise ValueError('no parameter is left to train: freeze covers all of them')

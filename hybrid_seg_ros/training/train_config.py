@@ -20,18 +20,20 @@ AUGMENTATIONS = ('crop', 'stretch')
 DATASET_CLASSES = 'dataset'
 """As `model.classes`: the classes of the dataset at hand."""
 
-_LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides', 'paste_classes')
+_LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides', 'paste_classes',
+          'entering_share', 'keep_share')
 _NUMBERS = {
     **dict.fromkeys(('learning_rate', 'clip_norm', 'trunk_factor', 'head_factor', 'weight_decay', 'poly_power'),
                     (0.0, math.inf)),
-    **dict.fromkeys(('auxiliary_weight', 'distillation_weight', 'pixel_weight', 'class_balance', 'lovasz_weight',
-                     'policy_weight'), (0.0, math.inf)),
+    **dict.fromkeys(('atm_weight', 'auxiliary_weight', 'distillation_weight', 'pixel_weight', 'class_balance',
+                     'lovasz_weight', 'policy_weight'), (0.0, math.inf)),
     **dict.fromkeys(('ema_decay', 'drop_path'), (0.0, 0.999999)),
+    'layer_decay': (0.01, 1.0),
     'paste_probability': (0.0, 1.0),
 }  # fmt: skip
 """The least and the largest value of each number."""
 
-_FROM_ZERO = ('warmup_steps', 'frozen_trunk_stages', 'seed')
+_FROM_ZERO = ('warmup_steps', 'seed')
 _COUNTS = ('batch_size', 'accumulate', 'steps', 'loss_stride', 'evaluate_every', 'save_every')
 
 
@@ -51,12 +53,16 @@ class TrainConfig:
     `augmentation` 'crop' is mmseg's: resize by a factor of `scale`, crop to `crop_hw`, flip, photometric distortion;
     the factor is of the image's own size or, with `fit_sides` (short, long), of the largest that fits into these.
     'stretch' resizes straight to `crop_hw` and flips (CTS' policy network). A step sees `accumulate` batches of
-    `batch_size` samples in each process. Learning-rate factors multiply `learning_rate` for the EfficientNet trunk and
-    for the heads; the trunk's first `frozen_trunk_stages` stages keep their ImageNet weights. Warm-up is linear from
-    `warmup_factor` (None: 1 / `warmup_steps`), then polynomial decay to 0.
+    `batch_size` samples in each process. Learning-rate factors multiply `learning_rate` for the policy's EfficientNet
+    and for the heads; with `layer_decay` d, an encoder layer that has k layers behind it has a rate of d^k (BEiT's
+    layer-wise decay; the embedding counts as one layer). Warm-up is linear from `warmup_factor` (None: 1 /
+    `warmup_steps`), then polynomial decay to 0.
 
-    `variants` are trained in turn, step by step, so that one set of weights serves them all. `loss_stride`: mask losses
-    are computed on every n-th pixel of the labels. `class_balance` b weighs class c of the per-pixel cross-entropy by
+    `variants` are trained in turn, step by step, so that one set of weights serves them all. With `entering_share`
+    (low, high) each step merges windows of random sizes until a random share of the tokens is left to enter the
+    encoder; with `keep_share` pruning keeps a random share at each layer; without, both are the model's own budget.
+    `atm_weight` is that of the ATM loss, `pixel_weight` that of the per-pixel cross-entropy. `loss_stride`: both are
+    computed on every n-th pixel of the labels. `class_balance` b weighs class c of the per-pixel cross-entropy by
     (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `lovasz_weight` is that of the
     Lovasz-Softmax loss of the final masks. With `paste_probability` a view gets some of the `paste_classes` (names) of
     another view pasted in. With `distillation_weight` auxiliary heads learn from the last head as well, and
@@ -80,8 +86,8 @@ class TrainConfig:
     learning_rate: float = 2e-5
     betas: tuple[float, float] = (0.9, 0.999)
     trunk_factor: float = 1.0
-    frozen_trunk_stages: int = 0
     head_factor: float = 10.0
+    layer_decay: float = 1.0
     weight_decay: float = 0.01
     warmup_steps: int = 1500
     warmup_factor: Optional[float] = None
@@ -90,6 +96,9 @@ class TrainConfig:
     drop_path: float = 0.1
     ema_decay: float = 0.0
     variants: tuple[str, ...] = ('dense',)
+    entering_share: Optional[tuple[float, float]] = None
+    keep_share: Optional[tuple[float, float]] = None
+    atm_weight: float = 1.0
     auxiliary_weight: float = 1.0
     distillation_weight: float = 0.0
     pixel_weight: float = 0.0
@@ -110,7 +119,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in _LISTS:
             value = getattr(self, name)
-            if name == 'fit_sides' and value is None:
+            if name in ('fit_sides', 'entering_share', 'keep_share') and value is None:
                 continue
             if isinstance(value, str) or not hasattr(value, '__iter__'):
                 raise TrainConfigError(f'{name}: expected a list, got {value!r}')
@@ -145,6 +154,10 @@ class TrainConfig:
             raise TrainConfigError(f'crop_hw: expected [height, width] in pixels, got {self.crop_hw}')
         if self.fit_sides is not None and (len(self.fit_sides) != 2 or not 0 < self.fit_sides[0] <= self.fit_sides[1]):
             raise TrainConfigError(f'fit_sides: expected [short, long] in pixels, got {self.fit_sides}')
+        for name in ('entering_share', 'keep_share'):
+            share = getattr(self, name)
+            if share is not None and (len(share) != 2 or not 0 < share[0] <= share[1] <= 1):
+                raise TrainConfigError(f'{name}: expected [low, high] with 0 < low <= high <= 1, got {share}')
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise TrainConfigError(f'scale: expected [low, high] with 0 < low <= high, got {self.scale}')
         if not 0 <= self.paste_probability <= 1 or bool(self.paste_probability) != bool(self.paste_classes):

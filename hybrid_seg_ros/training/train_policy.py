@@ -32,10 +32,7 @@ def train_policy(
     config: TrainConfig, root: Path, run_dir: Path, until: Optional[int] = None, device: str = 'cpu',
     workers: Optional[int] = None,
 ) -> Optional[ModelSpec]:  # fmt: skip
-    """Train the policy network of a model, or go on with the run in `run_dir`; see `run_training`.
-
-    With `stem: shared_trunk` the stages that the segmenter uses too are left as they are.
-    """
+    """Train the policy network of a model, or go on with the run in `run_dir`; see `run_training`."""
     if config.model.get('policy') == 'none':
         raise TrainConfigError('model.policy: expected a policy network to train, got none')
     teacher = None
@@ -65,8 +62,8 @@ def policy_losses(
         teacher.to(batch.images.device)
         with torch.no_grad(), autocast(batch.images.device, config.precision):
             taught = teacher.window_logits(teacher.normalize(batch.images))
-        rows, columns = batch.policy_labels.shape[1:]
-        student, taught = (part.float()[:, :, :rows, :columns] for part in (logits, taught))
+        rows, columns = batch.policy_labels[2].shape[1:]
+        student, taught = (part[2].float()[:, :, :rows, :columns] for part in (logits, taught))
         losses['distillation'] = config.distillation_weight * distillation_loss(student, taught)
     return losses
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +19,7 @@ from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate_model
 from hybrid_seg_ros.evaluation.prediction_pictures import prediction_pictures
-from hybrid_seg_ros.model_spec import ModelSpec, Variant
+from hybrid_seg_ros.model_spec import PRUNING_HEADS, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput, StageOutput, to_grid
 from hybrid_seg_ros.training.batches import Batch
@@ -34,8 +37,8 @@ def train(
     workers: Optional[int] = None,
 ) -> Optional[ModelSpec]:  # fmt: skip
     """Train a segmenter, or go on with the run in `run_dir`; see `run_training`."""
-    if config.model.get('head', 'atm') != 'atm':
-        raise TrainConfigError(f'model.head: only models with head atm can be trained, got {config.model["head"]!r}')
+    if config.model.get('head', 'atm') not in PRUNING_HEADS:
+        raise TrainConfigError(f'model.head: expected {" or ".join(PRUNING_HEADS)}, got {config.model["head"]!r}')
     class_weights = None
     if config.class_balance:
         train_set = open_dataset(config.dataset, root, 'train')
@@ -58,13 +61,43 @@ def train_losses(
     keep_evaluation_mode(model)
     variant = Variant.parse(config.variants[step % len(config.variants)])
     with autocast(batch.images.device, config.precision):
-        output = model(model.normalize(batch.images), variant, model.spec.budget, supervise=True)
+        output = model(model.normalize(batch.images), variant, step_budget(batch, model.spec, config), supervise=True)
     if class_weights is not None:
         class_weights = class_weights.to(batch.labels.device)
     losses = segmentation_losses(output, batch.labels, config, class_weights)
     if config.policy_weight and output.policy_logits is not None:
         losses['policy'] = config.policy_weight * policy_loss(output.policy_logits, batch.policy_labels)
     return losses
+
+
+def step_budget(batch: Batch, spec: ModelSpec, config: TrainConfig) -> TokenBudget:
+    """Return how many tokens the step of a batch merges and keeps: the model's budget, or drawn at random."""
+    rng = np.random.default_rng((config.seed, 2, batch.number))
+    budget = spec.budget
+    if config.entering_share is not None:
+        grid_hw = spec.backbone.grid_hw(tuple(batch.labels.shape[1:]))
+        windows = random_windows(rng, grid_hw, spec.window_sizes, rng.uniform(*config.entering_share))
+        budget = dataclasses.replace(budget, merged_windows=windows)
+    if config.keep_share is not None:
+        keep = tuple(float(rng.uniform(*config.keep_share)) for _ in spec.auxiliary_layers)
+        budget = dataclasses.replace(budget, keep=keep)
+    return budget
+
+
+def random_windows(
+    rng: np.random.Generator, grid_hw: tuple[int, int], sizes: Sequence[int], entering_share: float
+) -> dict[int, int]:  # fmt: skip
+    """Draw how many windows of each size merge so that about `entering_share` of the grid's tokens are left."""
+    surplus = (1 - entering_share) * grid_hw[0] * grid_hw[1]
+    counts = {}
+    for window in sorted(sizes, reverse=True):
+        whole = (grid_hw[0] // window) * (grid_hw[1] // window)
+        whole -= sum(count * (larger // window) ** 2 for larger, count in counts.items())
+        # large windows take up to half of what is to go; the smallest take the rest
+        share = 1.0 if window == min(sizes) else rng.uniform(0.0, 0.5)
+        counts[window] = min(whole, round(share * surplus / (window**2 - 1)))
+        surplus -= counts[window] * (window**2 - 1)
+    return counts
 
 
 def segmentation_losses(
@@ -105,7 +138,9 @@ def mask_loss(
     class_logits: Tensor, masks: Tensor, labels: Tensor, config: TrainConfig, class_weights: Optional[Tensor]
 ) -> Tensor:
     """ATM loss, and per-pixel cross-entropy of the class scores: class logits (B, C, 2), masks (B, C, h, w)."""
-    loss = atm_loss(class_logits, masks, labels).total
+    loss = masks.sum() * 0.0
+    if config.atm_weight:
+        loss = config.atm_weight * atm_loss(class_logits, masks, labels).total
     if config.pixel_weight:
         scores = class_scores(class_logits, masks)
         loss = loss + config.pixel_weight * pixel_cross_entropy(scores, labels, class_weights)

@@ -106,8 +106,6 @@ def whole_network(variant: Variant) -> str:
 def parts_of_steps(spec: ModelSpec, variant: Variant, budget: TokenBudget) -> dict[str, str]:
     """Return, for each step that can be timed, the name of the part of `parts_of` that it is one run of."""
     parts = {'embedding': 'embedding'}
-    if spec.runs_trunk(variant.merges):
-        parts['stem'] = 'trunk'
     if variant.merges:
         parts['policy'] = 'policy'
     layer = 0

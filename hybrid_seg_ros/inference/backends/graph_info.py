@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.token_counts import WINDOW, count_merged_windows, kept_count
+from hybrid_seg_ros.network.token_counts import count_entering, count_merged_windows, kept_count
 
 METADATA_KEY = 'hybrid_seg_ros'
 WHOLE, HEAD, MIDDLE, TAIL = 'whole', 'head', 'middle', 'tail'
@@ -24,8 +24,9 @@ class GraphError(ValueError):
 class GraphInfo:
     """One operating point of one model at one input size, as ONNX graphs.
 
-    `tokens` (after merging) and `kept` ((layer, tokens that go on) for each pruning layer) are fixed numbers; `kept` is
-    empty where a threshold decides, and the network then is several graphs (see `parts`). `outputs` is 'scores', class
+    `merged_windows` ((size, how many), largest first), `tokens` (after merging) and `kept` ((layer, tokens that go on)
+    for each pruning layer) are fixed numbers; `kept` is empty where a threshold decides, and the network then is
+    several graphs (see `parts`). `outputs` is 'scores', class
     scores on cells of `cell_px` pixels, of the kind `kind`, or 'labels', a label map at the input size.
     """
 
@@ -39,7 +40,7 @@ class GraphInfo:
     kind: str
     cell_px: int
     grid_hw: tuple[int, int]
-    merged_windows: int
+    merged_windows: tuple[tuple[int, int], ...]
     tokens: int
     kept: tuple[tuple[int, int], ...]
     num_classes: int
@@ -56,8 +57,8 @@ class GraphInfo:
         if batch < 1:
             raise ValueError(f'batch: expected at least 1, got {batch}')
         grid_hw = spec.backbone.grid_hw(size_hw)
-        merged = count_merged_windows(grid_hw, budget.merged_windows) if variant.merges else 0
-        tokens = grid_hw[0] * grid_hw[1] - merged * (WINDOW**2 - 1)
+        windows = budget.windows if variant.merges else ((2, 0),)
+        merged, tokens = tuple(count_merged_windows(grid_hw, windows).items()), count_entering(grid_hw, windows)
         kept: list[tuple[int, int]] = []
         for stage, layer in enumerate(variant.prune_layers):
             keep = budget.keep_at(stage)
@@ -105,5 +106,6 @@ class GraphInfo:
         fields: dict[str, Any] = json.loads(text)
         for name in ('input_size_hw', 'grid_hw'):
             fields[name] = tuple(fields[name])
-        fields['kept'] = tuple((layer, count) for layer, count in fields['kept'])
+        for name in ('kept', 'merged_windows'):
+            fields[name] = tuple((of, count) for of, count in fields[name])
         return cls(**fields)
