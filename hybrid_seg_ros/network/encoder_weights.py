@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Union
@@ -11,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from hybrid_seg_ros.model_spec import sha256_of
+from hybrid_seg_ros.model_spec import Backbone, sha256_of
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly, resize_position_embedding
 from hybrid_seg_ros.network.convert_checkpoint import without_unused_class_token
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -38,11 +39,12 @@ def save_encoder(
     return digest
 
 
-def load_encoder(model: HybridSegmenter, path: Union[str, Path]) -> None:
+def load_encoder(model: HybridSegmenter, path: Union[str, Path], selecting: bool = False) -> None:
     """Copy the encoder weights of a file into `model.encoder`; the rest of the model stays as it is.
 
-    The position embedding is resized to the model's input size. Class token and final norm are left out where the
-    model has none. Raises FileNotFoundError, or CheckpointError that lists missing, unexpected and mis-shaped keys.
+    With `selecting` the file may be of a wider encoder, see `select_channels`. The position embedding is resized to the
+    model's input size. Class token and final norm are left out where the model has none. Raises FileNotFoundError, or
+    CheckpointError that lists missing, unexpected and mis-shaped keys.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,4 +66,44 @@ def load_encoder(model: HybridSegmenter, path: Union[str, Path]) -> None:
     state = without_unused_class_token(state, model.encoder.config)
     if model.encoder.norm is None:
         state = {key: value for key, value in state.items() if not key.startswith('norm.')}
+    if selecting:
+        state = select_channels(state, model.encoder.config, str(path))
     load_strictly(model.encoder, state, str(path))
+
+
+def select_channels(state: Mapping[str, Tensor], config: Backbone, source: str) -> dict[str, Tensor]:
+    """Return the weights of a narrower encoder: evenly spaced channels and whole heads of a wider one.
+
+    The same channels everywhere, so that residual connections stay connected; the first layers where it is shallower.
+    Source: Xu et al., "Initializing Models with Larger Ones" (ICLR 2024), section 3. Raises CheckpointError unless
+    heads are as wide in both.
+    """
+    width, per_head = state['norm.weight' if 'norm.weight' in state else 'pos_embed'].shape[-1], config.embed_dim
+    per_head //= config.num_heads
+    if width < config.embed_dim or width % per_head:
+        raise CheckpointError(f'{source}: expected at least {config.embed_dim} channels in heads of {per_head}, '
+                              f'got {width}')  # fmt: skip
+    channels = _evenly(width, config.embed_dim)
+    hidden = _evenly(4 * width, 4 * config.embed_dim)
+    starts = per_head * _evenly(width // per_head, config.num_heads)
+    heads = (starts[:, None] + torch.arange(per_head)).flatten()
+    rows = {'qkv': torch.cat([heads + part * width for part in range(3)]), 'fc1': hidden}
+    columns = {'attn.proj': heads, 'fc2': hidden}
+    selected = {}
+    for key, value in state.items():
+        layer = re.match(r'blocks\.(\d+)\.', key)
+        if layer and int(layer[1]) >= config.depth:
+            continue
+        if key in ('cls_token', 'register_tokens', 'pos_embed'):
+            selected[key] = value[..., channels]
+            continue
+        outputs = next((index for name, index in rows.items() if name in key), channels)
+        value = value[outputs]
+        if value.ndim == 2:
+            value = value[:, next((index for name, index in columns.items() if name in key), channels)]
+        selected[key] = value.contiguous()
+    return selected
+
+
+def _evenly(count: int, wanted: int) -> Tensor:
+    return torch.arange(wanted) * count // wanted

@@ -46,7 +46,7 @@ def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
     if config.initial_model is not None:
         load_strictly(model, {**model.state_dict(), **given}, config.initial_model)
     if config.initial_encoder is not None:
-        load_encoder(model, config.initial_encoder)
+        load_encoder(model, config.initial_encoder, config.select_channels)
     _freeze(model, config.freeze)
     return model
 

@@ -65,8 +65,10 @@ class TrainConfig:
     computed on every n-th pixel of the labels. `class_balance` b weighs class c of the per-pixel cross-entropy by
     (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `lovasz_weight` is that of the
     Lovasz-Softmax loss of the final masks. With `paste_probability` a view gets some of the `paste_classes` (names) of
-    another view pasted in. With `distillation_weight` auxiliary heads learn from the last head as well, and
-    `train-policy` from the policy network of `policy_teacher`, the YAML of a model. `best_metric` is the number of the
+    another view pasted in. With `distillation_weight` auxiliary heads learn from the last head as well, and the
+    model from `teacher`, the YAML of another one: from its dense masks, in `train-policy` from its policy network.
+    An `initial_encoder` wider than the model's gives every n-th of its channels and heads with `select_channels`
+    (weight selection, Xu et al. 2023). `best_metric` is the number of the
     evaluation that chooses best.yaml, with a minus in front if lower is better (None: the command's own choice).
     """
 
@@ -74,6 +76,7 @@ class TrainConfig:
     initial_model: Optional[str] = None
     reinitialize: tuple[str, ...] = ()
     initial_encoder: Optional[str] = None
+    select_channels: bool = False
     freeze: tuple[str, ...] = ()
     dataset: str = 'camvid'
     augmentation: str = 'crop'
@@ -101,11 +104,11 @@ class TrainConfig:
     atm_weight: float = 1.0
     auxiliary_weight: float = 1.0
     distillation_weight: float = 0.0
+    teacher: Optional[str] = None
     pixel_weight: float = 0.0
     class_balance: float = 0.0
     lovasz_weight: float = 0.0
     policy_weight: float = 0.0
-    policy_teacher: Optional[str] = None
     loss_stride: int = 1
     paste_classes: tuple[str, ...] = ()
     paste_probability: float = 0.0
@@ -165,8 +168,10 @@ class TrainConfig:
                 'paste_probability: expected a number above 0, up to 1, together with paste_classes, '
                 f'got {self.paste_probability!r} and {list(self.paste_classes)}'
             )
-        if self.policy_teacher is not None and not self.distillation_weight:
-            raise TrainConfigError('policy_teacher: expected a distillation_weight above 0 with it')
+        if self.teacher is not None and not self.distillation_weight:
+            raise TrainConfigError('teacher: expected a distillation_weight above 0 with it')
+        if self.select_channels and self.initial_encoder is None:
+            raise TrainConfigError('select_channels: expected only together with initial_encoder')
         if self.reinitialize and self.initial_model is None:
             raise TrainConfigError('reinitialize: expected only together with initial_model')
         if not self.variants:

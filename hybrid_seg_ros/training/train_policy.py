@@ -36,8 +36,8 @@ def train_policy(
     if config.model.get('policy') == 'none':
         raise TrainConfigError('model.policy: expected a policy network to train, got none')
     teacher = None
-    if config.policy_teacher is not None:
-        teacher = load_model(ModelSpec.load(config.policy_teacher)).requires_grad_(False)
+    if config.teacher is not None:
+        teacher = load_model(ModelSpec.load(config.teacher)).requires_grad_(False)
     stage = Stage(
         losses=functools.partial(policy_losses, teacher=teacher),
         evaluate=evaluate_policy,

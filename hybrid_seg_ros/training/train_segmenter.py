@@ -21,6 +21,7 @@ from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate_model
 from hybrid_seg_ros.evaluation.prediction_pictures import prediction_pictures
 from hybrid_seg_ros.model_spec import PRUNING_HEADS, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
+from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput, StageOutput, to_grid
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.device import autocast
@@ -39,12 +40,14 @@ def train(
     """Train a segmenter, or go on with the run in `run_dir`; see `run_training`."""
     if config.model.get('head', 'atm') not in PRUNING_HEADS:
         raise TrainConfigError(f'model.head: expected {" or ".join(PRUNING_HEADS)}, got {config.model["head"]!r}')
-    class_weights = None
+    class_weights, teacher = None, None
+    if config.teacher is not None:
+        teacher = load_model(ModelSpec.load(config.teacher)).requires_grad_(False)
     if config.class_balance:
         train_set = open_dataset(config.dataset, root, 'train')
         class_weights = torch.from_numpy(balancing_weights(train_set, config.class_balance))
     stage = Stage(
-        losses=functools.partial(train_losses, class_weights=class_weights),
+        losses=functools.partial(train_losses, class_weights=class_weights, teacher=teacher),
         evaluate=evaluate_segmenter,
         metrics=('miou', 'pixel_accuracy'),
         best_metric='miou',
@@ -53,8 +56,9 @@ def train(
 
 
 def train_losses(
-    model: HybridSegmenter, batch: Batch, step: int, config: TrainConfig, class_weights: Optional[Tensor] = None
-) -> dict[str, Tensor]:
+    model: HybridSegmenter, batch: Batch, step: int, config: TrainConfig, class_weights: Optional[Tensor] = None,
+    teacher: Optional[HybridSegmenter] = None,
+) -> dict[str, Tensor]:  # fmt: skip
     """Return the weighted losses of one batch; the variants take turns, step by step."""
     torch.manual_seed(config.seed * 1_000_003 + batch.number)  # dropout as if the run had never stopped
     model.train()
@@ -65,6 +69,13 @@ def train_losses(
     if class_weights is not None:
         class_weights = class_weights.to(batch.labels.device)
     losses = segmentation_losses(output, batch.labels, config, class_weights)
+    if teacher is not None:
+        teacher.to(batch.images.device)
+        with torch.no_grad(), autocast(batch.images.device, config.precision):
+            taught = final_scores(teacher(teacher.normalize(batch.images), Variant(), teacher.spec.budget))
+        student = final_scores(output)
+        taught = F.interpolate(taught, size=student.shape[2:], mode='bilinear', align_corners=False)
+        losses['teacher'] = config.distillation_weight * distillation_loss(student, taught)
     if config.policy_weight and output.policy_logits is not None:
         losses['policy'] = config.policy_weight * policy_loss(output.policy_logits, batch.policy_labels)
     return losses
@@ -120,13 +131,18 @@ def segmentation_losses(
             student = class_scores(stage.class_logits, masks[stage.layer])
             loss = loss + config.distillation_weight * distillation_loss(student, teacher)
         losses[f'layer{stage.layer}'] = weight * loss
-    final = masks[last.layer]
     if output.refined_logits is not None:
-        final = output.refined_logits
-        losses['refined'] = mask_loss(last.class_logits, final, labels, config, class_weights)
+        losses['refined'] = mask_loss(last.class_logits, output.refined_logits, labels, config, class_weights)
     if config.lovasz_weight:
-        losses['lovasz'] = config.lovasz_weight * lovasz_softmax(class_scores(last.class_logits, final), labels)
+        losses['lovasz'] = config.lovasz_weight * lovasz_softmax(final_scores(output), labels)
     return losses
+
+
+def final_scores(output: SegmenterOutput) -> Tensor:
+    """Return `class_scores` of the last head (B, C, h, w), refined where the model refines its masks."""
+    last = output.stages[-1]
+    masks = grid_masks(output, last) if output.refined_logits is None else output.refined_logits
+    return class_scores(last.class_logits, masks)
 
 
 def grid_masks(output: SegmenterOutput, stage: StageOutput) -> Tensor:

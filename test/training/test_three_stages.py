@@ -63,7 +63,7 @@ def test_every_policy_is_trained_alone_and_by_a_teacher(policy, tmp_path):
 
     first = run('first')
     kept = ['reinitialize=[policy]', f'initial_model={tmp_path / "first" / "model.yaml"}', 'seed=5']
-    taught = run('taught', *kept, f'policy_teacher={tmp_path / "first" / "model.yaml"}', 'distillation_weight=2.0')
+    taught = run('taught', *kept, f'teacher={tmp_path / "first" / "model.yaml"}', 'distillation_weight=2.0')
     moved = {name for name in first if not torch.equal(first[name], taught[name])}
     assert moved and all(name.startswith('policy.') for name in moved)
     assert {'policy', 'distillation'} <= set(log_rows(tmp_path / 'taught')[0])

@@ -174,7 +174,7 @@ def test_changes_that_are_none(tmp_path, change, message):
         ({'paste_probability': 0.5}, 'together with paste_classes'),
         ({'paste_classes': ('car',)}, 'paste_probability: expected a number above 0'),
         ({'paste_probability': 1.5, 'paste_classes': ('car',)}, 'from 0.0 to 1.0, got 1.5'),
-        ({'policy_teacher': 'x.yaml'}, 'expected a distillation_weight above 0'),
+        ({'teacher': 'x.yaml'}, 'expected a distillation_weight above 0'),
     ],
 )
 def test_values_that_need_each_other(changes, message):
