@@ -21,7 +21,7 @@ def auxiliary_head_flops(spec: ModelSpec, tokens: float) -> float:
     """One auxiliary head of a model, on the tokens of the layer that it stands behind."""
     width, classes = spec.backbone.embed_dim, len(spec.classes)
     if spec.auxiliary_head == 'light':
-        return light_head_flops(tokens, width, classes, spec.decoder_dim)
+        return light_head_flops(tokens, width, classes)
     return atm_head_flops(tokens, width, classes, spec.decoder_dim, spec.decoder.layers)
 
 
@@ -32,7 +32,7 @@ def head_flops(spec: ModelSpec, tokens: float) -> float:
     if spec.head == 'atm':
         return norm + atm_head_flops(tokens, width, classes, spec.decoder_dim, decoder.layers)
     if spec.head == 'light':
-        return norm + light_head_flops(tokens, width, classes, spec.decoder_dim)
+        return norm + light_head_flops(tokens, width, classes)
     if spec.head in ('segvit_atm', 'segvit_atm_v2'):
         with_self = spec.head == 'segvit_atm'
         stages = len(spec.auxiliary_layers) + 1
@@ -75,9 +75,9 @@ def atm_head_flops(tokens: float, in_dim: int, classes: int, dim: int, layers: i
     return atm_decoder_flops(tokens, in_dim, classes, dim, layers) + 2.0 * classes * dim
 
 
-def light_head_flops(tokens: float, in_dim: int, classes: int, hidden: int) -> float:
+def light_head_flops(tokens: float, in_dim: int, classes: int) -> float:
     """One light head."""
-    return float(tokens) * (LAYER_NORM * in_dim + in_dim * hidden + hidden * classes)
+    return float(tokens) * (BATCH_NORM * in_dim + in_dim * classes)
 
 
 def mask_transformer_flops(tokens: float, width: int, classes: int, layers: int) -> float:

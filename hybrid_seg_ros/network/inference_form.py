@@ -1,7 +1,8 @@
-"""The same function with fewer passes over memory: batch norms folded into convolutions, padding into kernels."""
+"""The same function with fewer passes over memory: batch norms folded into their neighbours, padding into kernels."""
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -21,20 +22,32 @@ def prepare_for_inference(model: nn.Module) -> nn.Module:
 
 
 def fold_batch_norms(model: nn.Module) -> nn.Module:
-    """Fold each batch norm that stands right behind a convolution into it, in place; returns the model.
+    """Fold each batch norm right behind a convolution, or before a linear layer, into it, in place; returns the model.
 
     For inference: the model must be in evaluation mode, and can no longer be trained or saved under the same names.
-    Raises ValueError if it is in training mode, or if a batch norm is left, whose convolution was not found.
+    Raises ValueError if it is in training mode, or if a batch norm is left, whose neighbour was not found.
     """
     if model.training:
         raise ValueError('expected a model in evaluation mode')
     for parent in list(model.modules()):
         children = list(parent.named_children())
-        for (convolution_name, convolution), (norm_name, norm) in zip(children, children[1:]):
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, convolution_name, fuse_conv_bn_eval(convolution, norm))
-                setattr(parent, norm_name, nn.Identity())
-    left = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+        for (name, module), (next_name, behind) in zip(children, children[1:]):
+            if isinstance(module, nn.Conv2d) and isinstance(behind, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(module, behind))
+                setattr(parent, next_name, nn.Identity())
+            elif isinstance(module, nn.BatchNorm1d) and isinstance(behind, nn.Linear):
+                setattr(parent, next_name, _fold_into_linear(module, behind))
+                setattr(parent, name, nn.Identity())
+    left = [name for name, module in model.named_modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
     if left:
-        raise ValueError(f'no convolution stands before {", ".join(left)}')
+        raise ValueError(f'no convolution stands before, no linear layer behind {", ".join(left)}')
     return model
+
+
+def _fold_into_linear(norm: nn.BatchNorm1d, linear: nn.Linear) -> nn.Linear:
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    folded = nn.Linear(linear.in_features, linear.out_features)
+    folded.weight = nn.Parameter((linear.weight * scale).detach(), requires_grad=False)
+    folded.bias = nn.Parameter((linear.bias + linear.weight @ shift).detach(), requires_grad=False)
+    return folded

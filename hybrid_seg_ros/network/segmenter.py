@@ -94,15 +94,13 @@ class HybridSegmenter(nn.Module):
         self.auxiliary_heads = nn.ModuleDict()
         for layer in spec.auxiliary_layers if spec.head in PRUNING_HEADS else ():
             light = spec.auxiliary_head == 'light'
-            self.auxiliary_heads[str(layer)] = (
-                LightHead(width, classes, spec.decoder_dim) if light else AtmHead(*atm_shape)
-            )
+            self.auxiliary_heads[str(layer)] = LightHead(width, classes) if light else AtmHead(*atm_shape)
         self.refinement = MaskRefinement(classes) if spec.refinement == 'image' else None
         self.head_layers: tuple[int, ...] = (spec.backbone.depth,)
         if spec.head == 'atm':
             self.head: nn.Module = AtmHead(*atm_shape)
         elif spec.head == 'light':
-            self.head = LightHead(width, classes, spec.decoder_dim)
+            self.head = LightHead(width, classes)
         elif spec.head in ('segvit_atm', 'segvit_atm_v2'):
             self.head_layers = (*spec.auxiliary_layers, spec.backbone.depth)
             self.head = SegVitHead(*atm_shape, len(self.head_layers), self_attention=spec.head == 'segvit_atm')
@@ -173,7 +171,7 @@ class HybridSegmenter(nn.Module):
         patches = self.encoder.patch_embed.embed(image)  # (B, C, gh, gw)
         layout = TokenLayout.identity(int(image.shape[0]), grid_hw, image.device)
         if needs_policy:
-            policy_logits = self.policy(image, patches)
+            policy_logits = self.policy(image, patches.detach())
         if variant.merges:
             counts = count_merged_windows(grid_hw, budget.windows)
             layout = choose_windows(window_scores(policy_logits, grid_hw), counts, grid_hw)

@@ -35,8 +35,8 @@ class AtmLoss:
         return self.classification + self.mask + self.dice
 
 
-def atm_loss(class_logits: Tensor, mask_logits: Tensor, labels: Tensor) -> AtmLoss:
-    """Compute the ATM loss of one head.
+def atm_loss(class_logits: Tensor, mask_logits: Tensor, labels: Tensor, classified: bool = True) -> AtmLoss:
+    """Compute the ATM loss of one head; without its first term where the head has none to learn (not `classified`).
 
     `class_logits` (B, C, K): query c stands for class c. K = 2 is DToP's present (0) / absent (1); K = C + 1 is
     SegViT's class c / none (C). `mask_logits` (B, C, h, w) are upsampled to `labels` (B, H, W) int64, 255 = ignored.
@@ -46,7 +46,7 @@ def atm_loss(class_logits: Tensor, mask_logits: Tensor, labels: Tensor) -> AtmLo
     if num_outputs not in (2, num_queries + 1):
         raise ValueError(f'class_logits: expected 2 or {num_queries + 1} outputs per query, got {num_outputs}')
     return AtmLoss(
-        classification=_classification_loss(class_logits, present),
+        classification=_classification_loss(class_logits, present) if classified else mask_logits.new_zeros(()),
         **_mask_losses(mask_logits, labels, present),
     )
 

@@ -125,14 +125,17 @@ def segmentation_losses(
     losses: dict[str, Tensor] = {}
     for stage in output.stages:
         weight = 1.0 if stage is last else config.auxiliary_weight
-        loss = mask_loss(stage.class_logits, masks[stage.layer], labels, config, class_weights)
+        has_queries = config.model.get('head' if stage is last else 'auxiliary_head', 'atm') == 'atm'
+        loss = mask_loss(stage.class_logits, masks[stage.layer], labels, config, class_weights, has_queries)
         if stage is not last and config.distillation_weight:
             teacher = class_scores(last.class_logits, masks[last.layer]).detach()
             student = class_scores(stage.class_logits, masks[stage.layer])
             loss = loss + config.distillation_weight * distillation_loss(student, teacher)
         losses[f'layer{stage.layer}'] = weight * loss
     if output.refined_logits is not None:
-        losses['refined'] = mask_loss(last.class_logits, output.refined_logits, labels, config, class_weights)
+        losses['refined'] = mask_loss(
+            last.class_logits, output.refined_logits, labels, config, class_weights, has_queries
+        )
     if config.lovasz_weight:
         losses['lovasz'] = config.lovasz_weight * lovasz_softmax(final_scores(output), labels)
     return losses
@@ -151,12 +154,13 @@ def grid_masks(output: SegmenterOutput, stage: StageOutput) -> Tensor:
 
 
 def mask_loss(
-    class_logits: Tensor, masks: Tensor, labels: Tensor, config: TrainConfig, class_weights: Optional[Tensor]
-) -> Tensor:
+    class_logits: Tensor, masks: Tensor, labels: Tensor, config: TrainConfig, class_weights: Optional[Tensor],
+    has_queries: bool,
+) -> Tensor:  # fmt: skip
     """ATM loss, and per-pixel cross-entropy of the class scores: class logits (B, C, 2), masks (B, C, h, w)."""
     loss = masks.sum() * 0.0
     if config.atm_weight:
-        loss = config.atm_weight * atm_loss(class_logits, masks, labels).total
+        loss = config.atm_weight * atm_loss(class_logits, masks, labels, has_queries).total
     if config.pixel_weight:
         scores = class_scores(class_logits, masks)
         loss = loss + config.pixel_weight * pixel_cross_entropy(scores, labels, class_weights)

@@ -30,7 +30,10 @@ class WeightUpdate:
         processes: Processes, device: torch.device,
     ) -> None:  # fmt: skip
         self._losses = processes.wrap(_Losses(model, losses, config))
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        # the policy network shares no gradient with the rest: one's norm says nothing of how far to trust the other's
+        parameters = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+        policy = [value for name, value in parameters if name.startswith('policy.')]
+        self._clipped = [policy, [value for name, value in parameters if not name.startswith('policy.')]]
         self._optimizer, self._config = optimizer, config
         self._processes, self._device = processes, device
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == 'float16')
@@ -87,9 +90,10 @@ class WeightUpdate:
         return self._losses.no_sync() if self._processes.count > 1 else contextlib.nullcontext()
 
     def _clip(self, batches: Sequence[Batch], step: int) -> float:
-        """Clip the gradients; returns their norm before."""
+        """Clip the gradients, those of the policy network apart; returns the norm of all before."""
         self._scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm).item()
+        clip = torch.nn.utils.clip_grad_norm_
+        norm = math.hypot(*(clip(each, self._config.clip_norm).item() for each in self._clipped if each))
         if math.isfinite(norm):
             self._skipped = 0
             return norm
