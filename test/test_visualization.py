@@ -9,7 +9,7 @@ import pytest
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace
 from hybrid_seg_ros.segmentation import TokenReport
 from hybrid_seg_ros.visualization import (
-    MERGED_COLOR,
+    MERGED_COLORS,
     SINGLE_COLOR,
     add_class_legend,
     class_legend,
@@ -62,15 +62,15 @@ def test_merged_windows_are_blue_and_single_tokens_red():
     cells = centres(token_map, 2, 4).astype(int)
     assert (cells[:, :2, 2] > cells[:, :2, 0] + 30).all()
     assert (cells[:, 2:, 0] > cells[:, 2:, 2] + 30).all()
-    assert tuple(token_map[0, 10]) == MERGED_COLOR and tuple(token_map[0, 50]) == SINGLE_COLOR
-    assert (token_map[30, 5:15] != MERGED_COLOR).any(1).all(), 'no line inside a merged window'
+    assert tuple(token_map[0, 10]) == MERGED_COLORS[2] and tuple(token_map[0, 50]) == SINGLE_COLOR
+    assert (token_map[30, 5:15] != MERGED_COLORS[2]).any(1).all(), 'no line inside a merged window'
     assert (token_map[30, 45:55] == SINGLE_COLOR).all(), 'a line between single tokens'
 
 
 def test_neighbouring_merged_windows_are_told_apart():
     token_map = draw_token_map(GREY, report([[2, 2, 2, 2], [2, 2, 2, 2]]), (60, 80))
-    assert (token_map[5:55, 40] == MERGED_COLOR).all()
-    assert (token_map[5:25, 20] != MERGED_COLOR).any(1).all()
+    assert (token_map[5:55, 40] == MERGED_COLORS[2]).all()
+    assert (token_map[5:25, 20] != MERGED_COLORS[2]).any(1).all()
 
 
 @pytest.mark.parametrize('brightness', [10, 120, 245])

@@ -28,14 +28,14 @@ def flops(tmp_path, *options):
 def model(tmp_path):
     """Write a spec whose weights are not there."""
     path = tmp_path / 'tiny.yaml'
-    spec = tiny_spec(stem='deep_trunk', policy='shared_trunk', auxiliary_head='light', refinement='trunk')
+    spec = tiny_spec(auxiliary_head='light', refinement='image')
     dataclasses.replace(spec, weights='gone.safetensors').save(path)
     return path
 
 
 def test_a_model_is_counted_as_its_spec_has_it(model, tmp_path, capsys):
     table = flops(tmp_path, '--model', str(model), '--keep', '0.5')
-    spec = tiny_spec(stem='deep_trunk', policy='shared_trunk', auxiliary_head='light', refinement='trunk')
+    spec = tiny_spec(auxiliary_head='light', refinement='image')
     assert list(table) == list(spec.legal_variants())
     for name, row in table.items():
         variant = Variant.parse(name)
@@ -142,7 +142,7 @@ def test_no_keep_gives_a_total_above_that_of_all_tokens(tmp_path):
         ('--variants dtop@12', 'expected ascending layers below 12'),
         ('--variants cts --policy none', 'no policy network to choose the windows'),
         ('--head linear --variants dtop@8', 'cannot write pruned tokens back'),
-        ('--refinement trunk', 'expected a stem, or a policy, with a shared trunk'),
+        ('--refinement image --head linear', 'refinement: expected head atm or light, got linear'),
         ('--model none.yaml', 'none.yaml: no such file'),
         ('--model none.yaml --backbone vit_base --head atm', 'expected it without --backbone, --head'),
         ('--paper --size 64 64', '--paper counts 150 classes, 512x512, in two forms: expected it without --size'),
@@ -162,7 +162,7 @@ def test_bad_input_is_refused_and_nothing_is_written(options, complaint, tmp_pat
 
 def test_a_picture_is_drawn_of_what_was_counted(tmp_path):
     path = tmp_path / 'flops.png'
-    flops(tmp_path, '--backbone', 'vit_tiny', 'vit_small', 'vit_base', '--stem', 'shared_trunk', '--picture', str(path))
+    flops(tmp_path, '--backbone', 'vit_tiny', 'vit_small', 'vit_base', '--refinement', 'image', '--picture', str(path))
     assert path.read_bytes().startswith(b'\x89PNG')
 
 

@@ -57,23 +57,23 @@ class Traced(nn.Module):
 
 CLASS_TOKEN = Backbone(embed_dim=24, depth=12, num_heads=3, class_token=True, final_norm=True)
 FORMS = {
-    'the paper': {'stem': 'patch'},
+    'the paper': {},
     'shared trunk': {'stem': 'shared_trunk'},
     'shared trunk and policy, light, refined': {
-        'stem': 'shared_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light', 'refinement': 'trunk',
+        'stem': 'shared_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light', 'refinement': 'image',
     },
-    'deep trunk': {'stem': 'deep_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light', 'refinement': 'trunk'},
-    'trunk for the policy alone': {'stem': 'patch', 'policy': 'shared_trunk'},
-    'policy on half the size': {'stem': 'patch', 'policy': 'half_size', 'trunk_convention': 'timm'},
-    'depthwise policy': {'stem': 'shared_trunk', 'policy': 'depthwise', 'refinement': 'trunk'},
-    'policy on patches': {'stem': 'patch', 'policy': 'patch_mlp', 'auxiliary_head': 'light'},
+    'deep trunk': {'auxiliary_head': 'light', 'refinement': 'image'},
+    'trunk for the policy alone': {'policy': 'shared_trunk'},
+    'policy on half the size': {'policy': 'half_size', 'trunk_convention': 'timm'},
+    'depthwise policy': {'stem': 'shared_trunk', 'policy': 'depthwise', 'refinement': 'image'},
+    'policy on patches': {'policy': 'patch_mlp', 'auxiliary_head': 'light'},
     'no policy': {'stem': 'deep_trunk', 'policy': 'none'},
-    'SegViT': {'stem': 'patch', 'head': 'segvit_atm'},
+    'SegViT': {'head': 'segvit_atm'},
     'SegViT of DToP': {'stem': 'shared_trunk', 'head': 'segvit_atm_v2'},
-    'CTS, linear': {'stem': 'patch', 'head': 'linear', 'backbone': CLASS_TOKEN},
-    'CTS, mask transformer': {'stem': 'patch', 'head': 'mask_transformer', 'backbone': CLASS_TOKEN},
-    'class token, ATM': {'stem': 'patch', 'backbone': CLASS_TOKEN},
-    'final norm, pruned': {'stem': 'patch', 'backbone': Backbone(24, 12, 3, final_norm=True)},
+    'CTS, linear': {'head': 'linear', 'backbone': CLASS_TOKEN},
+    'CTS, mask transformer': {'head': 'mask_transformer', 'backbone': CLASS_TOKEN},
+    'class token, ATM': {'backbone': CLASS_TOKEN},
+    'final norm, pruned': {'backbone': Backbone(24, 12, 3, final_norm=True)},
 }  # fmt: skip
 
 

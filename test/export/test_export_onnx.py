@@ -20,8 +20,7 @@ DATA_DEPENDENT = {'If', 'Loop', 'Scan', 'NonZero', 'Unique', 'Compress', 'NonMax
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-    return write_lively_model(tmp_path_factory.mktemp('model'), stem='deep_trunk', policy='shared_trunk',
-                              refinement='trunk', auxiliary_head='light')  # fmt: skip
+    return write_lively_model(tmp_path_factory.mktemp('model'), refinement='image', auxiliary_head='light')
 
 
 def export(model: Path, output: Path, *options: str) -> int:

@@ -48,8 +48,8 @@ def test_optimiser_groups():
         'auxiliary_heads.6.class_embed.weight': (1.0, 0.3),
         'policy.head.weight': (1.0, 0.3),
         'policy.backbone.blocks.5.0.conv_pw.weight': (0.05, 0.3),
-        'trunk.conv_stem.weight': (0.05, 0.3),
-        'trunk.bn1.weight': (0.05, 0.0),
+        'policy.backbone.conv_stem.weight': (0.05, 0.3),
+        'policy.backbone.bn1.weight': (0.05, 0.0),
     }.items():
         assert found[name] == pytest.approx(expected), name
 

@@ -26,8 +26,8 @@ class GraphInfo:
 
     `merged_windows` ((size, how many), largest first), `tokens` (after merging) and `kept` ((layer, tokens that go on)
     for each pruning layer) are fixed numbers; `kept` is empty where a threshold decides, and the network then is
-    several graphs (see `parts`). `outputs` is 'scores', class
-    scores on cells of `cell_px` pixels, of the kind `kind`, or 'labels', a label map at the input size.
+    several graphs (see `parts`). `outputs` is 'scores', class scores on cells of `cell_px` pixels, of the kind `kind`,
+    or 'labels', a label map at the input size.
     """
 
     model: str
@@ -52,6 +52,7 @@ class GraphInfo:
     ) -> 'GraphInfo':  # fmt: skip
         """Describe the graphs of a model. Raises ValueError for a variant, budget or output it cannot have."""
         spec.check_variant(variant)
+        spec.check_windows(budget)
         if outputs not in OUTPUTS:
             raise ValueError(f'unknown outputs {outputs!r}; legal are {", ".join(OUTPUTS)}')
         if batch < 1:
