@@ -57,6 +57,23 @@ def test_alpha_out_of_range_is_refused(alpha):
         draw_overlay(GREY, np.zeros((60, 80), np.uint8), CLASSES, alpha)
 
 
+def test_windows_are_counted_and_coloured_by_their_size():
+    """Two crops of a sliding window among them: their grids lie one above the other."""
+    crop = np.ones((8, 12), np.uint8)
+    crop[:, :8], crop[:4, 8:] = 8, 4
+    crop[4:6, 8:10] = 2
+    tokens = report(np.concatenate([crop, crop]).tolist(), areas=((0, 0, 60, 40), (0, 40, 60, 40)))
+    assert tokens.windows == {8: 2, 4: 2, 2: 2} and tokens.merged_windows == 6
+    assert report([[1, 1]]).windows == {} and report([[1, 1]]).merged_windows == 0
+    large = report(np.pad(crop, ((0, 0), (0, 0))).tolist())
+    token_map = draw_token_map(np.full((160, 240, 3), 120, np.uint8), large, (160, 240))
+    for corner, side in (((0, 0), 8), ((0, 160), 4), ((80, 160), 2)):
+        assert tuple(token_map[corner]) == MERGED_COLORS[side], 'outlines have the full colour'
+    legends = [token_legend(each) for each in (report([[1, 1]]), report([[2, 2], [2, 2]]), large)]
+    assert [legend.shape[0] // 22 for legend in legends] == [2, 2, 4]
+    assert [tuple(legends[2][22 * row + 11, 14]) for row in range(4)] == [*map(MERGED_COLORS.get, (8, 4, 2)), SINGLE_COLOR]
+
+
 def test_merged_windows_are_blue_and_single_tokens_red():
     token_map = draw_token_map(GREY, report([[2, 2, 1, 1], [2, 2, 1, 1]]), (60, 80))
     cells = centres(token_map, 2, 4).astype(int)

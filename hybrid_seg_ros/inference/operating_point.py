@@ -8,7 +8,7 @@ from typing import Union
 
 from hybrid_seg_ros.inference.backends import BACKENDS, PRECISIONS
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, load_pipeline
-from hybrid_seg_ros.model_spec import INFERENCE_MODES, PAPER_VARIANTS, Keep, TokenBudget, Windows
+from hybrid_seg_ros.model_spec import INFERENCE_MODES, PAPER_VARIANTS, Keep, Windows
 
 
 def add_operating_point_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,16 +40,14 @@ def windows_value(text: str) -> Union[Keep, Windows]:
     """Read '72' or '0.4', a number of 2x2 windows that share a token, or one for each size, as in '4:12,2:72'."""
     try:
         if ':' not in text:
-            return TokenBudget(keep_value(text)).merged_windows
-        pairs = [part.split(':') for part in text.split(',')]
-        windows = {int(size): keep_value(number) for size, number in pairs}
-        if len(windows) < len(pairs):
-            raise ValueError('a size is given twice')
-        return TokenBudget(windows).merged_windows
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f'expected a count or a share, as in 72 or 0.4, or one for each size, as in 4:12,2:72, got {text!r} ({error})'
-        ) from error
+            return keep_value(text)
+        pairs = (part.split(':') for part in text.split(','))
+        windows = tuple((int(size), keep_value(number)) for size, number in pairs)
+        if len(dict(windows)) == len(windows):
+            return windows
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f'expected a number, or one for each size, as in 4:12,2:72, got {text!r}')
 
 
 def open_pipeline(args: argparse.Namespace) -> SegmentationPipeline:

@@ -6,7 +6,7 @@ from tiny_model import tiny_spec
 from hybrid_seg_ros.evaluation.flop_formulas import auxiliary_head_flops, block_flops
 from hybrid_seg_ros.evaluation.flops import count_flops, expected_tokens
 from hybrid_seg_ros.evaluation.layer_flops import layer_flops
-from hybrid_seg_ros.model_spec import HEADS, PRUNING_HEADS, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import HEADS, PRUNING_HEADS, Backbone, TokenBudget, Variant
 
 SIZE_HW = (96, 144)
 
@@ -54,6 +54,14 @@ def test_without_merged_windows_only_what_chooses_them_is_added():
     identity = dict(layer_flops(*counted(spec, 'hybrid@8', merged_windows=0, keep=1.0)))
     assert set(identity) - set(dense) == {'policy', 'auxiliary head 8'}
     assert {name: identity[name] for name in dense} == dense
+
+
+def test_windows_of_each_size_are_embedded_and_the_prefix_goes_through_all_layers():
+    spec = tiny_spec(backbone=Backbone(24, 12, 3, class_token=True, register_tokens=4), window_sizes=(2, 4))
+    of_both = dict(layer_flops(spec, SIZE_HW, Variant.parse('cts'), 30, (), (4, 2)))
+    of_one = dict(layer_flops(spec, SIZE_HW, Variant.parse('cts'), 30, (), (2,)))
+    assert of_both['embedding'] - of_one['embedding'] == (6 // 4) * (9 // 4) * 3 * 16**2 * 24
+    assert of_both['layer 1'] == of_both['layer 12'] == block_flops(30 + 5, 24)
 
 
 def test_tokens_of_other_layers_are_refused():

@@ -18,7 +18,7 @@ from hybrid_seg_ros.inference.operating_points import (
 )
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 
-SPEC = tiny_spec(sha256='a' * 64, budget=TokenBudget(merged_windows=0.4, threshold=0.3, keep_per_class=2))
+SPEC = tiny_spec(sha256='a' * 64, window_sizes=(2, 4), budget=TokenBudget(merged_windows=0.4, threshold=0.3, keep_per_class=2))
 SOURCE = PointsSource('tiny', 'a' * 64, 'camvid', 'val', 2, 'whole', 'pytorch', 'float32')
 TOKENS = {'total': 48, 'merged': 33.0}
 
@@ -32,6 +32,7 @@ POINTS = (
     point('hybrid@6+8', 60.5, 1.0, {**TOKENS, 'kept@6': 10, 'kept@8': 5.5}, keep=(0.5, 3), merged_windows=0.75),
     point('hybrid@8', 61.0, 1.5, {**TOKENS, 'kept@8': 16}, keep=0.5, merged_windows=10),
     point('hybrid@8', 62.0, 2.0, {**TOKENS, 'kept@8': 16}, threshold=0.9),
+    point('cts', 62.5, 2.5, merged_windows={4: 1, 2: 3}),
     point('cts', 63.0, 3.0, merged_windows=0.5),
     point('dtop@8', 64.0, 4.0, {**TOKENS, 'kept@8': 1}, keep=1),
     point('dense', 65.0, 5.0),

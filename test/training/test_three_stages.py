@@ -83,8 +83,10 @@ def weights_after_one_step_and_all(config, root, folder):
 
 def test_light_heads_and_refined_masks_are_trained(tmp_path):
     root = write_dataset(tmp_path / 'data', train=2, val=1)
-    model = {**tiny_config().model, 'head': 'light', 'auxiliary_head': 'light', 'refinement': 'image'}
-    config = tiny_config(model=model, steps=4, ema_decay=0.0, distillation_weight=1.0, variants=('hybrid@6+8',))
+    model = {**tiny_config().model, 'head': 'light', 'auxiliary_head': 'light', 'refinement': 'image',
+             'window_sizes': [2, 4]}  # fmt: skip
+    config = tiny_config(model=model, steps=4, ema_decay=0.0, distillation_weight=1.0, variants=('hybrid@6+8',),
+                         atm_weight=0.0, layer_decay=0.8, entering_share=(0.3, 0.9), keep_share=(0.3, 0.9))  # fmt: skip
     before, after = weights_after_one_step_and_all(config, root, tmp_path)
     assert {'layer6', 'layer8', 'layer12', 'refined', 'policy'} <= set(log_rows(tmp_path / 'run')[0])
     unmoved = {name for name, value in before.items() if torch.equal(value, after[name])}
