@@ -13,8 +13,8 @@ class TokenReport:
     """What token reduction did to one image.
 
     `grid_hw` is the patch grid. `window_size` (gh, gw) uint8 says for each cell the side of the window that it
-    shares a token with: 1 is a token of its own, 2 a merged 2x2 window, and so on. `pruned_after_layer` (gh, gw) uint8 is
-    the 1-based layer after which the cell's token left the encoder, 0 if it went through to the end. `kept` lists
+    shares a token with: 1 is a token of its own, 2 a merged 2x2 window, and so on. `pruned_after_layer` (gh, gw) uint8
+    is the 1-based layer after which the cell's token left the encoder, 0 if it went through to the end. `kept` lists
     (layer, tokens that went on after it) for each pruning layer, in order.
 
     `areas` says where the grid lies on the image: (top, left, height, width) in image pixels, which reaches past the

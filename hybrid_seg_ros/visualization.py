@@ -67,9 +67,9 @@ def add_class_legend(picture: np.ndarray, labels: np.ndarray, classes: LabelSpac
 def draw_token_map(image: np.ndarray, tokens: TokenReport, size_hw: tuple[int, int]) -> np.ndarray:
     """Draw where the tokens went (figures 1.2 and 1.4 of the paper) over an image: (h, w, 3) uint8 RGB.
 
-    Each token is outlined and tinted: windows that share a token blue (larger ones greener), single tokens red. Tokens that left the
-    encoder early are blackened: black after the first pruning layer, dark grey after later ones. `image`
-    (H, W, 3) uint8 RGB is resized to `size_hw`.
+    Each token is outlined and tinted: windows that share a token blue (larger ones greener), single tokens red. Tokens
+    that left the encoder early are blackened: black after the first pruning layer, dark grey after later ones.
+    `image` (H, W, 3) uint8 RGB is resized to `size_hw`.
     """
     picture = fit_image(image, size_hw).copy()
     layers = [layer for layer, _ in tokens.kept]

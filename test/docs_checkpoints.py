@@ -9,7 +9,15 @@ import cv2
 import numpy as np
 import torch
 import yaml
-from foreign_checkpoints import augreg_arrays, mmseg_atm, mmseg_vit, policy_network, prefixed, save_mmseg, seeded_encoder
+from foreign_checkpoints import (
+    augreg_arrays,
+    mmseg_atm,
+    mmseg_vit,
+    policy_network,
+    prefixed,
+    save_mmseg,
+    seeded_encoder,
+)
 from picture_files import write_pair
 
 from hybrid_seg_ros import load_pipeline

@@ -199,8 +199,8 @@ def check_e(golden: Golden) -> None:
             net.head.load_state_dict({key.split('.', 1)[1]: value for key, value in golden.state.items()})
     for suffix, net in networks.items():
         features: list[torch.Tensor] = []  # the last ones of strides 4, 8, 16 and 32
-        hooks = [net.backbone.blocks[stage].register_forward_hook(lambda _, args, result: features.append(result))
-                 for stage in ('1', '2', '4', '6')]  # fmt: skip
+        blocks = [net.backbone.blocks[stage] for stage in ('1', '2', '4', '6')]
+        hooks = [block.register_forward_hook(lambda _, args, out, seen=features: seen.append(out)) for block in blocks]
         logits = net(image, image)[2]
         for hook in hooks:
             hook.remove()

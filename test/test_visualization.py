@@ -65,13 +65,14 @@ def test_windows_are_counted_and_coloured_by_their_size():
     tokens = report(np.concatenate([crop, crop]).tolist(), areas=((0, 0, 60, 40), (0, 40, 60, 40)))
     assert tokens.windows == {8: 2, 4: 2, 2: 2} and tokens.merged_windows == 6
     assert report([[1, 1]]).windows == {} and report([[1, 1]]).merged_windows == 0
-    large = report(np.pad(crop, ((0, 0), (0, 0))).tolist())
+    large = report(crop.tolist())
     token_map = draw_token_map(np.full((160, 240, 3), 120, np.uint8), large, (160, 240))
     for corner, side in (((0, 0), 8), ((0, 160), 4), ((80, 160), 2)):
         assert tuple(token_map[corner]) == MERGED_COLORS[side], 'outlines have the full colour'
     legends = [token_legend(each) for each in (report([[1, 1]]), report([[2, 2], [2, 2]]), large)]
     assert [legend.shape[0] // 22 for legend in legends] == [2, 2, 4]
-    assert [tuple(legends[2][22 * row + 11, 14]) for row in range(4)] == [*map(MERGED_COLORS.get, (8, 4, 2)), SINGLE_COLOR]
+    expected = [MERGED_COLORS[8], MERGED_COLORS[4], MERGED_COLORS[2], SINGLE_COLOR]
+    assert [tuple(legends[2][22 * row + 11, 14]) for row in range(4)] == expected
 
 
 def test_merged_windows_are_blue_and_single_tokens_red():

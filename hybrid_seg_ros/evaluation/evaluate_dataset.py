@@ -106,7 +106,8 @@ def frame_gflops(
 ) -> float:  # fmt: skip
     """Return what one image cost, from its token count per stage (`TokenReport.stages`).
 
-    `windows` are the sizes of those that share a token, None for those of the model's own budget. The crops of a sliding window share the tokens evenly. Raises ValueError for the stages of another variant.
+    `windows` are the sizes of those that share a token, None for those of the model's own budget. The crops of a
+    sliding window share the tokens evenly. Raises ValueError for the stages of another variant.
     """
     expected = ['total', 'merged', *(f'kept@{layer}' for layer in variant.prune_layers)]
     if list(stages) != expected:

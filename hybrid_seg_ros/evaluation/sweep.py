@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--thresholds', type=float, nargs='*', default=THRESHOLDS, metavar='THRESHOLD',
                         help='confidences above which tokens leave (default: 0.7 0.8 0.9 0.95 0.98)')
     parser.add_argument('--merged', type=windows_value, nargs='+', default=(), metavar='WINDOWS',
-                        help="windows that share a token, shares or counts, as in 0.4 or 4:12,2:72 (default: the model's own)")
+                        help="windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: the model's own)")
     add_backend_arguments(parser)
     parser.add_argument('--limit', type=int, help='only the first images')
     parser.add_argument('--force', action='store_true', help='start anew if the folder holds another sweep')

@@ -164,7 +164,8 @@ class Sweep:
         """Write a table with a column for each stage's tokens, whole or not at all."""
         stages = list(dict.fromkeys(stage for row in self.rows for stage in row.tokens_mean))
         lines = [
-            {**dataclasses.asdict(row.point), 'merged_windows': _cell(row.point), 'miou': row.miou, 'pixel_accuracy': row.pixel_accuracy,
+            {**dataclasses.asdict(row.point), 'merged_windows': _cell(row.point), 'miou': row.miou,
+             'pixel_accuracy': row.pixel_accuracy,
              **{f'tokens_{stage}': count for stage, count in row.tokens_mean.items()},
              'gflops_mean': row.gflops_mean, 'of_dense': row.of_dense}
             for row in self.rows

@@ -18,7 +18,8 @@ from hybrid_seg_ros.inference.operating_points import (
 )
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 
-SPEC = tiny_spec(sha256='a' * 64, window_sizes=(2, 4), budget=TokenBudget(merged_windows=0.4, threshold=0.3, keep_per_class=2))
+SPEC = tiny_spec(sha256='a' * 64, window_sizes=(2, 4),
+                 budget=TokenBudget(merged_windows=0.4, threshold=0.3, keep_per_class=2))  # fmt: skip
 SOURCE = PointsSource('tiny', 'a' * 64, 'camvid', 'val', 2, 'whole', 'pytorch', 'float32')
 TOKENS = {'total': 48, 'merged': 33.0}
 

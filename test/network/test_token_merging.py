@@ -77,8 +77,7 @@ def naive_several(scores, counts, grid_hw, image):
     covered, found = set(), {}
     for window in sorted(counts, reverse=True):
         columns, places = grid_hw[1] // window, []
-        by_score = sorted(range(scores[window][image].numel()), key=lambda i: -scores[window][image].flatten()[i].item())
-        for index in by_score:
+        for index in scores[window][image].flatten().argsort(descending=True).tolist():
             origin = index // columns * window * grid_hw[1] + index % columns * window
             cells = {origin + i * grid_hw[1] + j for i in range(window) for j in range(window)}
             if len(places) < counts[window] and not cells & covered:

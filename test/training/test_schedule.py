@@ -60,12 +60,14 @@ def test_layers_of_the_encoder_learn_at_rates_of_their_own(factor):
     """Each layer that is behind one more has a rate so much lower; the embedding counts as a layer, heads as none."""
     backbone = Backbone(24, 12, 3, class_token=True, register_tokens=2, final_norm=True)
     model = HybridSegmenter(tiny_spec(backbone=backbone))
-    optimizer = create_optimizer(model, tiny_config(learning_rate=1.0, head_factor=3.0, trunk_factor=2.0, layer_decay=factor))
+    config = tiny_config(learning_rate=1.0, head_factor=3.0, trunk_factor=2.0, layer_decay=factor)
+    optimizer = create_optimizer(model, config)
     rates = {id(parameter): group['lr'] for group in optimizer.param_groups for parameter in group['params']}
     for name, parameter in model.named_parameters():
         part, _, rest = name.partition('.')
         if part == 'encoder':
-            behind = 11 - int(rest.split('.')[1]) if rest.startswith('blocks.') else 0 if rest.startswith('norm.') else 12
+            behind = 0 if rest.startswith('norm.') else 12
+            behind = 11 - int(rest.split('.')[1]) if rest.startswith('blocks.') else behind
             assert rates[id(parameter)] == pytest.approx(factor**behind), name
         else:
             assert rates[id(parameter)] == (2.0 if name.startswith('policy.backbone.') else 3.0), name
