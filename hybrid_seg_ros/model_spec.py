@@ -70,7 +70,8 @@ class TokenBudget:
     """How many tokens merging and pruning leave.
 
     `merged_windows`: number (int) or share (float in [0, 1]) of 2x2 windows that share a token, or a mapping that has
-    one for several window sizes, `{4: 12, 2: 72}` (STEP's superpatches). `keep`: if given, pruning keeps this count
+    one for several window sizes, `{4: 12, 2: 72}` (STEP's superpatches); a share is of all windows of its size, as far
+    as larger ones leave them. `keep`: if given, pruning keeps this count
     (int) or fraction (float in (0, 1]) of the tokens that enter each pruning layer, the least confident; one value for
     all layers or one per layer. If not given, tokens whose confidence passes `threshold` leave, except the
     `keep_per_class` most confident of each class (DToP, k = 5).
@@ -105,14 +106,16 @@ class TokenBudget:
     def _normalize_windows(self) -> None:
         given = self.merged_windows
         if isinstance(given, (Mapping, tuple, list)):
-            pairs = dict(given.items() if isinstance(given, Mapping) else given)
+            if not isinstance(given, Mapping) and any(not isinstance(pair, (tuple, list)) for pair in given):
+                raise ModelSpecError(f'merged_windows: expected a number for each window size, got {given!r}')
+            pairs = dict(given)
             if not pairs or not set(pairs) <= set(WINDOW_SIZES):
                 raise ModelSpecError(f'merged_windows: expected window sizes of {WINDOW_SIZES}, got {given!r}')
             plain = pairs[2] if set(pairs) == {2} else tuple(sorted(pairs.items(), reverse=True))
             object.__setattr__(self, 'merged_windows', plain)
         for _, count in self.windows:
             if not _is_count_or_share(count, low=0):
-                raise ModelSpecError(f'merged_windows: expected counts, or shares in [0, 1], got {given!r}')
+                raise ModelSpecError(f'merged_windows: expected a count or a share in [0, 1], got {given!r}')
 
     def keep_at(self, stage: int) -> Optional[Keep]:
         """Return the count or fraction kept at the `stage`-th pruning layer (0-based); None = by threshold."""
@@ -248,12 +251,18 @@ class ModelSpec:
             )
         if not {2} <= set(self.window_sizes) <= set(WINDOW_SIZES):
             raise ModelSpecError(f'window_sizes: expected 2, and more of {WINDOW_SIZES}, got {self.window_sizes}')
+        object.__setattr__(self, 'window_sizes', tuple(sorted(set(self.window_sizes))))
+        self.check_windows(self.budget)
         if 'atm' in self.head and self.decoder_dim % self.decoder.num_heads:
             raise ModelSpecError(
                 f'decoder: expected dim divisible by num_heads, got {self.decoder_dim} and {self.decoder.num_heads}'
             )
         if self.refinement != 'none' and self.head not in PRUNING_HEADS:
             raise ModelSpecError(f'refinement: expected head {" or ".join(PRUNING_HEADS)}, got {self.head}')
+        if self.refinement != 'none' and self.backbone.patch_size % REFINED_STRIDE:
+            raise ModelSpecError(
+                f'refinement: expected a patch size divisible by {REFINED_STRIDE}, got {self.backbone.patch_size}'
+            )
         self.check_variant(self.variant)
 
     @property
@@ -300,6 +309,14 @@ class ModelSpec:
         if problem:
             raise ModelSpecError(
                 f'variant {variant}: {problem}; legal for {self.name} are {", ".join(self.legal_variants())}'
+            )
+
+    def check_windows(self, budget: TokenBudget) -> None:
+        """Raise ModelSpecError if a budget merges windows of a size that this model's policy does not score."""
+        unknown = [window for window, _ in budget.windows if window not in self.window_sizes]
+        if unknown:
+            raise ModelSpecError(
+                f'merged_windows: expected window sizes of {self.name}, {self.window_sizes}, got {unknown[0]}'
             )
 
     def _variant_problem(self, variant: Variant) -> Optional[str]:

@@ -13,8 +13,8 @@ class TokenReport:
     """What token reduction did to one image.
 
     `grid_hw` is the patch grid. `window_size` (gh, gw) uint8 says for each cell the side of the window that it
-    shares a token with: 1 is a token of its own, 2 a merged 2x2 window. `pruned_after_layer` (gh, gw) uint8 is the
-    1-based layer after which the cell's token left the encoder, 0 if it went through to the end. `kept` lists
+    shares a token with: 1 is a token of its own, 2 a merged 2x2 window, and so on. `pruned_after_layer` (gh, gw) uint8
+    is the 1-based layer after which the cell's token left the encoder, 0 if it went through to the end. `kept` lists
     (layer, tokens that went on after it) for each pruning layer, in order.
 
     `areas` says where the grid lies on the image: (top, left, height, width) in image pixels, which reaches past the
@@ -44,10 +44,15 @@ class TokenReport:
         return self.grid_hw[0] * self.grid_hw[1]
 
     @property
+    def windows(self) -> dict[int, int]:
+        """Per side, largest first, how many windows share one token; a side without any is left out."""
+        cells = np.bincount(self.window_size.ravel())
+        return {side: int(cells[side]) // side**2 for side in range(len(cells) - 1, 1, -1) if cells[side]}
+
+    @property
     def merged_windows(self) -> int:
-        """Number of windows whose patches share one token."""
-        sizes = self.window_size[self.window_size > 1].astype(np.int64)
-        return int(round(float((1.0 / sizes**2).sum()))) if sizes.size else 0
+        """Number of windows, of all sides, whose patches share one token."""
+        return sum(self.windows.values())
 
     @property
     def stages(self) -> dict[str, int]:

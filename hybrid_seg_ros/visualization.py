@@ -13,7 +13,8 @@ from hybrid_seg_ros.segmentation import TokenReport
 
 Color = tuple[int, int, int]
 
-MERGED_COLOR: Color = (40, 90, 255)
+MERGED_COLORS: dict[int, Color] = {2: (40, 90, 255), 4: (0, 165, 215), 8: (0, 150, 100)}
+"""Of windows that share a token, by their side in patches."""
 SINGLE_COLOR: Color = (235, 40, 30)
 TINT = 0.25
 """How much of a token's colour lies over the image."""
@@ -66,9 +67,9 @@ def add_class_legend(picture: np.ndarray, labels: np.ndarray, classes: LabelSpac
 def draw_token_map(image: np.ndarray, tokens: TokenReport, size_hw: tuple[int, int]) -> np.ndarray:
     """Draw where the tokens went (figures 1.2 and 1.4 of the paper) over an image: (h, w, 3) uint8 RGB.
 
-    Each token is outlined and tinted: windows that share a token blue, single tokens red. Tokens that left the
-    encoder early are blackened: black after the first pruning layer, dark grey after later ones. `image`
-    (H, W, 3) uint8 RGB is resized to `size_hw`.
+    Each token is outlined and tinted: windows that share a token blue (larger ones greener), single tokens red. Tokens
+    that left the encoder early are blackened: black after the first pruning layer, dark grey after later ones.
+    `image` (H, W, 3) uint8 RGB is resized to `size_hw`.
     """
     picture = fit_image(image, size_hw).copy()
     layers = [layer for layer, _ in tokens.kept]
@@ -79,7 +80,7 @@ def draw_token_map(image: np.ndarray, tokens: TokenReport, size_hw: tuple[int, i
         x0, cell_column = _cell_of_pixel(left * scale_x, width * scale_x, window.shape[1], size_hw[1])
         cells = cell_row, cell_column
         region = picture[y0 : y0 + cell_row.size, x0 : x0 + cell_column.size]
-        color = _spread(np.where((window > 1)[..., None], np.uint8(MERGED_COLOR), np.uint8(SINGLE_COLOR)), *cells)
+        color = _spread(_color_table()[window], *cells)
         pruned_after = tokens.pruned_after_layer[rows]
         shade = cv2.cvtColor(_spread(_shade_table(layers)[pruned_after], *cells), cv2.COLOR_GRAY2RGB)
         tinted = cv2.addWeighted(region, 1.0 - TINT, color, TINT, 0.0)
@@ -92,8 +93,9 @@ def draw_token_map(image: np.ndarray, tokens: TokenReport, size_hw: tuple[int, i
 
 def token_legend(tokens: TokenReport, width: int = 240) -> np.ndarray:
     """Draw what the colours of the token map mean, with token counts: (h, width, 3) uint8 RGB."""
+    windows = tokens.windows or {2: 0}
     entries: list[tuple[str, Color]] = [
-        (f'merged windows: {tokens.merged_windows}', MERGED_COLOR),
+        *((f'merged {side}x{side} windows: {count}', MERGED_COLORS[side]) for side, count in windows.items()),
         (f'single tokens: {int((tokens.window_size == 1).sum())}', SINGLE_COLOR),
     ]
     layers = [layer for layer, _ in tokens.kept]
@@ -192,6 +194,14 @@ def _outline(token: np.ndarray) -> np.ndarray:
     outline[[0, -1]] = 1
     outline[:, [0, -1]] = 1
     return outline
+
+
+def _color_table() -> np.ndarray:
+    """Return (256, 3) uint8: the colour of a token whose window has this side."""
+    table = np.tile(np.uint8(SINGLE_COLOR), (256, 1))
+    for side, color in MERGED_COLORS.items():
+        table[side] = color
+    return table
 
 
 def _shade_table(layers: Sequence[int]) -> np.ndarray:

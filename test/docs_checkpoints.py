@@ -9,7 +9,15 @@ import cv2
 import numpy as np
 import torch
 import yaml
-from foreign_checkpoints import augreg_arrays, mmseg_atm, mmseg_vit, prefixed, save_mmseg, seeded_encoder
+from foreign_checkpoints import (
+    augreg_arrays,
+    mmseg_atm,
+    mmseg_vit,
+    policy_network,
+    prefixed,
+    save_mmseg,
+    seeded_encoder,
+)
 from picture_files import write_pair
 
 from hybrid_seg_ros import load_pipeline
@@ -17,7 +25,6 @@ from hybrid_seg_ros.data.ade20k_classes import ADE20K_CLASSES
 from hybrid_seg_ros.model_spec import BACKBONES, Backbone, Decoder, ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.checkpoint import save_model
-from hybrid_seg_ros.network.merge_policy import PolicyNetwork
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
 CLASSES = len(ADE20K_CLASSES.names)
@@ -90,7 +97,7 @@ def write_segvit(folder: Path) -> None:
     state = {**prefixed('backbone.', mmseg_vit(seeded_encoder(backbone, (40, 40)).state_dict())),
              **prefixed('decode_head.', mmseg_atm(head.state_dict()))}  # fmt: skip
     save_mmseg(folder / 'iter_160000.pth', state)
-    torch.save(PolicyNetwork('timm').state_dict(), folder / 'model.pth')
+    torch.save(policy_network('timm').state_dict(), folder / 'model.pth')
 
 
 def write_cts(folder: Path) -> None:
@@ -99,7 +106,7 @@ def write_cts(folder: Path) -> None:
     state = {
         **prefixed('encoder.', seeded_encoder(backbone, (32, 32)).state_dict()),
         'decoder.head.weight': torch.zeros(CLASSES, backbone.embed_dim), 'decoder.head.bias': torch.zeros(CLASSES),
-        **prefixed('policy_net.', PolicyNetwork('timm').state_dict()),
+        **prefixed('policy_net.', policy_network('timm').state_dict()),
     }  # fmt: skip
     torch.save({'model': state, 'n_cls': CLASSES, 'epoch': 3}, folder / 'checkpoint.pth')
 

@@ -43,7 +43,7 @@ REPLACED = {
     'hybrid_seg convert segvit': {'--backbone ': '--spec narrow/', ' --classes': '.yaml --classes'},
     'hybrid_seg convert cts': {'--backbone vit_small': '--spec narrow/vit_small.yaml'},
     'hybrid_seg write-bag': {'bags/camvid_val': 'out/camvid_val'},
-    'hybrid_seg train-policy': {'KIND': 'depthwise'},
+    'hybrid_seg train-policy': {'KIND': 'half_size'},
     'hybrid_seg train': {'KIND': 'atm'},
 }
 """What stands in a command for something large, for what the reader has, or for several."""

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 import yaml
+from tiny_model import tiny_spec
 from torch import Tensor
 
 from hybrid_seg_ros import cli
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec
 from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.network.merge_policy import PolicyNetwork
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.vit import VisionTransformer
 
@@ -35,6 +37,11 @@ def seeded_encoder(backbone: Backbone, grid_hw: tuple[int, int], seed: int = 0) 
     for parameter in encoder.parameters():
         parameter.data.normal_(std=0.2, generator=generator)
     return encoder
+
+
+def policy_network(convention: str) -> PolicyNetwork:
+    """Return CTS's policy network; its parameter names are those of CTS."""
+    return PolicyNetwork(tiny_spec(trunk_convention=convention)).eval()
 
 
 def mmseg_vit(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from foreign_checkpoints import policy_network
 from golden import Golden, assert_close, golden_dir, golden_files, weights_by_recipe
 
 from hybrid_seg_ros.data.policy_labels import policy_labels
@@ -30,7 +31,6 @@ from hybrid_seg_ros.network.checkpoint_names import (
     renamer,
 )
 from hybrid_seg_ros.network.convert_checkpoint import without_unused_class_token
-from hybrid_seg_ros.network.merge_policy import PolicyNetwork
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_layout import TokenLayout
 from hybrid_seg_ros.network.vit import VisionTransformer
@@ -163,7 +163,7 @@ def check_d(golden: Golden) -> None:
     ]
     budget = TokenBudget(merged_windows=meta['sched'][1])
     image = golden.inputs['img']
-    output = model(image, Variant(merges=True), budget, policy_logits=golden.inputs['policy_logits'])
+    output = model(image, Variant(merges=True), budget, policy_logits={2: golden.inputs['policy_logits']})
     for hook in hooks:
         hook.remove()
     for name, value in seen.items():
@@ -182,7 +182,7 @@ def check_d(golden: Golden) -> None:
 def check_e(golden: Golden) -> None:
     """The policy network in both conventions."""
     image = golden.inputs['img']
-    network = PolicyNetwork('timm').eval()
+    network = policy_network('timm')
     if 'recipe' in golden.meta:
         network.load_state_dict(weights_by_recipe(network, golden.meta['seed']), strict=False)
         checksums = [
@@ -193,18 +193,21 @@ def check_e(golden: Golden) -> None:
         assert_close(torch.tensor(checksums), golden.outputs['weight_checksums'])
         networks = {'': network}
     else:
-        networks = {'': network, '_tf': PolicyNetwork('tensorflow').eval()}
+        networks = {'': network, '_tf': policy_network('tensorflow')}
         for net in networks.values():
             load_imagenet_trunk(net)
             net.head.load_state_dict({key.split('.', 1)[1]: value for key, value in golden.state.items()})
     for suffix, net in networks.items():
-        features = net.backbone.pyramid(image)
-        for index, found in enumerate(
-            (features.stride_4, features.stride_8, features.stride_16, features.stride_32), start=1
-        ):
+        features: list[torch.Tensor] = []  # the last ones of strides 4, 8, 16 and 32
+        blocks = [net.backbone.blocks[stage] for stage in ('1', '2', '4', '6')]
+        hooks = [block.register_forward_hook(lambda _, args, out, seen=features: seen.append(out)) for block in blocks]
+        logits = net(image, image)[2]
+        for hook in hooks:
+            hook.remove()
+        for index, found in enumerate(features, start=1):
             if f'feat{index}{suffix}' in golden.outputs:
                 assert_close(found, golden.outputs[f'feat{index}{suffix}'], POLICY_TOLERANCE)
-        assert_close(net(image), golden.outputs[f'logits{suffix}'], POLICY_TOLERANCE)
+        assert_close(logits, golden.outputs[f'logits{suffix}'], POLICY_TOLERANCE)
 
 
 def check_f(golden: Golden) -> None:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from tiny_model import tiny_spec
 
-from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, ModelSpecError, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, ModelSpec, ModelSpecError, TokenBudget, Variant
 
 
 @pytest.mark.parametrize('name', [*PAPER_VARIANTS, 'dtop@3+5+7'])
@@ -24,7 +24,10 @@ def test_illegal_variants(name):
     'changes',
     [
         {'threshold': 0.0}, {'threshold': 1.1}, {'keep': 0}, {'keep': 0.0}, {'keep': 1.5}, {'keep': True}, {'keep': -1},
-        {'keep': (0.5, 0)}, {'merged_windows': -1}, {'merged_windows': 1.5}, {'keep_per_class': -1},
+        {'keep': (0.5, 0)}, {'merged_windows': -1}, {'merged_windows': 1.5}, {'merged_windows': {}},
+        {'merged_windows': {3: 1}}, {'merged_windows': {4: -1, 2: 1}}, {'merged_windows': {4: 1.5}},
+        {'merged_windows': {2: True}}, {'merged_windows': [4, 12]}, {'merged_windows': {'4': 1}},
+        {'keep_per_class': -1},
     ],
 )  # fmt: skip
 def test_illegal_budgets(changes):
@@ -40,7 +43,26 @@ def test_keep_per_layer():
         TokenBudget(keep=(0.5, 9)).keep_at(2)
 
 
-@pytest.mark.parametrize('changes', [{}, {'budget': TokenBudget(keep=(0.5, 9))}, {'mean': (1.0, 2.0, 3.0)}])
+@pytest.mark.parametrize(
+    ('given', 'merged_windows', 'windows'),
+    [
+        (7, 7, ((2, 7),)), (0.4, 0.4, ((2, 0.4),)), ({2: 7}, 7, ((2, 7),)), ({2: 0.4}, 0.4, ((2, 0.4),)),
+        ({2: 72, 4: 12}, ((4, 12), (2, 72)), ((4, 12), (2, 72))), ([[4, 12], [2, 0.5]], ((4, 12), (2, 0.5)), None),
+        ({8: 1}, ((8, 1),), None), (((2, 0), (8, 1)), ((8, 1), (2, 0)), None),
+    ],
+)  # fmt: skip
+def test_windows_have_one_form(given, merged_windows, windows):
+    """However they are given, so that budgets can be compared; one size alone, 2, is a number."""
+    budget = TokenBudget(merged_windows=given)
+    assert budget.merged_windows == merged_windows and budget.windows == (windows or merged_windows)
+    assert budget == TokenBudget(merged_windows=budget.windows) and hash(budget)
+
+
+@pytest.mark.parametrize('changes', [
+    {}, {'budget': TokenBudget(keep=(0.5, 9))}, {'mean': (1.0, 2.0, 3.0)},
+    {'window_sizes': (8, 4, 2), 'budget': TokenBudget(merged_windows={2: 3, 4: 0.25})},
+    {'backbone': Backbone(24, 12, 3, class_token=True, register_tokens=4), 'refinement': 'image', 'head': 'light'},
+])  # fmt: skip
 def test_a_spec_reads_back(tmp_path, changes):
     spec = tiny_spec(**changes)
     spec.save(tmp_path / 'model.yaml')
@@ -50,7 +72,12 @@ def test_a_spec_reads_back(tmp_path, changes):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'stem': 'other'}, 'stem: unknown value .*patch, shared_trunk'),
+        ({'policy': 'other'}, 'policy: unknown value .*efficientnet_lite0, half_size'),
+        ({'stem': 'deep_trunk'}, r"unknown keys \['stem'\]"),
+        ({'window_sizes': [4]}, r'window_sizes: expected 2, and more of \(2, 4, 8\), got \(4,\)'),
+        ({'window_sizes': [2, 6]}, 'window_sizes: expected 2, and more'),
+        ({'budget': {'merged_windows': {4: 1}}}, r'merged_windows: expected window sizes of tiny, \(2,\), got 4'),
+        ({'backbone': {'preset': 'vit_tiny', 'register_tokens': -1}}, 'register_tokens >= 0, got -1'),
         ({'colour': 1}, r"unknown keys \['colour'\]"),
         ({'budget': {'keeps': 1}}, r"unknown keys \['keeps'\] for TokenBudget"),
         ({'backbone': 'vit_huge'}, 'vit_tiny, vit_small, vit_base'),

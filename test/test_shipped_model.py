@@ -8,7 +8,7 @@ import pytest
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.evaluation.choose_points import points_markdown
-from hybrid_seg_ros.evaluation.flops import count_flops, expected_tokens
+from hybrid_seg_ros.evaluation.flops import count_variants
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
 from hybrid_seg_ros.inference.operating_points import default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec
@@ -72,10 +72,9 @@ def test_table_of_operating_points_is_of_this_model():
     points = load_operating_points(default_points_path(MODEL), spec)
     assert len(points) == 6 and points[0].gflops < 0.6 * points[-1].gflops
     for point in points:
-        entering, kept = expected_tokens(spec, spec.network_size_hw, point.variant, point.budget)
-        assert list(point.tokens.values()) == [768, entering, *(count for _, count in kept)]
-        cost = count_flops(spec, spec.network_size_hw, point.variant, entering, kept).total
-        assert point.gflops == pytest.approx(cost / 1e9, abs=1e-3)
+        cost = count_variants(spec, spec.network_size_hw, point.budget, [point.variant])[str(point.variant)]
+        assert list(point.tokens.values()) == [768, cost.tokens, *(count for _, count in cost.kept)]
+        assert point.gflops == pytest.approx(cost.gflops, abs=1e-3)
     card = MODEL.with_suffix('.md').read_text(encoding='utf-8')
     for line in points_markdown(points).splitlines()[2:]:
         assert line in card, f'the model card lacks {line}'

@@ -9,7 +9,7 @@ import pytest
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace
 from hybrid_seg_ros.segmentation import TokenReport
 from hybrid_seg_ros.visualization import (
-    MERGED_COLOR,
+    MERGED_COLORS,
     SINGLE_COLOR,
     add_class_legend,
     class_legend,
@@ -57,20 +57,38 @@ def test_alpha_out_of_range_is_refused(alpha):
         draw_overlay(GREY, np.zeros((60, 80), np.uint8), CLASSES, alpha)
 
 
+def test_windows_are_counted_and_coloured_by_their_size():
+    """Two crops of a sliding window among them: their grids lie one above the other."""
+    crop = np.ones((8, 12), np.uint8)
+    crop[:, :8], crop[:4, 8:] = 8, 4
+    crop[4:6, 8:10] = 2
+    tokens = report(np.concatenate([crop, crop]).tolist(), areas=((0, 0, 60, 40), (0, 40, 60, 40)))
+    assert tokens.windows == {8: 2, 4: 2, 2: 2} and tokens.merged_windows == 6
+    assert report([[1, 1]]).windows == {} and report([[1, 1]]).merged_windows == 0
+    large = report(crop.tolist())
+    token_map = draw_token_map(np.full((160, 240, 3), 120, np.uint8), large, (160, 240))
+    for corner, side in (((0, 0), 8), ((0, 160), 4), ((80, 160), 2)):
+        assert tuple(token_map[corner]) == MERGED_COLORS[side], 'outlines have the full colour'
+    legends = [token_legend(each) for each in (report([[1, 1]]), report([[2, 2], [2, 2]]), large)]
+    assert [legend.shape[0] // 22 for legend in legends] == [2, 2, 4]
+    expected = [MERGED_COLORS[8], MERGED_COLORS[4], MERGED_COLORS[2], SINGLE_COLOR]
+    assert [tuple(legends[2][22 * row + 11, 14]) for row in range(4)] == expected
+
+
 def test_merged_windows_are_blue_and_single_tokens_red():
     token_map = draw_token_map(GREY, report([[2, 2, 1, 1], [2, 2, 1, 1]]), (60, 80))
     cells = centres(token_map, 2, 4).astype(int)
     assert (cells[:, :2, 2] > cells[:, :2, 0] + 30).all()
     assert (cells[:, 2:, 0] > cells[:, 2:, 2] + 30).all()
-    assert tuple(token_map[0, 10]) == MERGED_COLOR and tuple(token_map[0, 50]) == SINGLE_COLOR
-    assert (token_map[30, 5:15] != MERGED_COLOR).any(1).all(), 'no line inside a merged window'
+    assert tuple(token_map[0, 10]) == MERGED_COLORS[2] and tuple(token_map[0, 50]) == SINGLE_COLOR
+    assert (token_map[30, 5:15] != MERGED_COLORS[2]).any(1).all(), 'no line inside a merged window'
     assert (token_map[30, 45:55] == SINGLE_COLOR).all(), 'a line between single tokens'
 
 
 def test_neighbouring_merged_windows_are_told_apart():
     token_map = draw_token_map(GREY, report([[2, 2, 2, 2], [2, 2, 2, 2]]), (60, 80))
-    assert (token_map[5:55, 40] == MERGED_COLOR).all()
-    assert (token_map[5:25, 20] != MERGED_COLOR).any(1).all()
+    assert (token_map[5:55, 40] == MERGED_COLORS[2]).all()
+    assert (token_map[5:25, 20] != MERGED_COLORS[2]).any(1).all()
 
 
 @pytest.mark.parametrize('brightness', [10, 120, 245])

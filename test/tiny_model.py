@@ -27,7 +27,6 @@ def tiny_spec(**overrides: Any) -> ModelSpec:
         'backbone': Backbone(embed_dim=24, depth=12, num_heads=3),
         'classes': CAMVID_CLASSES,
         'input_size_hw': (96, 128),
-        'stem': 'shared_trunk',
         'decoder': Decoder(dim=12, layers=2, num_heads=3),
         'variant': Variant.parse('hybrid@6+8'),
         'budget': TokenBudget(threshold=0.3),
@@ -60,7 +59,7 @@ def write_tiny_points(model: Path) -> None:
 def write_lively_model(folder: Path, **spec_overrides: Any) -> Path:
     """Write a tiny model whose batch norms have seen an image.
 
-    In the other one the trunk's features fade to nothing, so that its windows are chosen by rounding errors.
+    In the other one the policy's features fade to nothing, so that its windows are chosen by rounding errors.
     """
     torch.manual_seed(0)
     spec = tiny_spec(**spec_overrides)

@@ -25,7 +25,7 @@ def policy_labels(
         raise ValueError(f'expected labels (H, W) uint8, got {labels.shape} {labels.dtype}')
     rows, columns = labels.shape[0] // window_px, labels.shape[1] // window_px
     blocks = labels[: rows * window_px, : columns * window_px].reshape(rows, window_px, columns, window_px)
-    blocks = blocks.transpose(0, 2, 1, 3).reshape(rows, columns, -1)
+    blocks = blocks.transpose(0, 2, 1, 3).reshape(rows, columns, window_px**2)
     low, high = blocks.min(2), blocks.max(2)
     targets = np.where(low == high, SHARE, DO_NOT_SHARE).astype(np.uint8)
     if not share_unlabelled:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.evaluation.flops import count_flops
+from hybrid_seg_ros.evaluation.flops import count_flops, merged_sizes
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
 from hybrid_seg_ros.evaluation.policy_accuracy import count_wrong_merges
 from hybrid_seg_ros.evaluation.text_file import replace_text
@@ -68,7 +68,7 @@ def evaluate(
         matrix.update(result.labels, sample.labels)
         for stage, count in result.tokens.stages.items():
             tokens.setdefault(stage, []).append(count)
-        gflops.append(frame_gflops(pipeline.spec, pipeline.variant, result.tokens.stages))
+        gflops.append(frame_gflops(pipeline.spec, pipeline.variant, result.tokens.stages, result.tokens.windows))
         timings.append(result.timings)
         if pipeline.spec.inference == 'whole':
             counts = count_wrong_merges(result.tokens, sample.labels, pipeline.spec)
@@ -101,10 +101,13 @@ def evaluate_model(
     return evaluate(SegmentationPipeline(spec, backend, 'pytorch', precision, variant), dataset)
 
 
-def frame_gflops(spec: ModelSpec, variant: Variant, stages: Mapping[str, int]) -> float:
+def frame_gflops(
+    spec: ModelSpec, variant: Variant, stages: Mapping[str, int], windows: Optional[Iterable[int]] = None
+) -> float:  # fmt: skip
     """Return what one image cost, from its token count per stage (`TokenReport.stages`).
 
-    The crops of a sliding window share the tokens evenly. Raises ValueError for the stages of another variant.
+    `windows` are the sizes of those that share a token, None for those of the model's own budget. The crops of a
+    sliding window share the tokens evenly. Raises ValueError for the stages of another variant.
     """
     expected = ['total', 'merged', *(f'kept@{layer}' for layer in variant.prune_layers)]
     if list(stages) != expected:
@@ -113,9 +116,8 @@ def frame_gflops(spec: ModelSpec, variant: Variant, stages: Mapping[str, int]) -
     grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
     crops = total / (grid_hw[0] * grid_hw[1])
     per_crop = tuple((layer, count / crops) for layer, count in zip(variant.prune_layers, kept))
-    return crops * count_flops(
-        spec, spec.network_size_hw, variant, entering / crops, per_crop, [window for window, _ in spec.budget.windows]
-    ).total / 1e9
+    sizes = merged_sizes(grid_hw, spec.budget) if windows is None else tuple(windows)
+    return crops * count_flops(spec, spec.network_size_hw, variant, entering / crops, per_crop, sizes).total / 1e9
 
 
 def check_classes(spec: ModelSpec, dataset: SegmentationDataset) -> None:

@@ -106,7 +106,7 @@ def count_flops(
 ) -> FlopCount:  # fmt: skip
     """Count one image of `size_hw` of which `entering` tokens enter the encoder and `kept` (layer, tokens) go on.
 
-    `windows` are the sizes of those that share a token, where the variant merges.
+    `windows` are the sizes of those that share a token, where any does.
     """
     return FlopCount.of_steps(count_steps(spec, size_hw, variant, entering, kept, windows))
 

@@ -24,7 +24,7 @@ from hybrid_seg_ros.evaluation.flops_subject import (
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_GFLOPS, PAPER_SIZE_HW
 from hybrid_seg_ros.evaluation.paper_flops import compare_with_paper
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.inference.operating_point import keep_value
+from hybrid_seg_ros.inference.operating_point import keep_value, windows_value
 from hybrid_seg_ros.model_spec import AUXILIARY_HEADS, BACKBONES, HEADS, POLICIES, REFINEMENTS, Variant
 
 FIXED_BY_PAPER = ('model', 'classes', 'size', 'variants', 'merged_windows', 'layers', 'picture', *FORM)
@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     points.add_argument('--variants', nargs='+', metavar='VARIANT', help='as dense,cts,hybrid@8 (default: all legal)')
     points.add_argument('--keep', type=keep_value, nargs='+', metavar='KEEP', help=(
         f"tokens kept at each pruning layer: a count, or a fraction (default: the model's own, or {KEEP})"))
-    points.add_argument('--merged-windows', type=keep_value, metavar='WINDOWS', help=(
-        "count or share of the 2x2 windows that share a token (default: 103/256, or the model's own)"))
+    points.add_argument('--merged-windows', type=windows_value, metavar='WINDOWS', help=(
+        "windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: 103/256, or the model's own)"))
     shown = parser.add_argument_group('what to show')
     shown.add_argument('--layers', action='store_true', help='GFLOPs layer by layer as well, in --json too')
     shown.add_argument('--paper', action='store_true', help="put our figures beside the paper's")

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from hybrid_seg_ros.evaluation.flops import VariantCost, count_variants, form_spec
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_SIZE_HW
 from hybrid_seg_ros.inference.pipeline import choose_budget
-from hybrid_seg_ros.model_spec import BACKBONES, Decoder, Keep, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import BACKBONES, Decoder, Keep, ModelSpec, TokenBudget, Variant, Windows
 
 KEEP = 0.6
 """Fraction kept at each pruning layer where neither the options nor the model say it."""
@@ -40,7 +40,7 @@ class FlopsOptions:
     size_hw: Optional[tuple[int, int]] = None
     variants: tuple[Variant, ...] = ()
     keep: Optional[Sequence[Keep]] = None
-    merged_windows: Optional[Keep] = None
+    merged_windows: Union[Keep, Windows, None] = None
 
     def __post_init__(self) -> None:
         if self.model is not None:
@@ -71,11 +71,12 @@ class Subject:
     @property
     def title(self) -> str:
         """Say in one line what the counts are of."""
-        merged = self.budget.merged_windows
         parts = [f'{self.name}: {len(self.spec.classes)} classes', f'{self.size_hw[0]}x{self.size_hw[1]}']
         if any(variant.merges for variant in self.variants):
-            count = str(merged) if isinstance(merged, int) else f'{100 * merged:.3g} %'
-            parts.append(f'{count} of the windows merged')
+            shares = [(side, str(n) if isinstance(n, int) else f'{100 * n:.3g} %') for side, n in self.budget.windows]
+            several = len(shares) > 1
+            merged = (f'{share} of the {f"{side}x{side} " if several else ""}windows' for side, share in shares)
+            parts.append(' and '.join(merged) + ' merged')
         if any(variant.prune_layers for variant in self.variants):
             parts.append('keep ' + ' '.join(str(keep) for keep in self.budget.keep or ()))
         return ', '.join(parts) + self.note
@@ -110,6 +111,8 @@ def _of_form(options: FlopsOptions) -> list[Subject]:
     form: dict[str, Any] = {name: getattr(options, name) for name in FORM if getattr(options, name) is not None}
     if options.variants and options.head in (None, 'atm'):  # auxiliary heads stand where the variants prune
         form['auxiliary_layers'] = tuple(sorted({layer for each in options.variants for layer in each.prune_layers}))
+    if isinstance(options.merged_windows, tuple):  # the policy scores windows of these sizes
+        form['window_sizes'] = {2, *(side for side, _ in options.merged_windows)}
     return [
         _subject(name, form_spec(BACKBONES[name], classes, size_hw, decoder=options.decoder, **form), options)
         for name in options.backbones(('vit_tiny',))
@@ -120,6 +123,7 @@ def _subject(name: str, spec: ModelSpec, options: FlopsOptions, note: str = '') 
     keep = options.keep if options.keep is not None else spec.budget.keep or (KEEP,)
     budget = choose_budget(spec.budget, keep, merged_windows=options.merged_windows)
     variants = options.variants or tuple(Variant.parse(variant) for variant in spec.legal_variants())
+    spec.check_windows(budget)
     for variant in variants:
         spec.check_variant(variant)
     return Subject(name, spec, spec.input_size_hw, budget, variants, note)

@@ -49,9 +49,10 @@ def count_steps(
     grid_hw = spec.backbone.grid_hw(size_hw)
     padded_hw = (grid_hw[0] * patch, grid_hw[1] * patch)
     convolutions = convolution_flops(spec, padded_hw)
+    shared = windows if entering < grid_hw[0] * grid_hw[1] else ()
     tokens = kept[-1][1] if kept else entering
     steps = [
-        Step('embedding', 'embedding', _embedding_flops(spec, grid_hw, windows if variant.merges else ())),
+        Step('embedding', 'embedding', _embedding_flops(spec, grid_hw, shared)),
         Step('policy', 'policy', convolutions['policy'] if variant.merges else 0.0),
         *_encoder_steps(spec, float(entering), kept),
         Step('head', 'head', head_flops(spec, tokens)),

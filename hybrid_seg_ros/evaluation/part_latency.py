@@ -117,7 +117,7 @@ def parts_of(model: HybridSegmenter, variants: Sequence[Variant], budget: TokenB
         parts['policy'] = lambda: model.policy(image, patches)
     stages = [stage for variant in variants for stage in encoder_stages(spec, variant, budget)]
     for count in dict.fromkeys((cells, merged, *(stage.tokens for stage in stages))):
-        tokens = torch.randn(1, count, spec.backbone.embed_dim)
+        tokens = torch.randn(1, spec.backbone.num_prefix_tokens + count, spec.backbone.embed_dim)
         parts[block_part(count)] = lambda tokens=tokens: model.encoder.blocks[0](tokens)
     auxiliary = next(iter(model.auxiliary_heads.values()), None)
     for stage in (Stage(1, merged, AUXILIARY_HEAD), *stages):

@@ -32,7 +32,7 @@ def at_size(spec: ModelSpec, size_hw: tuple[int, int]) -> ModelSpec:
         window: count / ((rows // window) * (columns // window)) if isinstance(count, int) else count
         for window, count in spec.budget.windows
     }
-    budget = dataclasses.replace(spec.budget, merged_windows=windows if len(windows) > 1 else windows.popitem()[1])
+    budget = dataclasses.replace(spec.budget, merged_windows=windows)
     resized = dataclasses.replace(spec, input_size_hw=size_hw, budget=budget)
     smallest = FEWEST_PATCHES * spec.backbone.patch_size
     if min(size_hw) < smallest:

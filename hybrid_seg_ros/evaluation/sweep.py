@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from tqdm import tqdm
 
@@ -18,9 +18,9 @@ from hybrid_seg_ros.evaluation.figures import draw_sweep, require_matplotlib
 from hybrid_seg_ros.evaluation.flops import count_flops
 from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepPoint, SweepRow, SweepSubject
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.inference.operating_point import add_backend_arguments, keep_value
+from hybrid_seg_ros.inference.operating_point import add_backend_arguments, keep_value, windows_value
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, check_operating_point, load_pipeline
-from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant, sha256_of
+from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant, Windows, sha256_of
 
 KEEPS = (0.2, 0.4, 0.6, 0.8)
 THRESHOLDS = (0.7, 0.8, 0.9, 0.95, 0.98)
@@ -48,7 +48,7 @@ def run_sweep(
 
 def plan_points(
     spec: ModelSpec, variants: Sequence[str], keeps: Sequence[Keep], thresholds: Sequence[float],
-    merged: Sequence[Keep] = (),
+    merged: Sequence[Union[Keep, Windows]] = (),
 ) -> list[SweepPoint]:  # fmt: skip
     """List the points: those that merge with each number of `merged` windows, those that prune at each keep, threshold.
 
@@ -136,8 +136,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='tokens kept at each pruning layer, fractions or counts (default: 0.2 0.4 0.6 0.8)')
     parser.add_argument('--thresholds', type=float, nargs='*', default=THRESHOLDS, metavar='THRESHOLD',
                         help='confidences above which tokens leave (default: 0.7 0.8 0.9 0.95 0.98)')
-    parser.add_argument('--merged', type=keep_value, nargs='+', default=(), metavar='WINDOWS',
-                        help="windows that share a token, shares or counts (default: the model's own)")
+    parser.add_argument('--merged', type=windows_value, nargs='+', default=(), metavar='WINDOWS',
+                        help="windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: the model's own)")
     add_backend_arguments(parser)
     parser.add_argument('--limit', type=int, help='only the first images')
     parser.add_argument('--force', action='store_true', help='start anew if the folder holds another sweep')

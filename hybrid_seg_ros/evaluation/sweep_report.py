@@ -8,13 +8,13 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.evaluation.text_table import format_tokens
-from hybrid_seg_ros.inference.operating_points import name_point
+from hybrid_seg_ros.inference.operating_points import name_point, windows_text
 from hybrid_seg_ros.inference.pipeline import choose_budget
-from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Keep, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Keep, ModelSpec, TokenBudget, Variant, Windows
 
 RULES = ('keep', 'threshold')
 
@@ -23,16 +23,18 @@ RULES = ('keep', 'threshold')
 class SweepPoint:
     """What to measure: in what the budget of one point differs from the model's own.
 
-    `rule` is 'keep' or 'threshold' with its `value`, both None where nothing prunes; `merged_windows` is None where
-    nothing merges. Once measured, and if chosen, it becomes an OperatingPoint.
+    `rule` is 'keep' or 'threshold' with its `value`, both None where nothing prunes; `merged_windows`, as of
+    TokenBudget, is None where nothing merges. Once measured, and if chosen, it becomes an OperatingPoint.
     """
 
     variant: str
     rule: Optional[str] = None
     value: Optional[Keep] = None
-    merged_windows: Optional[Keep] = None
+    merged_windows: Union[Keep, Windows, None] = None
 
     def __post_init__(self) -> None:
+        if self.merged_windows is not None:  # JSON has lists for pairs
+            object.__setattr__(self, 'merged_windows', TokenBudget(self.merged_windows).merged_windows)
         variant = Variant.parse(self.variant)
         prunes = bool(variant.prune_layers)
         if (self.rule is not None) != prunes or (self.value is not None) != prunes:
@@ -66,7 +68,7 @@ class SweepPoint:
     @property
     def merging(self) -> str:
         """How many windows share a token, for people to read; a dash where none does."""
-        return '–' if self.merged_windows is None else f'{self.merged_windows:.3g}'
+        return '–' if self.merged_windows is None else windows_text(self.merged_windows, '.3g')
 
     def __str__(self) -> str:
         """Name the point, as operating points are named."""
@@ -162,7 +164,8 @@ class Sweep:
         """Write a table with a column for each stage's tokens, whole or not at all."""
         stages = list(dict.fromkeys(stage for row in self.rows for stage in row.tokens_mean))
         lines = [
-            {**dataclasses.asdict(row.point), 'miou': row.miou, 'pixel_accuracy': row.pixel_accuracy,
+            {**dataclasses.asdict(row.point), 'merged_windows': _cell(row.point), 'miou': row.miou,
+             'pixel_accuracy': row.pixel_accuracy,
              **{f'tokens_{stage}': count for stage, count in row.tokens_mean.items()},
              'gflops_mean': row.gflops_mean, 'of_dense': row.of_dense}
             for row in self.rows
@@ -201,8 +204,14 @@ def _without_point(row: SweepRow) -> dict[str, Any]:
     return {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != 'point'}
 
 
+def _cell(point: SweepPoint) -> Optional[str]:
+    return None if point.merged_windows is None else windows_text(point.merged_windows)
+
+
 def _order(point: SweepPoint) -> tuple:
     known = point.variant in PAPER_VARIANTS
     place = PAPER_VARIANTS.index(point.variant) if known else len(PAPER_VARIANTS)
     # what leaves fewer tokens comes first: more merged windows, a lower keep or threshold; fractions before counts
-    return (place, point.variant, -(point.merged_windows or 0), point.rule or '', point.value or 0)
+    windows = () if point.merged_windows is None else TokenBudget(point.merged_windows).windows
+    merged = sum(number * (1 - 1 / side**2) * (side**2 if isinstance(number, int) else 1) for side, number in windows)
+    return (place, point.variant, -merged, point.rule or '', point.value or 0)

@@ -8,7 +8,7 @@ from typing import Optional
 
 from hybrid_seg_ros.inference.backends.graph_export import DTYPES, export_graphs
 from hybrid_seg_ros.inference.backends.graph_info import OUTPUTS, GraphInfo
-from hybrid_seg_ros.inference.operating_point import keep_value
+from hybrid_seg_ros.inference.operating_point import keep_value, windows_value
 from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--keep', type=keep_value, nargs='+',
                         help='tokens kept at each pruning layer, a count or a fraction: one graph, all shapes fixed')
     parser.add_argument('--threshold', type=float, help='confidence above which tokens leave: the graph is cut there')
-    parser.add_argument('--merged-windows', type=keep_value, help="count or share of windows to merge (model's own)")
+    parser.add_argument('--merged-windows', type=windows_value, metavar='WINDOWS',
+                        help="windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: the model's own)")
     parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="default: the model's own")
     parser.add_argument('--batch', type=int, default=1, help='images at once (default: %(default)s)')
     parser.add_argument('--precision', choices=tuple(DTYPES), default='float32', help='(default: %(default)s)')

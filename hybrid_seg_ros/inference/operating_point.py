@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Union
 
 from hybrid_seg_ros.inference.backends import BACKENDS, PRECISIONS
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, load_pipeline
-from hybrid_seg_ros.model_spec import INFERENCE_MODES, PAPER_VARIANTS, Keep
+from hybrid_seg_ros.model_spec import INFERENCE_MODES, PAPER_VARIANTS, Keep, Windows
 
 
 def add_operating_point_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,20 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
 def keep_value(text: str) -> Keep:
     """Read '400' as a count and '0.6' as a fraction."""
     return float(text) if '.' in text or 'e' in text.lower() else int(text)
+
+
+def windows_value(text: str) -> Union[Keep, Windows]:
+    """Read '72' or '0.4', a number of 2x2 windows that share a token, or one for each size, as in '4:12,2:72'."""
+    try:
+        if ':' not in text:
+            return keep_value(text)
+        pairs = (part.split(':') for part in text.split(','))
+        windows = tuple((int(size), keep_value(number)) for size, number in pairs)
+        if len(dict(windows)) == len(windows):
+            return windows
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f'expected a number, or one for each size, as in 4:12,2:72, got {text!r}')
 
 
 def open_pipeline(args: argparse.Namespace) -> SegmentationPipeline:

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import yaml
 
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget
-from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant, Windows
 
 VERSION = 1
 """Of the file's layout."""
@@ -120,8 +120,15 @@ def name_point(variant: Variant, budget: TokenBudget) -> str:
     elif variant.prune_layers:
         words.append(f'threshold {budget.threshold}')
     if variant.merges:
-        words.append(f'merged {budget.merged_windows}')
+        words.append(f'merged {windows_text(budget.merged_windows)}')
     return ' '.join(words)
+
+
+def windows_text(merged_windows: Union[Keep, Windows], number_format: str = '') -> str:
+    """Write a number of merged windows as `windows_value` reads it, such as 0.6 or 4:12,2:72."""
+    if not isinstance(merged_windows, tuple):
+        return format(merged_windows, number_format)
+    return ','.join(f'{size}:{number:{number_format}}' for size, number in merged_windows)
 
 
 def make_point(
@@ -178,7 +185,8 @@ def _entry(point: OperatingPoint) -> dict[str, Any]:
     elif point.variant.prune_layers:
         entry['threshold'] = point.budget.threshold
     if point.variant.merges:
-        entry['merged_windows'] = point.budget.merged_windows
+        merged = point.budget.merged_windows
+        entry['merged_windows'] = dict(merged) if isinstance(merged, tuple) else merged
     return {**entry, 'miou': point.miou, 'gflops': point.gflops, 'tokens': point.tokens}
 
 

@@ -18,7 +18,7 @@ from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess, resize_image
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.inference.sliding_window import plan_crops, stack_reports
-from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant, Windows
 from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
 
@@ -267,12 +267,13 @@ def check_operating_point(spec: ModelSpec, variant: Variant, budget: TokenBudget
     for stage in range(len(variant.prune_layers)):
         budget.keep_at(stage)
     if variant.merges:
+        spec.check_windows(budget)
         count_merged_windows(spec.backbone.grid_hw(spec.network_size_hw), budget.windows)
 
 
 def choose_budget(
     budget: TokenBudget, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None,
-    merged_windows: Optional[Keep] = None,
+    merged_windows: Union[Keep, Windows, None] = None,
 ) -> TokenBudget:  # fmt: skip
     """Return `budget` with pruning by fixed keep or by threshold, and a number of merged windows, where given."""
     if keep is not None and threshold is not None:

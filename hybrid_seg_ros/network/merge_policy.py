@@ -99,4 +99,9 @@ def _larger_heads(channels: int, window_sizes: Iterable[int]) -> nn.ModuleDict:
 
 
 def _per_size(features: Tensor, head: nn.Module, larger: nn.ModuleDict) -> dict[int, Tensor]:
-    return {2: head(features), **{int(window): larger[window](features) for window in larger}}
+    logits = {2: head(features)}
+    for name, convolution in larger.items():
+        # a grid smaller than the window has none of that size: what it gives beyond the grid is cut off by who reads it
+        missing = [max(0, int(name) // 2 - int(side)) for side in features.shape[2:]]
+        logits[int(name)] = convolution(F.pad(features, (0, missing[1], 0, missing[0])) if any(missing) else features)
+    return logits

@@ -8,13 +8,14 @@ from hybrid_seg_ros.model_spec import Keep, Windows
 def count_merged_windows(grid_hw: tuple[int, int], windows: Windows) -> dict[int, int]:
     """Return per window size, largest first, how many windows of the grid share a token.
 
-    A float is a share of all windows of its size, an int a count. Raises ValueError where larger windows leave fewer.
+    An int is a count: raises ValueError where larger windows leave fewer. A float is a share of all windows of its
+    size, as far as larger ones leave them.
     """
     counts: dict[int, int] = {}
     for window, wanted in sorted(windows, reverse=True):
         total = (grid_hw[0] // window) * (grid_hw[1] // window)
         available = total - sum(count * (larger // window) ** 2 for larger, count in counts.items())
-        count = wanted if isinstance(wanted, int) else round(wanted * total)
+        count = wanted if isinstance(wanted, int) else min(round(wanted * total), available)
         if count > available:
             raise ValueError(
                 f'merged_windows: expected at most {available} of {window}x{window} for a {grid_hw} grid, got {count}'

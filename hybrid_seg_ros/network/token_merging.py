@@ -27,6 +27,8 @@ def choose_windows(scores: Mapping[int, Tensor], counts: Mapping[int, int], grid
     sizes = sorted((window for window, count in counts.items() if count), reverse=True)
     for window in sizes:
         windows_hw = (grid_hw[0] // window, grid_hw[1] // window)
+        if window not in scores:
+            raise ValueError(f'scores: expected those of {window}x{window} windows, got sizes {sorted(scores)}')
         if scores[window].ndim != 3 or tuple(scores[window].shape[1:]) != windows_hw:
             got = tuple(scores[window].shape)
             raise ValueError(f'scores[{window}]: expected (B, {windows_hw[0]}, {windows_hw[1]}), got {got}')

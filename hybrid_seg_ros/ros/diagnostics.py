@@ -262,7 +262,8 @@ def _token_summary(health: CameraHealth) -> str:
 def _token_values(health: CameraHealth) -> dict[str, Any]:
     if health.tokens is None:
         return {}
-    return {**health.tokens.stages, 'merged_windows': health.tokens.merged_windows}
+    by_side = {f'merged_{side}x{side}': count for side, count in health.tokens.windows.items()}
+    return {**health.tokens.stages, 'merged_windows': health.tokens.merged_windows, **by_side}
 
 
 def _text(value: Any) -> str:

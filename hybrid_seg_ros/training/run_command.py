@@ -26,7 +26,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of a training command."""
     parser.add_argument('--config', type=Path, required=True, help='training configuration (YAML)')
     parser.add_argument('--set', dest='changes', action='append', default=[], metavar='KEY=VALUE',
-                        help='change a value of the configuration, such as model.policy=depthwise; may be repeated')
+                        help='change a value of the configuration, such as model.policy=half_size; may be repeated')
     parser.add_argument('--root', type=Path, required=True, help=f'folder of the dataset ({", ".join(DATASETS)})')
     parser.add_argument('--run-dir', type=Path, required=True, help='folder for the run; an unfinished one goes on')
     parser.add_argument('--until', type=int, help='stop after this many steps of the run, ready to be resumed')

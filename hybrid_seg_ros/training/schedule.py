@@ -23,7 +23,6 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW
     Each group's own base rate is kept in `base_lr`. Raises ValueError if no parameter is to be trained.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    depth = len(model.encoder.blocks)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -33,7 +32,7 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW
         elif name.startswith(('head.', 'auxiliary_heads.', 'refinement.', 'policy.')):
             factor = config.head_factor
         elif name.startswith('encoder.'):
-            parts = name.split('.')
+            parts, depth = name.split('.'), len(model.encoder.blocks)
             layer = int(parts[2]) + 1 if parts[1] == 'blocks' else depth if parts[1] == 'norm' else 0
             factor = config.layer_decay ** (depth - layer)
         plain = parameter.ndim <= 1 or name.endswith(('pos_embed', 'cls_token', 'register_tokens', 'query.weight'))

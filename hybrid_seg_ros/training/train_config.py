@@ -201,7 +201,7 @@ class TrainConfig:
 
     @classmethod
     def load(cls, path: Union[str, Path], changes: Sequence[str] = ()) -> 'TrainConfig':
-        """Read a YAML file, with `changes` such as `steps=100` or `model.policy=depthwise`; unknown keys are errors.
+        """Read a YAML file, with `changes` such as `steps=100` or `model.policy=half_size`; unknown keys are errors.
 
         A file may state only what differs from another one, which its key `base` names relative to itself.
         """

@@ -62,9 +62,11 @@ def policy_losses(
         teacher.to(batch.images.device)
         with torch.no_grad(), autocast(batch.images.device, config.precision):
             taught = teacher.window_logits(teacher.normalize(batch.images))
-        rows, columns = batch.policy_labels[2].shape[1:]
-        student, taught = (part[2].float()[:, :, :rows, :columns] for part in (logits, taught))
-        losses['distillation'] = config.distillation_weight * distillation_loss(student, taught)
+        terms = []
+        for window in (window for window in logits if window in taught and batch.policy_labels[window].numel()):
+            rows, columns = batch.policy_labels[window].shape[1:]
+            terms.append(distillation_loss(*(part[window].float()[:, :, :rows, :columns] for part in (logits, taught))))
+        losses['distillation'] = config.distillation_weight * torch.stack(terms).sum()
     return losses
 
 

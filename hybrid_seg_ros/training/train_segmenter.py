@@ -89,7 +89,7 @@ def step_budget(batch: Batch, spec: ModelSpec, config: TrainConfig) -> TokenBudg
         grid_hw = spec.backbone.grid_hw(tuple(batch.labels.shape[1:]))
         windows = random_windows(rng, grid_hw, spec.window_sizes, rng.uniform(*config.entering_share))
         budget = dataclasses.replace(budget, merged_windows=windows)
-    if config.keep_share is not None:
+    if config.keep_share is not None and spec.auxiliary_layers:
         keep = tuple(float(rng.uniform(*config.keep_share)) for _ in spec.auxiliary_layers)
         budget = dataclasses.replace(budget, keep=keep)
     return budget

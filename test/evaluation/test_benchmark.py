@@ -33,7 +33,7 @@ def trained(tmp_path):
 @pytest.fixture
 def without_weights(tmp_path):
     path = tmp_path / 'fast.yaml'
-    tiny_spec(name='fast', stem='patch', policy='patch_mlp', auxiliary_head='light').save(path)
+    tiny_spec(name='fast', policy='patch_mlp', auxiliary_head='light').save(path)
     return str(path)
 
 
@@ -78,7 +78,7 @@ def test_rows_of_real_backends(trained, without_weights, tmp_path, capsys):
         count = count_flops(form, (96, 128), variant, *expected_tokens(form, (96, 128), variant, budget))
         assert by_key['tiny', backend, 'hybrid@8']['gflops'] == pytest.approx(count.total / 1e9)
     parts = {name.removeprefix('network.') for name in by_key['tiny', 'pytorch', 'hybrid@8']['parts_ms']}
-    assert {'embedding', 'trunk', 'policy', 'blocks', 'auxiliary_heads', 'head'} <= parts
+    assert {'embedding', 'policy', 'blocks', 'auxiliary_heads', 'head'} <= parts
     printed = capsys.readouterr().out
     assert 'Random weights: tiny on pytorch-plain, fast.' in printed and 'median of 2 interleaved rounds' in printed
 

@@ -18,8 +18,8 @@ from hybrid_seg_ros.evaluation.benchmark_plan import (
 from hybrid_seg_ros.evaluation.paper_form import paper_form
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
 
-FAST = tiny_spec(name='fast', stem='patch', policy='patch_mlp', auxiliary_head='light', sha256='1', weights='f')
-PAPER = tiny_spec(name='paper', stem='patch', weights='w.safetensors', sha256='2')
+FAST = tiny_spec(name='fast', policy='patch_mlp', auxiliary_head='light', sha256='1', weights='f')
+PAPER = tiny_spec(name='paper', weights='w.safetensors', sha256='2')
 WIDE = tiny_spec(name='wide', backbone=Backbone(48, 12, 3))
 
 
@@ -89,7 +89,7 @@ def test_rows_are_models_by_backends_by_variants():
     ([FAST], {'fast': 'fast'}),
     ([FAST, PAPER, WIDE], {'fast': 'paper', 'paper': 'paper', 'wide': 'wide'}),
     ([PAPER, FAST], {'fast': 'paper', 'paper': 'paper'}),
-    ([FAST, dataclasses.replace(FAST, name='other', policy='depthwise')], {'fast': 'fast', 'other': 'fast'}),
+    ([FAST, dataclasses.replace(FAST, name='other', policy='half_size')], {'fast': 'fast', 'other': 'fast'}),
     ([FAST, dataclasses.replace(PAPER, input_size_hw=(64, 64))], {'fast': 'fast', 'paper': 'paper'}),
 ], ids=['alone', 'the paper is there', 'the paper first', 'two fast ones', 'another size'])  # fmt: skip
 def test_models_of_one_form_share_their_plain_rows(specs, plain):

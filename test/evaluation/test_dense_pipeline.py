@@ -16,11 +16,11 @@ from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, Variant
 
 HEADS = {
-    'atm': {}, 'atm of a trunk': {'stem': 'deep_trunk', 'policy': 'shared_trunk', 'refinement': 'trunk'},
+    'atm': {}, 'atm, refined': {'refinement': 'image'},
     'linear': {'head': 'linear', 'variant': Variant()}, 'segvit_atm': {'head': 'segvit_atm', 'variant': Variant()},
     'mask_transformer': {'head': 'mask_transformer', 'variant': Variant(), 'decoder': Decoder(24, 1, 3)},
 }  # fmt: skip
-SMALL = {'backbone': Backbone(24, 1, 3), 'stem': 'patch', 'policy': 'none', 'auxiliary_layers': (),
+SMALL = {'backbone': Backbone(24, 1, 3), 'policy': 'none', 'auxiliary_layers': (),
          'decoder': Decoder(12, 1, 3), 'variant': Variant(), 'input_size_hw': (64, 96)}  # fmt: skip
 needs_compiler = pytest.mark.skipif(
     shutil.which('g++') is None, reason='torch.compile needs a C++ compiler, g++, and there is none'

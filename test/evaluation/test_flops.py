@@ -88,5 +88,5 @@ def test_subjects_without_a_command_line(options, names, tokens):
 
 
 def test_a_model_says_itself_what_it_is_made_of(tmp_path):
-    with pytest.raises(ValueError, match='says what to count: expected it without --classes, --stem'):
-        FlopsOptions(model=tmp_path / 'm.yaml', classes=19, stem='patch', keep=(0.5,))
+    with pytest.raises(ValueError, match='says what to count: expected it without --classes, --policy'):
+        FlopsOptions(model=tmp_path / 'm.yaml', classes=19, policy='patch_mlp', keep=(0.5,))

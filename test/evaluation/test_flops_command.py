@@ -28,14 +28,14 @@ def flops(tmp_path, *options):
 def model(tmp_path):
     """Write a spec whose weights are not there."""
     path = tmp_path / 'tiny.yaml'
-    spec = tiny_spec(stem='deep_trunk', policy='shared_trunk', auxiliary_head='light', refinement='trunk')
+    spec = tiny_spec(auxiliary_head='light', refinement='image')
     dataclasses.replace(spec, weights='gone.safetensors').save(path)
     return path
 
 
 def test_a_model_is_counted_as_its_spec_has_it(model, tmp_path, capsys):
     table = flops(tmp_path, '--model', str(model), '--keep', '0.5')
-    spec = tiny_spec(stem='deep_trunk', policy='shared_trunk', auxiliary_head='light', refinement='trunk')
+    spec = tiny_spec(auxiliary_head='light', refinement='image')
     assert list(table) == list(spec.legal_variants())
     for name, row in table.items():
         variant = Variant.parse(name)
@@ -77,6 +77,26 @@ def test_operating_points_are_those_of_the_options(tmp_path):
     assert table['cts']['tokens'] == 724
     assert [table['hybrid@4+9'][key] for key in ('kept@4', 'kept@9')] == [400, 200]
     assert table['dtop@5']['kept@5'] == 400
+
+
+@pytest.mark.parametrize(('windows', 'tokens', 'words'), [
+    ('4:12,2:100', 1024 - 180 - 300, '12 of the 4x4 windows and 100 of the 2x2 windows merged'),
+    ('2:0.25,8:2', 1024 - 126 - 192, '2 of the 8x8 windows and 25 % of the 2x2 windows merged'),
+    ('2:103', 1024 - 309, '103 of the windows merged'), ('0.5', 640, '50 % of the windows merged'),
+])  # fmt: skip
+def test_windows_of_several_sizes(tmp_path, capsys, windows, tokens, words):
+    table = flops(tmp_path, '--variants', 'cts', '--merged-windows', windows)
+    assert table['cts']['tokens'] == tokens and words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('windows', ['4:1,4:2', '4', 'x', '4:', '4:1,', '4:1;2:3', ':3'])
+def test_windows_that_cannot_be_read(windows, capsys):
+    if windows == '4':  # a plain count
+        assert main(['flops', '--merged-windows', windows, '--variants', 'cts']) == 0
+        return
+    with pytest.raises(SystemExit, match='2'):
+        main(['flops', '--merged-windows', windows])
+    assert f"expected a number, or one for each size, as in 4:12,2:72, got '{windows}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('head', ['segvit_atm', 'segvit_atm_v2', 'linear', 'mask_transformer'])
@@ -136,13 +156,16 @@ def test_no_keep_gives_a_total_above_that_of_all_tokens(tmp_path):
         ('--keep 1.5', 'got 1.5'),
         ('--keep 0.5 0.6 --variants dense,dtop@4+6+8', '2 values for at least 3 pruning layers'),
         ('--merged-windows 300', 'expected at most 256'),
+        ('--merged-windows 4:65', 'expected at most 64 of 4x4'),
+        ('--merged-windows 4:64,2:1', 'expected at most 0 of 2x2'),
+        ('--merged-windows 3:1', 'expected 2, and more of (2, 4, 8)'),
         ('--merged-windows -1', 'expected a count or a share in [0, 1], got -1'),
         ('--decoder-layers 0', 'expected dim, layers and num_heads of at least 1'),
         ('--variants fast', "unknown variant 'fast'; legal are dense, cts"),
         ('--variants dtop@12', 'expected ascending layers below 12'),
         ('--variants cts --policy none', 'no policy network to choose the windows'),
         ('--head linear --variants dtop@8', 'cannot write pruned tokens back'),
-        ('--refinement trunk', 'expected a stem, or a policy, with a shared trunk'),
+        ('--refinement image --head linear', 'refinement: expected head atm or light, got linear'),
         ('--model none.yaml', 'none.yaml: no such file'),
         ('--model none.yaml --backbone vit_base --head atm', 'expected it without --backbone, --head'),
         ('--paper --size 64 64', '--paper counts 150 classes, 512x512, in two forms: expected it without --size'),
@@ -162,7 +185,7 @@ def test_bad_input_is_refused_and_nothing_is_written(options, complaint, tmp_pat
 
 def test_a_picture_is_drawn_of_what_was_counted(tmp_path):
     path = tmp_path / 'flops.png'
-    flops(tmp_path, '--backbone', 'vit_tiny', 'vit_small', 'vit_base', '--stem', 'shared_trunk', '--picture', str(path))
+    flops(tmp_path, '--backbone', 'vit_tiny', 'vit_small', 'vit_base', '--refinement', 'image', '--picture', str(path))
     assert path.read_bytes().startswith(b'\x89PNG')
 
 

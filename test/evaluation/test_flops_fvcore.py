@@ -14,7 +14,7 @@ from torch import nn
 
 from hybrid_seg_ros import model_spec
 from hybrid_seg_ros.evaluation.flop_formulas import BATCH_NORM, BILINEAR, LAYER_NORM
-from hybrid_seg_ros.evaluation.flops import count_flops, expected_tokens
+from hybrid_seg_ros.evaluation.flops import count_flops, count_variants, expected_tokens, merged_sizes
 from hybrid_seg_ros.evaluation.plain_pipeline import upsample_then_argmax
 from hybrid_seg_ros.inference.preprocess import fit_geometry
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, TokenBudget, Variant
@@ -52,46 +52,43 @@ class Traced(nn.Module):
         output = self.model(image, self.variant, self.budget)
         labels = upsample_then_argmax(output, fit_geometry(self.model.spec.input_size_hw, self.model.spec))
         # given back, for a trace drops what no output needs: the policy network where no window is to be merged
-        return labels if output.policy_logits is None else (*labels, output.policy_logits)
+        return (*labels, *(output.policy_logits or {}).values())
 
 
 CLASS_TOKEN = Backbone(embed_dim=24, depth=12, num_heads=3, class_token=True, final_norm=True)
 FORMS = {
-    'the paper': {'stem': 'patch'},
-    'shared trunk': {'stem': 'shared_trunk'},
-    'shared trunk and policy, light, refined': {
-        'stem': 'shared_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light', 'refinement': 'trunk',
-    },
-    'deep trunk': {'stem': 'deep_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light', 'refinement': 'trunk'},
-    'trunk for the policy alone': {'stem': 'patch', 'policy': 'shared_trunk'},
-    'policy on half the size': {'stem': 'patch', 'policy': 'half_size', 'trunk_convention': 'timm'},
-    'depthwise policy': {'stem': 'shared_trunk', 'policy': 'depthwise', 'refinement': 'trunk'},
-    'policy on patches': {'stem': 'patch', 'policy': 'patch_mlp', 'auxiliary_head': 'light'},
-    'no policy': {'stem': 'deep_trunk', 'policy': 'none'},
-    'SegViT': {'stem': 'patch', 'head': 'segvit_atm'},
-    'SegViT of DToP': {'stem': 'shared_trunk', 'head': 'segvit_atm_v2'},
-    'CTS, linear': {'stem': 'patch', 'head': 'linear', 'backbone': CLASS_TOKEN},
-    'CTS, mask transformer': {'stem': 'patch', 'head': 'mask_transformer', 'backbone': CLASS_TOKEN},
-    'class token, ATM': {'stem': 'patch', 'backbone': CLASS_TOKEN},
-    'final norm, pruned': {'stem': 'patch', 'backbone': Backbone(24, 12, 3, final_norm=True)},
+    'the paper': {},
+    'light, refined': {'head': 'light', 'auxiliary_head': 'light', 'refinement': 'image', 'policy': 'patch_mlp'},
+    'policy on half the size': {'policy': 'half_size', 'trunk_convention': 'timm'},
+    'policy on patches': {'policy': 'patch_mlp', 'auxiliary_head': 'light'},
+    'no policy': {'policy': 'none', 'refinement': 'image'},
+    'SegViT': {'head': 'segvit_atm'},
+    'SegViT of DToP': {'head': 'segvit_atm_v2'},
+    'CTS, linear': {'head': 'linear', 'backbone': CLASS_TOKEN},
+    'CTS, mask transformer': {'head': 'mask_transformer', 'backbone': CLASS_TOKEN},
+    'class token, ATM': {'backbone': CLASS_TOKEN},
+    'class token, registers': {'backbone': Backbone(24, 12, 3, class_token=True, register_tokens=4), 'head': 'light'},
+    'final norm, pruned': {'backbone': Backbone(24, 12, 3, final_norm=True)},
 }  # fmt: skip
 
 
-def spec_of(form, size_hw=(96, 128)):
-    return tiny_spec(input_size_hw=size_hw, variant=Variant(), **FORMS[form])
+def spec_of(form, size_hw=(96, 128), **changes):
+    return tiny_spec(input_size_hw=size_hw, variant=Variant(), **FORMS[form], **changes)
 
 
 def check(spec, name, budget):
     variant, size_hw = Variant.parse(name), spec.input_size_hw
     traced = traced_flops(Traced(HybridSegmenter(spec), variant, budget), torch.zeros(1, 3, *size_hw))
     entering, kept = expected_tokens(spec, size_hw, variant, budget)
-    assert traced == count_flops(spec, size_hw, variant, entering, kept).total
+    windows = merged_sizes(spec.backbone.grid_hw(size_hw), budget)
+    assert traced == count_flops(spec, size_hw, variant, entering, kept, windows).total
+    assert traced == sum(step.flops for step in count_variants(spec, size_hw, budget, [variant])[name].steps)
 
 
 @pytest.mark.parametrize(
     ('form', 'name'),
     [(form, name) for form in FORMS for name in spec_of(form).legal_variants()
-     if form in ('the paper', 'deep trunk') or name in ('dense', 'cts', 'dtop@6+8', 'hybrid@8')],
+     if form in ('the paper', 'light, refined') or name in ('dense', 'cts', 'dtop@6+8', 'hybrid@8')],
 )  # fmt: skip
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore::DeprecationWarning')
 @torch.no_grad()
@@ -99,8 +96,7 @@ def test_agrees_with_fvcore(form, name):
     check(spec_of(form), name, TokenBudget(keep=(0.6,)))
 
 
-@pytest.mark.parametrize('form', ['the paper', 'deep trunk', 'trunk for the policy alone', 'policy on half the size',
-                                  'depthwise policy', 'policy on patches', 'SegViT'])  # fmt: skip
+@pytest.mark.parametrize('form', ['the paper', 'light, refined', 'policy on half the size', 'SegViT'])
 @pytest.mark.parametrize('size_hw', [(80, 144), (112, 80)], ids=str)
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore::DeprecationWarning')
 @torch.no_grad()
@@ -116,8 +112,21 @@ def test_agrees_however_many_windows_merge(merged_windows):
     check(spec_of('policy on patches'), 'cts', TokenBudget(merged_windows=merged_windows))
 
 
+@pytest.mark.parametrize('windows', [{4: 1, 2: 3}, {4: 2, 2: 0}, {8: 1, 4: 1, 2: 2}, {8: 0, 4: 0, 2: 0}], ids=str)
+@pytest.mark.parametrize(
+    ('form', 'name'), [('policy on half the size', 'cts'), ('policy on patches', 'hybrid@8'),
+                       ('class token, registers', 'cts')],
+)  # fmt: skip
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore::DeprecationWarning')
+@torch.no_grad()
+def test_agrees_on_windows_of_several_sizes(form, name, windows):
+    """Each size of which any window merges is embedded once more; the policy scores all of them, also unused ones."""
+    spec = spec_of(form, (144, 208), window_sizes=(2, 4, 8))
+    check(spec, name, TokenBudget(merged_windows=windows, keep=(0.6,)))
+
+
 def test_every_choice_of_a_model_spec_is_traced():
-    for field, legal in (('stem', model_spec.STEMS), ('policy', model_spec.POLICIES), ('head', model_spec.HEADS),
+    for field, legal in (('policy', model_spec.POLICIES), ('head', model_spec.HEADS),
                          ('auxiliary_head', model_spec.AUXILIARY_HEADS), ('refinement', model_spec.REFINEMENTS),
                          ('trunk_convention', model_spec.TRUNK_CONVENTIONS)):  # fmt: skip
         assert {getattr(spec_of(form), field) for form in FORMS} == set(legal), field

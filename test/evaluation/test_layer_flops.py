@@ -6,7 +6,7 @@ from tiny_model import tiny_spec
 from hybrid_seg_ros.evaluation.flop_formulas import auxiliary_head_flops, block_flops
 from hybrid_seg_ros.evaluation.flops import count_flops, expected_tokens
 from hybrid_seg_ros.evaluation.layer_flops import layer_flops
-from hybrid_seg_ros.model_spec import HEADS, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import HEADS, PRUNING_HEADS, Backbone, TokenBudget, Variant
 
 SIZE_HW = (96, 144)
 
@@ -18,7 +18,7 @@ def counted(spec, name, merged_windows=0.4, keep=0.6):
 
 
 def of_head(head):
-    return tiny_spec(variant=Variant(), head=head, stem='deep_trunk', refinement='trunk' if head == 'atm' else 'none')
+    return tiny_spec(variant=Variant(), head=head, refinement='image' if head in PRUNING_HEADS else 'none')
 
 
 @pytest.mark.parametrize(('head', 'name'), [(head, name) for head in HEADS for name in of_head(head).legal_variants()])
@@ -28,10 +28,10 @@ def test_the_sum_is_the_total(name, head):
 
 
 def test_the_order_and_the_tokens_of_each_layer():
-    spec = tiny_spec(stem='shared_trunk', refinement='trunk')
+    spec = tiny_spec(refinement='image')
     steps = layer_flops(*counted(spec, 'hybrid@6+8'))
     assert [name for name, _ in steps] == [
-        'embedding', 'stem', 'policy', *(f'layer {layer}' for layer in range(1, 7)), 'auxiliary head 6', 'layer 7',
+        'embedding', 'policy', *(f'layer {layer}' for layer in range(1, 7)), 'auxiliary head 6', 'layer 7',
         'layer 8', 'auxiliary head 8', *(f'layer {layer}' for layer in range(9, 13)), 'head', 'refinement',
         'upsampling',
     ]  # fmt: skip
@@ -43,17 +43,25 @@ def test_the_order_and_the_tokens_of_each_layer():
 
 
 def test_what_does_not_run_is_left_out():
-    names = [name for name, _ in layer_flops(*counted(tiny_spec(stem='patch'), 'dense'))]
+    names = [name for name, _ in layer_flops(*counted(tiny_spec(), 'dense'))]
     assert names == ['embedding', *(f'layer {layer}' for layer in range(1, 13)), 'head', 'upsampling']
 
 
 def test_without_merged_windows_only_what_chooses_them_is_added():
     """The identity case: no window merges, all tokens stay."""
-    spec = tiny_spec(stem='patch')
+    spec = tiny_spec()
     dense = dict(layer_flops(*counted(spec, 'dense')))
     identity = dict(layer_flops(*counted(spec, 'hybrid@8', merged_windows=0, keep=1.0)))
     assert set(identity) - set(dense) == {'policy', 'auxiliary head 8'}
     assert {name: identity[name] for name in dense} == dense
+
+
+def test_windows_of_each_size_are_embedded_and_the_prefix_goes_through_all_layers():
+    spec = tiny_spec(backbone=Backbone(24, 12, 3, class_token=True, register_tokens=4), window_sizes=(2, 4))
+    of_both = dict(layer_flops(spec, SIZE_HW, Variant.parse('cts'), 30, (), (4, 2)))
+    of_one = dict(layer_flops(spec, SIZE_HW, Variant.parse('cts'), 30, (), (2,)))
+    assert of_both['embedding'] - of_one['embedding'] == (6 // 4) * (9 // 4) * 3 * 16**2 * 24
+    assert of_both['layer 1'] == of_both['layer 12'] == block_flops(30 + 5, 24)
 
 
 def test_tokens_of_other_layers_are_refused():

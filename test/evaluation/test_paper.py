@@ -189,7 +189,7 @@ def test_a_model_that_cannot_do_everything(root, tmp_path, overrides, variants, 
 
 def test_random_weights_threshold_and_images_by_name(root, tmp_path):
     model = tmp_path / 'random.yaml'
-    tiny_spec(name='random', stem='patch', policy='patch_mlp', auxiliary_head='light').save(model)
+    tiny_spec(name='random', policy='patch_mlp', auxiliary_head='light').save(model)
     assert paper(model, root, tmp_path / 'out', '--limit', '3', '--threshold', '0.2', '--images', '2', '0') == 0
     content = json.loads((tmp_path / 'out' / 'tables.json').read_text())
     assert content['subject']['weights'] == 'random' and content['subject']['threshold'] == 0.2

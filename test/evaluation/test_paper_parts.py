@@ -96,14 +96,14 @@ def test_budget_of_mean_tokens():
 
 
 def test_costs_of_steps_from_those_of_parts():
-    spec, variant, budget = tiny_spec(refinement='trunk'), Variant.parse('dtop@8'), TokenBudget(keep=12)
+    spec, variant, budget = tiny_spec(refinement='image'), Variant.parse('dtop@8'), TokenBudget(keep=12)
     parts = parts_of_steps(spec, variant, budget)
     assert parts['layer 8'] == 'block, 48 tokens' and parts['layer 9'] == 'block, 12 tokens'
     assert parts['auxiliary head 8'] == 'auxiliary head, 48 tokens' and parts['head'] == 'head, 12 tokens'
     assert 'policy' not in parts and 'policy' in parts_of_steps(spec, Variant(merges=True), budget)
     costs = layer_costs(spec, variant, budget, {**dict.fromkeys(parts.values(), 2.0), 'whole network, dtop@8': 40.0})
     assert costs.tokens == (48, 12) and costs.network_ms == 40
-    assert costs.parts_ms == 2 * len(parts) == 2 * (12 + 5)  # embedding, trunk, auxiliary head, head, refinement
+    assert costs.parts_ms == 2 * len(parts) == 2 * (12 + 4)  # embedding, auxiliary head, head, refinement
     assert [step.name for step in costs.steps if step.ms is None] == ['upsampling']
     assert costs.steps[-1].fps_up_to_here == pytest.approx(1000 / costs.parts_ms)
 

@@ -8,7 +8,7 @@ from tiny_model import tiny_spec
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.evaluation.part_latency import WHOLE_NETWORK, encoder_stages, parts_of, sum_parts
-from hybrid_seg_ros.model_spec import TokenBudget, Variant
+from hybrid_seg_ros.model_spec import Backbone, TokenBudget, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
 WHOLE = ['whole network, dense', 'whole network, cts']
@@ -16,10 +16,10 @@ WHOLE = ['whole network, dense', 'whole network, cts']
 
 @pytest.fixture
 def models(tmp_path):
-    """Two specs, without weights: with a trunk and a refinement, and with neither."""
-    paths = [tmp_path / 'with_trunk.yaml', tmp_path / 'plain.yaml']
-    tiny_spec(name='with trunk', refinement='trunk').save(paths[0])
-    tiny_spec(name='plain', stem='patch', policy='patch_mlp', auxiliary_layers=(), variant=Variant()).save(paths[1])
+    """Two specs, without weights: with a refinement and without."""
+    paths = [tmp_path / 'refined.yaml', tmp_path / 'plain.yaml']
+    tiny_spec(name='refined', refinement='image').save(paths[0])
+    tiny_spec(name='plain', policy='patch_mlp', auxiliary_layers=(), variant=Variant()).save(paths[1])
     return [str(path) for path in paths]
 
 
@@ -27,18 +27,18 @@ def test_every_part_of_two_models(models, tmp_path, capsys):
     out = tmp_path / 'parts.json'
     assert main(['time-parts', *models, '--variants', 'dense', 'cts', '--rounds', '1', '--json', str(out)]) == 0
     table = json.loads(out.read_text())
-    assert list(table) == ['with trunk', 'plain']
+    assert list(table) == ['refined', 'plain']
     both = ['embedding', 'policy', 'block, 48 tokens', 'block, 33 tokens', 'head, 48 tokens', 'head, 33 tokens', *WHOLE]
-    assert set(table['with trunk']) == {'trunk', 'auxiliary head, 33 tokens', 'refinement', *both}
+    assert set(table['refined']) == {'auxiliary head, 33 tokens', 'refinement', *both}
     assert set(table['plain']) == set(both)
     assert all(milliseconds > 0 for row in table.values() for milliseconds in row.values())
     printed = capsys.readouterr().out
-    assert 'median of 1 interleaved rounds' in printed and all(part in printed for part in table['with trunk'])
+    assert 'median of 1 interleaved rounds' in printed and all(part in printed for part in table['refined'])
 
 
 def test_models_of_one_name_are_told_apart_by_their_files(models, tmp_path):
     out = tmp_path / 'parts.json'
-    tiny_spec(name='with trunk', auxiliary_layers=(), variant=Variant()).save(models[1])
+    tiny_spec(name='refined', auxiliary_layers=(), variant=Variant()).save(models[1])
     assert main(['time-parts', *models, '--variants', 'dense', '--rounds', '1', '--json', str(out)]) == 0
     assert list(json.loads(out.read_text())) == models
 
@@ -65,23 +65,23 @@ BUDGET = TokenBudget(merged_windows=5, keep=(0.5,))  # of 48 tokens 33 are left,
     ('hybrid@6+8', [(6, 33, 'auxiliary head'), (2, 16, 'auxiliary head'), (4, 8, 'head')],
      6 * 33 + 2 * 16 + 4 * 8, {'policy': 3, 'auxiliary_heads': 133 + 116, 'head': 1008}),
 ])  # fmt: skip
-@pytest.mark.parametrize('refinement', ['none', 'trunk'])
+@pytest.mark.parametrize('refinement', ['none', 'image'])
 def test_parts_add_up_to_a_variant(variant, stages, blocks, others, refinement):
     spec = tiny_spec(refinement=refinement)
     variant = Variant.parse(variant)
     assert [(stage.layers, stage.tokens, stage.head) for stage in encoder_stages(spec, variant, BUDGET)] == stages
     counts = (48, 33, 24, 16, 8)
-    parts = {'embedding': 1.0, 'trunk': 2.0, 'policy': 3.0, 'refinement': 4.0}
+    parts = {'embedding': 1.0, 'policy': 3.0, 'refinement': 4.0}
     parts.update({f'block, {count} tokens': count for count in counts})
     parts.update({f'auxiliary head, {count} tokens': 100 + count for count in counts})
     parts.update({f'head, {count} tokens': 1000 + count for count in counts})
-    expected = {'embedding': 1.0, 'trunk': 2.0, 'blocks': blocks, **others}
-    assert sum_parts(parts, spec, variant, BUDGET) == expected | ({'refinement': 4.0} if refinement == 'trunk' else {})
+    expected = {'embedding': 1.0, 'blocks': blocks, **others}
+    assert sum_parts(parts, spec, variant, BUDGET) == expected | ({'refinement': 4.0} if refinement == 'image' else {})
 
 
 @pytest.mark.parametrize('overrides', [
-    {}, {'refinement': 'trunk'}, {'stem': 'patch', 'policy': 'shared_trunk'}, {'head': 'segvit_atm'},
-    {'head': 'mask_transformer'}, {'stem': 'patch', 'policy': 'none'},
+    {}, {'refinement': 'image'}, {'head': 'light', 'backbone': Backbone(24, 12, 3, register_tokens=2)},
+    {'head': 'segvit_atm'}, {'head': 'mask_transformer'}, {'policy': 'none'},
 ], ids=str)  # fmt: skip
 def test_every_part_that_a_variant_adds_up_is_timed_and_runs(overrides):
     spec = tiny_spec(**{'variant': Variant(), **overrides})

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def job(tmp_path):
-    path = write_lively_model(tmp_path, stem='patch')
+    path = write_lively_model(tmp_path)
     image = tmp_path / 'image.npy'
     np.save(image, street_scene((96, 128)))
     return MemoryJob(str(path), 'pytorch', 'cpu', 'float32', 'hybrid@8', (0.5,), str(image))

@@ -26,7 +26,7 @@ HEADS = {
     'size_hw, resize', [((96, 128), 'letterbox'), ((60, 110), 'letterbox'), ((60, 110), 'stretch')]
 )
 def test_labels_and_confidence_of_the_pipeline(tmp_path, head, size_hw, resize):
-    path = write_lively_model(tmp_path, stem='patch', resize=resize, **HEADS[head])
+    path = write_lively_model(tmp_path, resize=resize, **HEADS[head])
     expected = load_pipeline(path, variant='dense')(street_scene(size_hw))
     spec = ModelSpec.load(path)
     result = PlainPipeline.load(spec, Variant(), spec.budget)(street_scene(size_hw))
@@ -42,7 +42,7 @@ def test_labels_and_confidence_of_the_pipeline(tmp_path, head, size_hw, resize):
 
 @pytest.mark.parametrize('variant', ['cts', 'hybrid@8'])
 def test_other_variants(tmp_path, variant):
-    path = write_lively_model(tmp_path, stem='patch')
+    path = write_lively_model(tmp_path)
     spec = ModelSpec.load(path)
     budget = dataclasses.replace(spec.budget, keep=(0.5,))
     expected = load_pipeline(path, variant=variant, keep=0.5)(street_scene((96, 128)))
@@ -54,17 +54,17 @@ def test_other_variants(tmp_path, variant):
 
 
 def test_batch_norms_stay(tmp_path):
-    spec = ModelSpec.load(write_lively_model(tmp_path, stem='patch'))
+    spec = ModelSpec.load(write_lively_model(tmp_path))
     model = load_model(spec)
     PlainPipeline(model, Variant(), spec.budget, torch.device('cpu'))(street_scene((96, 128)))
     assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()) > 10
 
 
 @pytest.mark.parametrize('overrides, complaint', [
-    ({'stem': 'shared_trunk'}, 'expected a model in the form of the paper'),
-    ({'stem': 'patch', 'auxiliary_head': 'light'}, 'form of the paper'),
-    ({'stem': 'patch', 'inference': 'sliding'}, 'expected inference whole, got sliding'),
-    ({'stem': 'patch', 'policy': 'efficientnet_lite0', 'auxiliary_layers': (6,), 'variant': Variant()},
+    ({'refinement': 'image'}, 'expected a model in the form of the paper'),
+    ({'auxiliary_head': 'light'}, 'form of the paper'),
+    ({'inference': 'sliding'}, 'expected inference whole, got sliding'),
+    ({'policy': 'efficientnet_lite0', 'auxiliary_layers': (6,), 'variant': Variant()},
      'no auxiliary head after layer 8'),
 ])  # fmt: skip
 def test_what_it_does_not_run(tmp_path, overrides, complaint):

@@ -13,7 +13,7 @@ from hybrid_seg_ros.model_spec import BACKBONES, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 
 STREET = street_scene((96, 128))
-PATCH = {'stem': 'patch', 'policy': 'patch_mlp', 'auxiliary_head': 'light'}
+PATCH = {'policy': 'patch_mlp', 'auxiliary_head': 'light'}
 
 
 def test_a_seed_repeats_the_weights_and_disturbs_nothing(tmp_path):

@@ -41,7 +41,7 @@ def test_a_count_of_merged_windows_becomes_a_share(merged, own, larger):
     spec = tiny_spec(budget=TokenBudget(merged_windows=merged))
     for size_hw, count in (((96, 128), own), ((192, 128), larger)):
         sized = at_size(spec, size_hw)
-        assert count_merged_windows(sized.backbone.grid_hw(size_hw), sized.budget.merged_windows) == count
+        assert count_merged_windows(sized.backbone.grid_hw(size_hw), sized.budget.windows) == {2: count}
     assert dataclasses.replace(sized, input_size_hw=(96, 128), budget=spec.budget) == spec
 
 
@@ -52,7 +52,7 @@ def test_sizes_that_cannot_be_had():
         at_size(tiny_spec(), (8, 64))
 
 
-def test_a_size_that_the_trunk_cannot_shrink_is_refused():
+def test_a_size_that_a_policy_network_cannot_shrink_is_refused():
     with pytest.raises(ValueError, match='expected at least 64x64, got 16x128'):
         at_size(tiny_spec(), (16, 128))
     assert at_size(tiny_spec(), (64, 64)).input_size_hw == (64, 64)

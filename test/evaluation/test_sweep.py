@@ -5,16 +5,17 @@ import json
 
 import cv2
 import pytest
-from tiny_model import tiny_spec
+from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate
 from hybrid_seg_ros.evaluation.figures import SIZE_PX
+from hybrid_seg_ros.evaluation.flops import count_variants
 from hybrid_seg_ros.evaluation.sweep import describe_subject, plan_points, run_sweep
 from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepPoint
 from hybrid_seg_ros.inference.pipeline import load_pipeline
-from hybrid_seg_ros.model_spec import TokenBudget, Variant
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
 
@@ -70,6 +71,7 @@ def test_budget_of_a_point():
     own = TokenBudget(merged_windows=0.4, threshold=0.8, keep_per_class=3, keep=0.5)
     assert SweepPoint('dense').budget(own) == own
     assert SweepPoint('cts', merged_windows=7).budget(own) == TokenBudget(7, 0.8, 3, (0.5,))
+    assert SweepPoint('cts', merged_windows={2: 3, 4: 1}).budget(own).windows == ((4, 1), (2, 3))
     assert SweepPoint('dtop@8', 'threshold', 0.9).budget(own) == TokenBudget(0.4, 0.9, 3, None)
     assert SweepPoint('hybrid@8', 'keep', 9, 0.6).budget(own) == TokenBudget(0.6, 0.8, 3, (9,))
 
@@ -82,6 +84,7 @@ def test_budget_of_a_point():
         (['--thresholds', '1.5'], 'a number in (0, 1], got 1.5'),
         (['--merged', '13'], 'at most 12'),
         (['--merged', '1.5'], 'a count or a share in [0, 1], got 1.5'),
+        (['--merged', '4:1,2:3'], 'expected window sizes of tiny, (2,), got 4'),
         (['--variants', 'dtop@8', '--keeps', '--thresholds'], 'expected at least one operating point'),
         (['--limit', '0'], 'at least 1 image'),
         (['--split', 'nowhere'], "no split 'nowhere'"),
@@ -136,6 +139,30 @@ def test_number_of_merged_windows_varies(command, tmp_path):
     assert [(row['variant'], row['merged_windows'], row['tokens_mean']['merged']) for row in rows] == [
         ('dtop@8', None, 48), ('hybrid@8', 12, 12), ('hybrid@8', 0.5, 30)]
     assert rows[1]['gflops_mean'] < rows[2]['gflops_mean']
+
+
+def test_windows_of_several_sizes(camvid_root, tmp_path):
+    """Files and tables hold one form of them, and a sweep goes on from its own; what merges more comes first."""
+    model, out = write_tiny_model(tmp_path, window_sizes=(2, 4)), tmp_path / 'out'
+    command = ['sweep', '--model', str(model), '--dataset', 'camvid', '--root', str(camvid_root), '--limit', '1',
+               '--output', str(out), '--variants', 'cts', '--merged', '0.5', '4:1,2:3', '2:1,4:0.5']  # fmt: skip
+    assert main(command) == 0
+    content = json.loads((out / 'sweep.json').read_text())
+    assert [row['merged_windows'] for row in content['rows']] == [[[4, 1], [2, 3]], [[4, 0.5], [2, 1]], 0.5]
+    assert [row['tokens_mean']['merged'] for row in content['rows']] == [24, 30, 30]
+    table = list(csv.DictReader((out / 'sweep.csv').open()))
+    assert [row['merged_windows'] for row in table] == ['4:1,2:3', '4:0.5,2:1', '0.5']
+    assert '| cts | 4:1,2:3 | – |' in (out / 'sweep.md').read_text()
+    spec, points = ModelSpec.load(model), [SweepPoint('cts', merged_windows=each) for each in (((2, 3), (4, 1)), 0.5)]
+    assert [row.point for row in Sweep.load_json(out / 'sweep.json').rows][::2] == points
+    for row in content['rows']:
+        budget = TokenBudget(row['merged_windows'])
+        cost = count_variants(spec, (96, 128), budget, [Variant.parse('cts')])['cts']
+        assert row['gflops_mean'] == pytest.approx(cost.gflops)
+    content['rows'][0]['miou'] = 12.5  # no evaluation gives that: it stays only if the point does not run again
+    (out / 'sweep.json').write_text(json.dumps(content))
+    assert main(command) == 0
+    assert json.loads((out / 'sweep.json').read_text())['rows'][0]['miou'] == 12.5
 
 
 def test_sweeps_of_before_are_read(command, tmp_path):

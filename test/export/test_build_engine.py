@@ -23,7 +23,7 @@ PARTS = ['head', 'middle@8', 'tail']
 
 @pytest.fixture(scope='module')
 def spec(tmp_path_factory):
-    model = write_lively_model(tmp_path_factory.mktemp('model'), stem='patch', auxiliary_head='light')
+    model = write_lively_model(tmp_path_factory.mktemp('model'), auxiliary_head='light')
     return ModelSpec.load(model)
 
 

@@ -136,7 +136,7 @@ def test_classifier_to_start_training_from(tmp_path: Path, name: str, capsys) ->
     argv += ['--source-size', '64', '96']
     assert cli.main(argv) == 0
     assert f'initial_encoder: {output}' in capsys.readouterr().out
-    model = HybridSegmenter(tiny_spec(stem='patch', policy='none', variant=Variant(), input_size_hw=(64, 96)))
+    model = HybridSegmenter(tiny_spec(policy='none', variant=Variant(), input_size_hw=(64, 96)))
     load_encoder(model, output)
     assert torch.equal(model.encoder.pos_embed, state['pos_embed'][:, 1:])
     assert torch.equal(model.encoder.blocks[11].attn.qkv.weight, state['blocks.11.attn.qkv.weight'])

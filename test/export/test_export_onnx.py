@@ -10,9 +10,15 @@ import torch
 from tiny_model import write_lively_model
 
 from hybrid_seg_ros import cli
-from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.inference.operating_point import windows_value
+from hybrid_seg_ros.inference.pipeline import load_pipeline
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.attention_to_mask import AtmHead
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.exportable import label_map
+from hybrid_seg_ros.network.token_counts import count_merged_windows
+from hybrid_seg_ros.network.token_pruning import class_confidence
 
 GENERATOR = np.random.default_rng(0)
 DATA_DEPENDENT = {'If', 'Loop', 'Scan', 'NonZero', 'Unique', 'Compress', 'NonMaxSuppression'}
@@ -20,8 +26,7 @@ DATA_DEPENDENT = {'If', 'Loop', 'Scan', 'NonZero', 'Unique', 'Compress', 'NonMax
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-    return write_lively_model(tmp_path_factory.mktemp('model'), stem='deep_trunk', policy='shared_trunk',
-                              refinement='trunk', auxiliary_head='light')  # fmt: skip
+    return write_lively_model(tmp_path_factory.mktemp('model'), refinement='image', auxiliary_head='light')
 
 
 def export(model: Path, output: Path, *options: str) -> int:
@@ -56,6 +61,55 @@ def test_one_graph_with_fixed_shapes(model, tmp_path, variant, batch):
     assert np.abs(confidence - expected[1].numpy()).max() < 1e-3
     assert np.array_equal(pruned.reshape(batch, -1), output.layout.unmerge(
         output.pruned_after_layer[:, :, None])[:, :, 0].numpy())  # fmt: skip
+
+
+PREFIX = Backbone(24, 12, 3, class_token=True, register_tokens=4, final_norm=True)
+
+
+@pytest.mark.parametrize(('overrides', 'windows'), [
+    ({'window_sizes': (2, 4, 8)}, '8:1,4:1,2:3'), ({'window_sizes': (2, 4)}, '4:2,2:0'),
+    ({'backbone': PREFIX}, '5'), ({'backbone': PREFIX, 'head': 'light', 'window_sizes': (2, 4)}, '4:1,2:5'),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize('in_parts', [False, True])
+def test_windows_of_several_sizes_and_prefix_tokens(tmp_path, overrides, windows, in_parts):
+    """The graphs merge, prune and score as PyTorch does; tokens in front of the patch tokens never leave."""
+    overrides = {'policy': 'patch_mlp', 'refinement': 'image', 'auxiliary_head': 'light', **overrides}
+    model = write_lively_model(tmp_path, input_size_hw=(144, 208), **overrides)
+    image = street_scene((144, 208))
+    variant, budget = Variant.parse('hybrid@6+8'), TokenBudget(windows_value(windows), keep=(0.6, 0.5))
+    rule = ('--keep', '0.6', '0.5')
+    if in_parts:
+        budget = TokenBudget(budget.merged_windows, threshold=middle_confidence(model, image, variant, budget))
+        rule = ('--threshold', str(budget.threshold))
+    graph = tmp_path / 'm.onnx'
+    options = ('--variant', str(variant), *rule, '--merged-windows', windows, '--outputs', 'scores')
+    assert export(model, graph, *options) == 0
+    pipeline = load_pipeline(model)
+    pipeline.set_operating_point(variant, budget)
+    expected = pipeline(image)
+    running = load_pipeline(model, 'onnxruntime', graph=graph)
+    running.set_operating_point(variant, budget)
+    found = running(image)
+    running.close()
+    sizes = {side: n for side, n in count_merged_windows((9, 13), budget.windows).items() if n}
+    assert found.tokens.windows == expected.tokens.windows == sizes
+    assert found.tokens.stages == expected.tokens.stages
+    assert expected.tokens.entering > expected.tokens.kept[0][1] > expected.tokens.kept[1][1]
+    assert np.array_equal(found.tokens.window_size, expected.tokens.window_size)
+    assert np.array_equal(found.tokens.pruned_after_layer, expected.tokens.pruned_after_layer)
+    assert np.mean(found.labels == expected.labels) > 0.999
+    assert np.abs(found.confidence - expected.confidence).max() < 1e-3
+
+
+def middle_confidence(model, image, variant, budget):
+    """Return a threshold in the widest gap of the confidences at the first pruning layer, about the middle."""
+    network = load_model(ModelSpec.load(model))
+    with torch.no_grad():
+        stage = network(network.normalize(torch.from_numpy(image)[None]), variant, budget).stages[0]
+        present = AtmHead.class_probability(stage.class_logits)
+        confidence = class_confidence(present, stage.mask_logits)[0][0].sort().values
+    middle = confidence[len(confidence) // 3 : 2 * len(confidence) // 3]
+    return round(float(middle[(place := int(middle.diff().argmax())) : place + 2].mean()), 6)
 
 
 def test_a_threshold_cuts_the_graph(model, tmp_path, capsys):

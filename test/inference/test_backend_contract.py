@@ -94,10 +94,10 @@ def test_the_same_scores_as_pytorch(tiny, cache, backend, variant, options):
 
 
 @pytest.mark.parametrize('overrides', [
-    {'stem': 'patch', 'auxiliary_head': 'light'},
-    {'stem': 'deep_trunk', 'policy': 'shared_trunk', 'refinement': 'trunk', 'auxiliary_head': 'light'},
-    {'stem': 'patch', 'policy': 'half_size', 'trunk_convention': 'timm'},
-    {'stem': 'patch', 'policy': 'patch_mlp', 'input_size_hw': (90, 100)},  # sides that are no multiple of a patch
+    {'auxiliary_head': 'light'},
+    {'refinement': 'image', 'auxiliary_head': 'light'},
+    {'policy': 'half_size', 'trunk_convention': 'timm'},
+    {'policy': 'patch_mlp', 'input_size_hw': (90, 100)},  # sides that are no multiple of a patch
     {'head': 'linear', 'variant': Variant.parse('cts')},
     {'head': 'mask_transformer', 'variant': Variant.parse('cts')},
     {'head': 'segvit_atm', 'variant': Variant.parse('cts')},

@@ -22,7 +22,7 @@ FOR_IT = BuildOptions((89,))
 @pytest.fixture(scope='module')
 def graph(tmp_path_factory):
     """The smallest graph there is: its path, and what it is."""
-    spec = ModelSpec.load(write_lively_model(tmp_path_factory.mktemp('tiny'), stem='patch', auxiliary_head='light'))
+    spec = ModelSpec.load(write_lively_model(tmp_path_factory.mktemp('tiny'), auxiliary_head='light'))
     graphs = CachedGraphs(spec, 'float32', tmp_path_factory.mktemp('graphs')).find(
         Variant.parse('dtop@8'), spec.budget, 1, (96, 128))  # fmt: skip
     return graphs.files[TAIL], graphs.info

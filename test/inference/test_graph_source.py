@@ -45,6 +45,7 @@ def exported(spec, tmp_path_factory):
         ('dense', {}, 48, (), ('whole',)),
         ('cts', {'merged_windows': 4}, 36, (), ('whole',)),
         ('dtop@8', {'keep': 0.5}, 48, ((8, 24),), ('whole',)),
+        ('cts', {'merged_windows': {4: 1, 2: 3}}, 24, (), ('whole',)),
         ('hybrid@6+8', {'merged_windows': 0.5, 'keep': (0.5, 7)}, 30, ((6, 15), (8, 7)), ('whole',)),
         ('hybrid@8', {'threshold': 0.5}, 33, (), ('head', 'tail')),
         ('dtop@6+8', {'threshold': 0.5}, 48, (), ('head', 'middle@8', 'tail')),

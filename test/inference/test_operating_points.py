@@ -18,7 +18,8 @@ from hybrid_seg_ros.inference.operating_points import (
 )
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 
-SPEC = tiny_spec(sha256='a' * 64, budget=TokenBudget(merged_windows=0.4, threshold=0.3, keep_per_class=2))
+SPEC = tiny_spec(sha256='a' * 64, window_sizes=(2, 4),
+                 budget=TokenBudget(merged_windows=0.4, threshold=0.3, keep_per_class=2))  # fmt: skip
 SOURCE = PointsSource('tiny', 'a' * 64, 'camvid', 'val', 2, 'whole', 'pytorch', 'float32')
 TOKENS = {'total': 48, 'merged': 33.0}
 
@@ -32,6 +33,7 @@ POINTS = (
     point('hybrid@6+8', 60.5, 1.0, {**TOKENS, 'kept@6': 10, 'kept@8': 5.5}, keep=(0.5, 3), merged_windows=0.75),
     point('hybrid@8', 61.0, 1.5, {**TOKENS, 'kept@8': 16}, keep=0.5, merged_windows=10),
     point('hybrid@8', 62.0, 2.0, {**TOKENS, 'kept@8': 16}, threshold=0.9),
+    point('cts', 62.5, 2.5, merged_windows={4: 1, 2: 3}),
     point('cts', 63.0, 3.0, merged_windows=0.5),
     point('dtop@8', 64.0, 4.0, {**TOKENS, 'kept@8': 1}, keep=1),
     point('dense', 65.0, 5.0),
@@ -58,7 +60,7 @@ def test_comes_back_as_written(tmp_path):
     assert points == POINTS
     assert [each.name for each in points] == [
         'hybrid@6+8 keep 0.5+3 merged 0.75', 'hybrid@8 keep 0.5 merged 10', 'hybrid@8 threshold 0.9 merged 0.4',
-        'cts merged 0.5', 'dtop@8 keep 1', 'dense',
+        'cts merged 4:1,2:3', 'cts merged 0.5', 'dtop@8 keep 1', 'dense',
     ]  # fmt: skip
     assert points[1].budget == TokenBudget(merged_windows=10, threshold=0.3, keep_per_class=2, keep=(0.5,))
     assert points[2].budget == TokenBudget(merged_windows=0.4, threshold=0.9, keep_per_class=2, keep=None)
@@ -103,7 +105,7 @@ def entry(**changes):
         (entry(keep=0.0), r'a fraction in \(0, 1\], got 0.0'),
         (entry(keep='half'), 'a fraction'),
         (entry(variant='hybrid@6+8', keep=[0.5], tokens={**TOKENS, 'kept@8': 3}), 'tokens: expected .*kept@6, kept@8'),
-        (entry(merged_windows=13), r'at most 12 for a \(6, 8\) grid, got 13'),
+        (entry(merged_windows=13), r'at most 12 of 2x2 for a \(6, 8\) grid, got 13'),
         (entry(merged_windows=None), 'missing: merged_windows'),
         (entry(tokens={**TOKENS, 'total': 64, 'kept@8': 3}), 'expected 48 tokens in total, .*got 64.*again'),
         (entry(tokens=[48, 33, 16]), 'tokens: expected a count for each stage'),

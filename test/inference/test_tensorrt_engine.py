@@ -223,7 +223,7 @@ def test_a_workspace_of_nothing():
         BuildOptions(workspace_mb=0)
 
 
-PAPER = {'stem': 'patch', 'policy': 'efficientnet_lite0', 'auxiliary_head': 'atm'}
+PAPER = {'policy': 'efficientnet_lite0', 'auxiliary_head': 'atm'}
 CTS = {'variant': Variant.parse('cts')}
 
 
@@ -231,7 +231,7 @@ CTS = {'variant': Variant.parse('cts')}
     (PAPER, 'hybrid@6+8', FIXED),  # where the paper's own export met a size mismatch
     (PAPER, 'hybrid@8', {'threshold': 0.3}),
     (PAPER, 'dtop@8', {'threshold': 0.3}),
-    ({'stem': 'patch', 'policy': 'patch_mlp', 'auxiliary_head': 'light'}, 'hybrid@8', FIXED),
+    ({'policy': 'patch_mlp', 'auxiliary_head': 'light'}, 'hybrid@8', FIXED),
     ({**PAPER, **CTS, 'head': 'segvit_atm'}, 'cts', {}),
     ({**PAPER, **CTS, 'head': 'mask_transformer'}, 'cts', {}),
 ], ids=str)  # fmt: skip

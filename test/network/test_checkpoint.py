@@ -20,7 +20,7 @@ from hybrid_seg_ros.network.checkpoint import (
 )
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
-SMALL = {'stem': 'patch', 'policy': 'none', 'variant': Variant()}
+SMALL = {'policy': 'none', 'variant': Variant()}
 """Without the policy network, whose weights are nearly all of the tiny model's."""
 
 

@@ -13,6 +13,7 @@ from foreign_checkpoints import (
     converted,
     mmseg_atm,
     mmseg_vit,
+    policy_network,
     prefixed,
     save_mmseg,
     seeded_encoder,
@@ -30,7 +31,6 @@ from hybrid_seg_ros.network.convert_checkpoint import (
     grid_of,
     without_unused_class_token,
 )
-from hybrid_seg_ros.network.merge_policy import PolicyNetwork
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.segmenter_heads import MaskTransformerHead
 from hybrid_seg_ros.network.token_layout import TokenLayout
@@ -46,13 +46,13 @@ def reference_files(kind: str, output: str = '') -> list:
 
 def policy_by_recipe(golden: Golden) -> dict[str, torch.Tensor]:
     """Return the policy network's weights under CTS's names, which are timm's and ours."""
-    return weights_by_recipe(PolicyNetwork('timm'), golden.meta['seed'])
+    return weights_by_recipe(policy_network('timm'), golden.meta['seed'])
 
 
 def tiny_dtop(**overrides) -> tuple:
     """Return a spec, a random model of it, and the model's weights under DToP's names."""
     torch.manual_seed(1)
-    spec = tiny_spec(stem='patch', policy='none', variant=Variant(), **overrides)
+    spec = tiny_spec(policy='none', variant=Variant(), **overrides)
     model = HybridSegmenter(spec).eval()
     state = {
         **prefixed('backbone.', mmseg_vit(model.encoder.state_dict())),
@@ -147,9 +147,9 @@ def test_cts_as_published(path: Path, policy_path: Path, separate: bool, tmp_pat
     model = converted('cts', tmp_path / 'checkpoint.pth', spec, *options)
     assert model.spec.variant == Variant(merges=True)
     budget = TokenBudget(merged_windows=meta['sched'][1])
-    output = model(golden.inputs['img'], model.spec.variant, budget, policy_logits=golden.inputs['policy_logits'])
+    output = model(golden.inputs['img'], model.spec.variant, budget, policy_logits={2: golden.inputs['policy_logits']})
     assert_close(output.scores, out['linear_logits'])
-    logits = model.policy(policy_golden.inputs['img'])
+    logits = model.policy(policy_golden.inputs['img'], policy_golden.inputs['img'])[2]
     assert_close(logits, policy_golden.outputs['logits'], POLICY_TOLERANCE)
 
 
@@ -157,7 +157,7 @@ def test_cts_as_published(path: Path, policy_path: Path, separate: bool, tmp_pat
 @torch.no_grad()
 def test_dtop_with_the_policy_network_of_cts_runs_the_hybrid(path: Path, tmp_path: Path) -> None:
     golden = Golden.read(path)
-    torch.save(PolicyNetwork('timm').state_dict(), tmp_path / 'policy.pth')
+    torch.save(policy_network('timm').state_dict(), tmp_path / 'policy.pth')
     file = save_mmseg(tmp_path / 'iter_1.pth', golden.state)
     model = converted('dtop', file, dtop_spec(golden, tmp_path), '--policy', tmp_path / 'policy.pth')
     assert model.spec.trunk_convention == 'timm'
@@ -168,7 +168,7 @@ def test_dtop_with_the_policy_network_of_cts_runs_the_hybrid(path: Path, tmp_pat
 def test_mask_transformer_of_cts() -> None:
     torch.manual_seed(0)
     backbone = Backbone(24, 2, 3, class_token=True, final_norm=True)
-    spec = tiny_spec(backbone=backbone, stem='patch', policy='none', head='mask_transformer', auxiliary_layers=(),
+    spec = tiny_spec(backbone=backbone, policy='none', head='mask_transformer', auxiliary_layers=(),
                      variant=Variant())
     encoder, head = seeded_encoder(backbone, (6, 8)).state_dict(), MaskTransformerHead(24, 11, 2, 3).state_dict()
     state = {**prefixed('encoder.', encoder), 'encoder.head.weight': torch.zeros(9, 24),
@@ -265,7 +265,7 @@ def test_policy_network_is_there_once() -> None:
     hybrid = dataclasses.replace(spec, policy='efficientnet_lite0')
     with pytest.raises(CheckpointError, match='no policy network'):
         convert_model('dtop', state, hybrid, (96, 128))
-    policy = PolicyNetwork().state_dict()
+    policy = policy_network('tensorflow').state_dict()
     with pytest.raises(CheckpointError, match='policy network of its own'):
         convert_model('cts', prefixed('policy_net.', policy), hybrid, (96, 128), policy)
 

@@ -24,7 +24,7 @@ GRID_HW = (6, 4)
 def tiny_model(**backbone) -> HybridSegmenter:
     """Return a model for 96x128, without the policy network."""
     return HybridSegmenter(
-        tiny_spec(backbone=Backbone(24, 12, 3, **backbone), stem='patch', policy='none', variant=Variant())
+        tiny_spec(backbone=Backbone(24, 12, 3, **backbone), policy='none', variant=Variant())
     )
 
 

@@ -11,7 +11,7 @@ from hybrid_seg_ros.model_spec import POLICIES, TokenBudget, Variant
 from hybrid_seg_ros.network.inference_form import fold_batch_norms, prepare_for_inference
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
-FORMS = [{'policy': kind, 'stem': stem} for kind in POLICIES if kind != 'none' for stem in ('patch', 'deep_trunk')]
+FORMS = [{'policy': kind, 'window_sizes': (2, 4)} for kind in POLICIES if kind != 'none']
 
 
 def build(**form):
@@ -27,7 +27,7 @@ def build(**form):
     return model
 
 
-@pytest.mark.parametrize('form', [*FORMS, {'refinement': 'trunk'}], ids=str)
+@pytest.mark.parametrize('form', [*FORMS, {'refinement': 'image'}], ids=str)
 @pytest.mark.parametrize('size_hw', [(96, 128), (112, 144)])  # odd sides at stride 16 pad evenly
 @torch.no_grad()
 def test_same_outputs(form, size_hw):

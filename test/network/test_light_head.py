@@ -58,11 +58,12 @@ def test_presence_does_not_train_a_single_token():
     assert light.fc2.weight.grad is None and light.fc1.weight.grad is None
 
 
+@pytest.mark.parametrize('changes', [{}, {'head': 'light'}, {'head': 'light', 'auxiliary_head': 'atm'}], ids=str)
 @pytest.mark.parametrize('budget', [TokenBudget(keep=0.5), TokenBudget(threshold=0.3, keep_per_class=0)])
 @torch.no_grad()
-def test_prunes_in_the_network(budget):
+def test_prunes_in_the_network(budget, changes):
     torch.manual_seed(0)
-    model = HybridSegmenter(tiny_spec(auxiliary_head='light')).eval()
+    model = HybridSegmenter(tiny_spec(**{'auxiliary_head': 'light', **changes})).eval()
     images = torch.randn(3, 3, 96, 128)
     output = model(images, Variant.parse('hybrid@6+8'), budget)
     assert 0 < output.stages[0].alive.counts().max() < output.layout.num_tokens

@@ -5,24 +5,23 @@ import torch
 import torch.nn.functional as F
 from tiny_model import tiny_spec
 
-from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpecError, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk
 
 
 def build(trained=False, **changes):
     torch.manual_seed(0)
-    model = HybridSegmenter(tiny_spec(refinement='trunk', **changes)).eval()
+    model = HybridSegmenter(tiny_spec(refinement='image', **changes)).eval()
     if trained:
-        load_imagenet_trunk(model)
         torch.nn.init.normal_(model.refinement.output.weight)
     return model
 
 
+@pytest.mark.parametrize('head', ['atm', 'light'])
 @pytest.mark.parametrize('name', PAPER_VARIANTS)
 @torch.no_grad()
-def test_starts_as_bilinear_upsampling_of_the_mask_logits(name):
-    model = build()
+def test_starts_as_bilinear_upsampling_of_the_mask_logits(name, head):
+    model = build(head=head)
     output = model(torch.randn(2, 3, 100, 77), Variant.parse(name), TokenBudget(keep=0.5))
     masks = output.layout.unmerge(output.stages[-1].mask_logits.transpose(1, 2)).transpose(1, 2).unflatten(2, (7, 5))
     expected = F.interpolate(masks, size=(28, 20), mode='bilinear', align_corners=False)
@@ -58,8 +57,8 @@ def test_every_parameter_learns():
     assert all(parameter.grad is not None for parameter in model.refinement.parameters())
 
 
-def test_needs_masks_and_a_trunk():
-    with pytest.raises(ModelSpecError, match='refinement: trunk: expected a stem, or a policy'):
-        tiny_spec(refinement='trunk', stem='patch')
-    with pytest.raises(ModelSpecError, match='refinement: expected head atm, got linear'):
-        tiny_spec(refinement='trunk', head='linear', variant=Variant())
+def test_needs_masks_and_patches_of_whole_cells():
+    with pytest.raises(ModelSpecError, match='refinement: expected head atm or light, got linear'):
+        tiny_spec(refinement='image', head='linear', variant=Variant())
+    with pytest.raises(ModelSpecError, match='refinement: expected a patch size divisible by 4, got 14'):
+        tiny_spec(refinement='image', backbone=Backbone(24, 12, 3, patch_size=14))

@@ -210,7 +210,7 @@ def test_diagnostics(client):
     for step in ('convert', 'preprocess', 'inference', 'postprocess', 'total'):
         assert 0 <= float(segmentation[f'{step}_p50_ms']) <= float(segmentation[f'{step}_p95_ms'])
     tokens = values_of(client.status('tokens', lambda status: len(status.values)))
-    assert list(tokens) == [*ALL_STAGES.split(','), 'merged_windows']
+    assert list(tokens) == [*ALL_STAGES.split(','), 'merged_windows', 'merged_2x2']
     images = values_of(client.status('images', lambda status: True))
     assert {'fps_in', 'dropped', 'bad_frames', 'seconds_since_last_image'} <= set(images)
 

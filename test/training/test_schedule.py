@@ -7,6 +7,7 @@ import torch
 from tiny_model import tiny_spec
 from tiny_training import tiny_config
 
+from hybrid_seg_ros.model_spec import Backbone
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.schedule import create_optimizer, learning_rate_factor, update_average
 
@@ -48,10 +49,31 @@ def test_optimiser_groups():
         'auxiliary_heads.6.class_embed.weight': (1.0, 0.3),
         'policy.head.weight': (1.0, 0.3),
         'policy.backbone.blocks.5.0.conv_pw.weight': (0.05, 0.3),
-        'trunk.conv_stem.weight': (0.05, 0.3),
-        'trunk.bn1.weight': (0.05, 0.0),
+        'policy.backbone.conv_stem.weight': (0.05, 0.3),
+        'policy.backbone.bn1.weight': (0.05, 0.0),
     }.items():
         assert found[name] == pytest.approx(expected), name
+
+
+@pytest.mark.parametrize('factor', [1.0, 0.5])
+def test_layers_of_the_encoder_learn_at_rates_of_their_own(factor):
+    """Each layer that is behind one more has a rate so much lower; the embedding counts as a layer, heads as none."""
+    backbone = Backbone(24, 12, 3, class_token=True, register_tokens=2, final_norm=True)
+    model = HybridSegmenter(tiny_spec(backbone=backbone))
+    config = tiny_config(learning_rate=1.0, head_factor=3.0, trunk_factor=2.0, layer_decay=factor)
+    optimizer = create_optimizer(model, config)
+    rates = {id(parameter): group['lr'] for group in optimizer.param_groups for parameter in group['params']}
+    for name, parameter in model.named_parameters():
+        part, _, rest = name.partition('.')
+        if part == 'encoder':
+            behind = 0 if rest.startswith('norm.') else 12
+            behind = 11 - int(rest.split('.')[1]) if rest.startswith('blocks.') else behind
+            assert rates[id(parameter)] == pytest.approx(factor**behind), name
+        else:
+            assert rates[id(parameter)] == (2.0 if name.startswith('policy.backbone.') else 3.0), name
+    decays = {id(parameter): group['weight_decay'] for group in optimizer.param_groups for parameter in group['params']}
+    for parameter in (model.encoder.cls_token, model.encoder.register_tokens, model.encoder.pos_embed):
+        assert decays[id(parameter)] == 0
 
 
 def test_average_follows_quickly_at_first():

@@ -19,7 +19,7 @@ from hybrid_seg_ros.training.evaluation_mode import keep_evaluation_mode
 @pytest.mark.parametrize('dataset', OWN_DATASETS)
 def test_policy_then_dense_then_pruning(dataset, tmp_path, capsys):
     root = write_dataset(tmp_path / 'data', train=3, val=2)
-    fixed = ('policy', 'trunk')
+    fixed = ('policy',)
 
     def run(command, name, **changes):
         config = tiny_config(**{'dataset': dataset, 'steps': 6, 'policy_weight': 0.0, 'ema_decay': 0.0, **changes})
@@ -40,8 +40,8 @@ def test_policy_then_dense_then_pruning(dataset, tmp_path, capsys):
     def moved(first, second):
         return {name.split('.')[0] for name in first if not torch.equal(first[name], second[name])}
 
-    assert moved(policy, dense) == {'encoder', 'auxiliary_heads', 'head', 'stem'}
-    assert moved(dense, pruned) == {'encoder', 'auxiliary_heads', 'head', 'stem'}
+    assert moved(policy, dense) == {'encoder', 'auxiliary_heads', 'head'}
+    assert moved(dense, pruned) == {'encoder', 'auxiliary_heads', 'head'}
     sample = open_dataset(dataset, root, 'val')[0]
     result = load_pipeline(tmp_path / 'pruned' / 'best.yaml', variant='hybrid@8')(sample.image)
     assert result.labels.shape == sample.labels.shape
@@ -56,7 +56,7 @@ def test_every_policy_is_trained_alone_and_by_a_teacher(policy, tmp_path):
 
     def run(name, *changes):
         arguments = run_arguments(tmp_path / 'train.yaml', root, tmp_path / name)
-        for change in ('model.refinement=trunk', f'model.policy={policy}', *changes):
+        for change in ('model.refinement=image', 'model.window_sizes=[2, 4]', f'model.policy={policy}', *changes):
             arguments += ['--set', change]
         assert main(['train-policy', *arguments]) == 0
         return load_model(ModelSpec.load(tmp_path / name / 'model.yaml')).state_dict()
@@ -83,21 +83,22 @@ def weights_after_one_step_and_all(config, root, folder):
 
 def test_light_heads_and_refined_masks_are_trained(tmp_path):
     root = write_dataset(tmp_path / 'data', train=2, val=1)
-    model = {**tiny_config().model, 'stem': 'deep_trunk', 'policy': 'shared_trunk', 'auxiliary_head': 'light',
-             'refinement': 'trunk'}  # fmt: skip
-    config = tiny_config(model=model, steps=4, ema_decay=0.0, distillation_weight=1.0, variants=('hybrid@6+8',))
+    model = {**tiny_config().model, 'head': 'light', 'auxiliary_head': 'light', 'refinement': 'image',
+             'window_sizes': [2, 4]}  # fmt: skip
+    config = tiny_config(model=model, steps=4, ema_decay=0.0, distillation_weight=1.0, variants=('hybrid@6+8',),
+                         atm_weight=0.0, layer_decay=0.8, entering_share=(0.3, 0.9), keep_share=(0.3, 0.9))  # fmt: skip
     before, after = weights_after_one_step_and_all(config, root, tmp_path)
     assert {'layer6', 'layer8', 'layer12', 'refined', 'policy'} <= set(log_rows(tmp_path / 'run')[0])
     unmoved = {name for name, value in before.items() if torch.equal(value, after[name])}
-    kept = {name for name in before if name.startswith('trunk.') and ('running_' in name or 'num_batches' in name)}
+    kept = {name for name in before if 'policy.backbone.' in name and ('running_' in name or 'num_batches' in name)}
     assert unmoved == kept, 'the statistics of ImageNet stay, and nothing else'
 
 
 def test_a_frozen_part_stays_as_it_is(tmp_path):
     """Also the running mean and variance of its batch norms."""
     root = write_dataset(tmp_path / 'data', train=2, val=1)
-    model = {**tiny_config().model, 'refinement': 'trunk', 'policy': 'depthwise'}
-    frozen = ('encoder', 'head', 'policy', 'refinement', 'stem', 'trunk')
+    model = {**tiny_config().model, 'refinement': 'image', 'policy': 'half_size'}
+    frozen = ('encoder', 'head', 'policy', 'refinement')
     config = tiny_config(model=model, steps=3, ema_decay=0.0, variants=('cts',), freeze=frozen)
     before, after = weights_after_one_step_and_all(config, root, tmp_path)
     moved = {name for name in before if not torch.equal(before[name], after[name])}

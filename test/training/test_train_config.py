@@ -141,7 +141,7 @@ def test_prefixes_are_whole_names(name, prefixes, expected):
 
 def test_values_changed_on_the_command_line(tmp_path):
     path = tmp_path / 'run.yaml'
-    path.write_text(yaml.safe_dump({'model': {'name': 'x', 'policy': 'depthwise'}, 'steps': 5}))
+    path.write_text(yaml.safe_dump({'model': {'name': 'x', 'policy': 'half_size'}, 'steps': 5}))
     changes = ['steps=7', 'model.policy=half_size', 'model.decoder.layers=1', 'variants=[dense, cts]']
     config = TrainConfig.load(path, [*changes, 'precision=float32'])
     assert (config.steps, config.variants, config.precision) == (7, ('dense', 'cts'), 'float32')
@@ -190,7 +190,7 @@ def test_pasted_classes_are_the_dataset_s():
 
 
 def test_a_file_states_what_differs_from_its_base(tmp_path):
-    (tmp_path / 'base.yaml').write_text(yaml.safe_dump({'model': {'name': 'x', 'policy': 'depthwise'}, 'steps': 5}))
+    (tmp_path / 'base.yaml').write_text(yaml.safe_dump({'model': {'name': 'x', 'policy': 'half_size'}, 'steps': 5}))
     (tmp_path / 'more').mkdir()
     middle = {'base': '../base.yaml', 'model': {'policy': 'half_size'}, 'batch_size': 3}
     (tmp_path / 'more' / 'middle.yaml').write_text(yaml.safe_dump(middle))

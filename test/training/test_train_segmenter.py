@@ -122,7 +122,7 @@ def test_other_classes_are_refused(root, tmp_path):
     [
         ({'crop_hw': (64, 72)}, r'crop_hw: expected multiples of patch_size, 16, got \[64, 72\]'),
         ({'loss_stride': 3}, r'crop_hw: expected multiples of loss_stride, 3, got \[64, 64\]'),
-        ({'model': {'head': 'linear', 'variant': 'dense'}, 'variants': ('dense',)}, "atm can be trained, got 'linear'"),
+        ({'model': {'head': 'linear', 'variant': 'dense'}, 'variants': ('dense',)}, "atm or light, got 'linear'"),
         ({'model': {'backbone': {'embed_dim': 24, 'depth': 12, 'num_heads': 3, 'patch_size': 8}}},
          'expected patch_size 16 or policy none, got patch_size 8'),
         ({'model': {'trunk_convention': 'timm'}}, 'trunk_convention: expected tensorflow'),

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import torch
 
-from hybrid_seg_ros.evaluation.flops import expected_tokens
+from hybrid_seg_ros.evaluation.flops import expected_tokens, merged_sizes
 from hybrid_seg_ros.evaluation.interleaved_rounds import run_interleaved
 from hybrid_seg_ros.evaluation.layer_flops import layer_flops
 from hybrid_seg_ros.evaluation.part_latency import (
@@ -90,7 +90,8 @@ def layer_costs(
     parts = parts_of_steps(spec, variant, budget)
     entering, kept = expected_tokens(spec, spec.network_size_hw, variant, budget)
     steps, passed_ms = [], 0.0
-    for name, flops in layer_flops(spec, spec.network_size_hw, variant, entering, kept):
+    windows = merged_sizes(spec.backbone.grid_hw(spec.network_size_hw), budget)
+    for name, flops in layer_flops(spec, spec.network_size_hw, variant, entering, kept, windows):
         ms = parts_ms[parts[name]] if name in parts else None
         passed_ms += ms or 0.0
         steps.append(StepCost(name, flops / 1e9, ms, 1000.0 / passed_ms if passed_ms else None))

@@ -14,7 +14,7 @@ SIZE_PX = (1500, 900)
 AUXILIARY_COLOR = '#E69F00'
 REFERENCE_COLOR = '#BBBBBB'
 BEFORE, BEHIND = 'in', 'out'
-"""What stands before the first layer (embedding, stem, policy), and behind the last (head, refinement, upsampling)."""
+"""What stands before the first layer (embedding, policy), and behind the last (head, refinement, upsampling)."""
 
 
 def draw_layers(layers: Sequence[LayerCosts], title: str) -> bytes:

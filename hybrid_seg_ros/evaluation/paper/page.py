@@ -72,7 +72,7 @@ def _paper_parts(tables: PaperTables) -> list[Part]:
 def _layer_parts(tables: PaperTables, layers_png: bytes) -> list[Part]:
     subject = tables.subject
     caption = (
-        'Bars: layers; orange: auxiliary heads, behind their layer; "in": embedding, stem and policy network; "out": '
+        'Bars: layers; orange: auxiliary heads, behind their layer; "in": embedding and policy network; "out": '
         'head, refinement, and in GFLOPs upsampling. Grey: the first variant. Third row: how many frames per second if '
         'the network ended there (log scale). Below the names: the whole network.'
     )

@@ -43,7 +43,8 @@ class SequenceScore:
             if result.timings is not None:
                 for step in STEPS:
                     self._steps.setdefault(step, []).append(getattr(result.timings, f'{step}_ms'))
-            gflops = frame_gflops(self._spec, self._variant, result.tokens) if result.tokens else None
+            windows = None if result.report is None else result.report.windows
+            gflops = frame_gflops(self._spec, self._variant, result.tokens, windows) if result.tokens else None
             record = FrameRecord(
                 frame.index, frame.stamp_ns, frame.time_s, True, result.tokens, gflops, result.time_ms, miou, accuracy,
                 agreement, self._flicker(frame.index, result.labels, motion),

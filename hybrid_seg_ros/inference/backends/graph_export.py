@@ -46,7 +46,9 @@ def export_graphs(model: HybridSegmenter, info: GraphInfo, path: Union[str, Path
             module, inputs = _part(model, info, part)
             if 'tokens' in values:
                 # For tracing every other token stays; the choice is an input, and nothing of it remains in the graph.
-                values['stay'] = torch.arange(0, int(values['tokens'].shape[1]), 2, dtype=torch.int32)
+                values['stay'] = torch.arange(
+                    0, int(values['tokens'].shape[1]) - info.num_prefix_tokens, 2, dtype=torch.int32
+                )
                 values['row_of_cell'] = torch.zeros(cells, dtype=torch.int32)
             example = tuple(values[name] for name in inputs)
             file = info.part_path(path, part)
@@ -95,7 +97,10 @@ def dynamic_axes(info: GraphInfo, part: str) -> dict[str, dict[int, str]]:
     if info.parts.index(part) > 1:  # its tokens come out of a middle part
         axes['tokens'] = {1: 'tokens'}
     if part != TAIL:
-        return {**axes, **{name: {1: 'kept'} for name in MiddleNetwork.output_names}}
+        outputs = {name: {1: 'kept'} for name in MiddleNetwork.output_names}
+        if info.num_prefix_tokens:  # so many tokens more than are kept
+            outputs['next_tokens'] = {1: 'next_tokens'}
+        return {**axes, **outputs}
     return {**axes, **{f'masks_{earlier}': {1: f'masks_{earlier}'} for earlier in info.parts[1:-1]}}
 
 

@@ -26,8 +26,9 @@ class GraphInfo:
 
     `merged_windows` ((size, how many), largest first), `tokens` (after merging) and `kept` ((layer, tokens that go on)
     for each pruning layer) are fixed numbers; `kept` is empty where a threshold decides, and the network then is
-    several graphs (see `parts`). `outputs` is 'scores', class
-    scores on cells of `cell_px` pixels, of the kind `kind`, or 'labels', a label map at the input size.
+    several graphs (see `parts`). `outputs` is 'scores', class scores on cells of `cell_px` pixels, of the kind `kind`,
+    or 'labels', a label map at the input size. `num_prefix_tokens` go through all graphs in front of the others, and no
+    number above counts them.
     """
 
     model: str
@@ -44,6 +45,7 @@ class GraphInfo:
     tokens: int
     kept: tuple[tuple[int, int], ...]
     num_classes: int
+    num_prefix_tokens: int = 0
 
     @classmethod
     def describe(
@@ -52,6 +54,7 @@ class GraphInfo:
     ) -> 'GraphInfo':  # fmt: skip
         """Describe the graphs of a model. Raises ValueError for a variant, budget or output it cannot have."""
         spec.check_variant(variant)
+        spec.check_windows(budget)
         if outputs not in OUTPUTS:
             raise ValueError(f'unknown outputs {outputs!r}; legal are {", ".join(OUTPUTS)}')
         if batch < 1:
@@ -67,6 +70,7 @@ class GraphInfo:
         return cls(
             spec.name, spec.sha256, str(variant), precision, tuple(size_hw), batch, outputs, spec.scores_kind,
             spec.cell_px, grid_hw, merged, tokens, tuple(kept), len(spec.classes),
+            spec.backbone.num_prefix_tokens,
         )  # fmt: skip
 
     @property

@@ -117,12 +117,16 @@ def builder_flags(library: TensorRt, precision: str) -> list[str]:
 def dynamic_shapes(graph: ParsedGraph, info: GraphInfo) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Return the least, usual and largest shape of each input that has a dynamic axis.
 
-    Such axes count tokens that have stayed, so the tokens that enter are the most there can be.
+    Such axes count tokens that have stayed, so the tokens that enter are the most there can be; `tokens` has the prefix
+    tokens in front.
     """
     usual = max(1, round(USUAL_KEEP * info.tokens))
     shapes = {tensor.name: tuple(tensor.shape) for tensor in graph.inputs}
     return {
-        name: tuple(tuple(count if side < 0 else side for side in shape) for count in (1, usual, info.tokens))
+        name: tuple(
+            tuple(count + (info.num_prefix_tokens if name == 'tokens' else 0) if side < 0 else side for side in shape)
+            for count in (1, usual, info.tokens)
+        )
         for name, shape in shapes.items()
         if min(shape) < 0
     }

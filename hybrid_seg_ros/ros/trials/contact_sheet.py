@@ -10,12 +10,15 @@ import cv2
 import numpy as np
 
 from hybrid_seg_ros.label_space import LabelSpace
-from hybrid_seg_ros.visualization import MERGED_COLOR, SINGLE_COLOR, draw_legend
+from hybrid_seg_ros.visualization import MERGED_COLORS, SINGLE_COLOR, draw_legend
 
 _CELL_WIDTH = 360
 _GAP, _MARGIN, _HEADER, _LEGEND_WIDTH = 8, 16, 34, 190
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_TOKEN_ENTRIES = (('merged window', MERGED_COLOR), ('single token', SINGLE_COLOR), ('pruned token', (0, 0, 0)))
+_TOKEN_ENTRIES = (
+    *((f'merged {side}x{side} window', color) for side, color in MERGED_COLORS.items()),
+    ('single token', SINGLE_COLOR), ('pruned token', (0, 0, 0)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
