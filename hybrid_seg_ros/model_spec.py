@@ -105,7 +105,10 @@ class TokenBudget:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A plain ViT: width, depth, heads, patch side in pixels, and the conventions of where its weights come from."""
+    """A plain ViT: width, depth, heads, patch side in pixels, and the conventions of where its weights come from.
+
+    A class token has a position of its own, register tokens (Darcet et al. 2024) have none.
+    """
 
     embed_dim: int
     depth: int
@@ -114,10 +117,13 @@ class Backbone:
     layer_norm_eps: float = 1e-6
     class_token: bool = False
     final_norm: bool = False
+    register_tokens: int = 0
 
     def __post_init__(self) -> None:
         if min(self.embed_dim, self.depth, self.num_heads, self.patch_size) < 1 or self.embed_dim % self.num_heads:
             raise ModelSpecError(f'backbone: expected sizes >= 1 and embed_dim divisible by num_heads, got {self}')
+        if self.register_tokens < 0:
+            raise ModelSpecError(f'backbone: expected register_tokens >= 0, got {self.register_tokens}')
 
     def grid_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Return (rows, columns) of the patches that cover an image of `size_hw`; the last ones may reach past it."""

@@ -99,8 +99,10 @@ class VisionTransformer(nn.Module):
         self.grid_hw = grid_hw
         self.patch_embed = PatchEmbed(config.embed_dim, config.patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim)) if config.class_token else None
+        registers = config.register_tokens
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, config.embed_dim)) if registers else None
         self.pos_embed = nn.Parameter(
-            torch.zeros(1, self.num_prefix_tokens + grid_hw[0] * grid_hw[1], config.embed_dim)
+            torch.zeros(1, int(config.class_token) + grid_hw[0] * grid_hw[1], config.embed_dim)
         )
         rates = [drop_path * index / max(1, config.depth - 1) for index in range(config.depth)]
         self.blocks = nn.ModuleList(
@@ -111,8 +113,8 @@ class VisionTransformer(nn.Module):
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Number of tokens in front of the patch tokens: 1 with a class token, else 0."""
-        return int(self.config.class_token)
+        """Number of tokens in front of the patch tokens: the class token, then the registers."""
+        return int(self.config.class_token) + self.config.register_tokens
 
     def embed(
         self, image: Tensor, layout: TokenLayout, stem: Optional[Tensor] = None, patches: Optional[Tensor] = None
@@ -125,12 +127,16 @@ class VisionTransformer(nn.Module):
         tokens = self.patch_embed(image, layout, patches)
         if stem is not None:
             tokens = tokens + layout.merge_mean(stem)
-        prefix, grid = self.pos_embed.split([self.num_prefix_tokens, self.grid_hw[0] * self.grid_hw[1]], dim=1)
+        position, grid = self.pos_embed.split(
+            [int(self.config.class_token), self.grid_hw[0] * self.grid_hw[1]], dim=1
+        )
         grid = resize_grid(grid, self.grid_hw, layout.grid_hw)
         tokens = tokens + layout.merge_mean(grid.expand(tokens.shape[0], -1, -1))
-        if self.cls_token is None:
+        prefix = [] if self.cls_token is None else [self.cls_token + position]
+        prefix += [] if self.register_tokens is None else [self.register_tokens]
+        if not prefix:
             return tokens
-        return torch.cat([(self.cls_token + prefix).expand(tokens.shape[0], -1, -1), tokens], 1)
+        return torch.cat([*(token.expand(tokens.shape[0], -1, -1) for token in prefix), tokens], 1)
 
     def run(self, tokens: Tensor, first_layer: int, last_layer: int, valid: Optional[Tensor] = None) -> Tensor:
         """Run layers `first_layer` to `last_layer` (1-based, inclusive) on (B, N, C)."""

@@ -28,7 +28,7 @@ from hybrid_seg_ros.network.convert_checkpoint import (
     convert_encoder,
     convert_model,
     grid_of,
-    without_unused_class_token,
+    without_unused_prefix_tokens,
 )
 from hybrid_seg_ros.network.merge_policy import PolicyNetwork
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -308,8 +308,8 @@ def test_augreg_shows_a_wrong_number_of_heads_and_what_is_incomplete() -> None:
 
 def test_used_class_token_stays() -> None:
     state = {'cls_token': torch.ones(1, 1, 2), 'pos_embed': torch.arange(6.0).reshape(1, 3, 2)}
-    assert set(without_unused_class_token(state, Backbone(2, 1, 1, class_token=True))) == set(state)
-    without = without_unused_class_token(state, Backbone(2, 1, 1))
+    assert set(without_unused_prefix_tokens(state, Backbone(2, 1, 1, class_token=True))) == set(state)
+    without = without_unused_prefix_tokens(state, Backbone(2, 1, 1))
     assert set(without) == {'pos_embed'} and without['pos_embed'].tolist() == [[[2.0, 3.0], [4.0, 5.0]]]
     assert set(state) == {'cls_token', 'pos_embed'} and state['pos_embed'].shape[1] == 3
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from hybrid_seg_ros.network.checkpoint import CheckpointError
-from hybrid_seg_ros.network.weight_file import read_weights
+from hybrid_seg_ros.export.weight_file import read_weights
 
 STATE = {'a.weight': torch.arange(3000.0), 'a.bias': torch.ones(2)}
 

@@ -1,0 +1,285 @@
+"""Conversion of a plain ViT that others pretrained into our encoder; what a file holds is found out from its keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hybrid_seg_ros.model_spec import BACKBONES, Backbone
+from hybrid_seg_ros.network.augreg import augreg_to_timm
+from hybrid_seg_ros.network.checkpoint import CheckpointError
+from hybrid_seg_ros.network.checkpoint_names import (
+    HUGGING_FACE_VIT,
+    META_VIT,
+    MMSEG_VIT,
+    TORCHVISION_VIT,
+    renamer,
+)
+from hybrid_seg_ros.network.convert_checkpoint import grid_of, renamed
+
+log = logging.getLogger(__name__)
+
+ENCODER_SOURCES = ('timm', 'augreg', 'dinov2')
+"""Any of them will do for any file: whose names they are is looked at."""
+
+
+class Naming(NamedTuple):
+    """Whose names a file has: found by the name of the patch embedding's weights, whatever stands before it."""
+
+    whose: str
+    patch_embedding: str
+    rename: Optional[Callable[[str], Optional[str]]]
+
+
+NAMINGS = (
+    Naming('timm or Meta', 'patch_embed.proj.weight', renamer(META_VIT)),
+    Naming('Hugging Face', 'embeddings.patch_embeddings.projection.weight', renamer(HUGGING_FACE_VIT)),
+    Naming('mmseg or mmpretrain', 'patch_embed.projection.weight', renamer(MMSEG_VIT)),
+    Naming('torchvision', 'conv_proj.weight', renamer(TORCHVISION_VIT)),
+    Naming('AugReg', 'embedding/kernel', None),
+)
+
+OTHER_NETWORKS = (
+    (r'\bmlp\.(w12|weights_in)\.', 'a ViT with SwiGLU, as ViT-g of DINOv2'),
+    (r'\b(rope|rope_embed|rope_embeddings|storage_tokens)\b|\.up_proj\.', 'a ViT with rotary positions (DINOv3, EVA)'),
+    (r'\blayers\.\d+\.blocks\.|\bstages\.\d+\.blocks\.\d+\.attn\.|\bfeatures\.\d+\.\d+\.attn\.', 'a Swin Transformer'),
+    (r'\.rel_pos_[hw]$|\b(image_encoder|mask_decoder)\.', "SAM's image encoder, or ViTDet's (relative positions)"),
+    (r'\bpos_embed_(spatial|window)\b', 'Hiera'),
+    (r'\.relative_position|\.q_bias$|\.lambda_[12]$', 'BEiT or EVA (relative positions)'),
+    (r'\bblocks_token_only\.', 'CaiT'),
+    (r'\b(resblocks|vision_model|norm_pre|ln_pre|attn_pool)\.', 'CLIP or SigLIP (other norms or activations)'),
+    (r'\bblock\d\.\d+\.|\bpatch_embeddings?\.\d+\.|\bpatch_embed\d\.', 'SegFormer, or another pyramid'),
+    (r'\b(dwconv|conv_dw|depthwise_conv|downsample_layers|conv_stem)\.|\blayer1\.0\.|\b(features|stages)\.\d+\.',
+     'a convolutional network (ResNet, EfficientNet, ConvNeXt)'),
+    (r'\b(word_embeddings|token_embedding|embed_tokens)\.', 'a language model'),
+)  # fmt: skip
+"""What is given by mistake, and a name in it that no plain ViT has; the first that fits says what it is."""
+
+TOKENS = ('cls_token', 'dist_token', 'register_tokens', 'pos_embed')
+
+
+@dataclass(frozen=True)
+class ConvertedEncoder:
+    """Weights of a `VisionTransformer(backbone, grid_hw)`."""
+
+    state: dict[str, Tensor]
+    backbone: Backbone
+    grid_hw: tuple[int, int]
+
+
+def convert_encoder(
+    state: Mapping[str, Tensor], backbone: Backbone, *, key_prefix: str = '',
+    source_size_hw: Optional[Sequence[int]] = None, patch_size: Optional[int] = None, keep_prefix_tokens: bool = True,
+) -> ConvertedEncoder:  # fmt: skip
+    """Return our encoder's weights out of a plain ViT's, which may be a part of a larger network.
+
+    `backbone` says width, layers and heads; patch size, class token, registers and final norm are the file's. LayerScale
+    goes into the projections that it scales. `key_prefix` chooses one of several encoders; `source_size_hw` is the image
+    size of the position embedding, see `grid_of`; `patch_size`, if given, is what the patch embedding is resized to.
+    Raises CheckpointError that says what the file holds instead. Names that no plain ViT has stay, marked, for a strict
+    load to list them.
+    """
+    naming, theirs = _only_encoder(state, key_prefix)
+    theirs = {key: value.float() if value.is_floating_point() else value for key, value in theirs.items()}
+    if naming.rename is None:
+        encoder = augreg_to_timm(theirs, backbone.num_heads)
+    else:
+        encoder = renamed(theirs, (('', '', naming.rename),), naming.whose)
+    encoder = {**_anonymous_positions(state), **_with_joint_qkv(encoder)}
+    _check_shapes(encoder, backbone)
+    scaled = _fold_layer_scale(encoder)
+    source_patch = encoder['patch_embed.proj.weight'].shape[-1]
+    grid_hw = _separate_positions(encoder, source_patch, source_size_hw)
+    if not keep_prefix_tokens:
+        encoder.pop('register_tokens', None)
+        if encoder.pop('cls_token', None) is not None:
+            encoder['pos_embed'] = encoder['pos_embed'][:, 1:]
+    if patch_size is not None:
+        encoder['patch_embed.proj.weight'] = resize_patch_kernel(encoder['patch_embed.proj.weight'], patch_size)
+    found = dataclasses.replace(
+        backbone,
+        patch_size=patch_size or source_patch,
+        class_token='cls_token' in encoder,
+        register_tokens=encoder['register_tokens'].shape[1] if 'register_tokens' in encoder else 0,
+        final_norm='norm.weight' in encoder,
+    )
+    log.info(
+        'names of %s: %d layers of %d channels, patches of %d, %s class token, %d register tokens, %s final norm%s',
+        naming.whose, found.depth, found.embed_dim, found.patch_size, 'a' if found.class_token else 'no',
+        found.register_tokens, 'a' if found.final_norm else 'no', ', LayerScale folded' if scaled else '',
+    )  # fmt: skip
+    return ConvertedEncoder(encoder, found, grid_hw)
+
+
+def resize_patch_kernel(kernel: Tensor, side: int) -> Tensor:
+    """Resize a patch embedding's weights (C, 3, p, p) to (C, 3, side, side), in float64.
+
+    A patch resized by B (bilinear) then has the embedding that it had: w' = pinv(B^T) w (FlexiViT, Beyer et al. 2023,
+    section 3.4). With a larger side it is exactly the same for every patch, with a smaller one as nearly as can be.
+    """
+    old = kernel.shape[-1]
+    if old == side:
+        return kernel
+    pixels = torch.eye(old * old, dtype=torch.float64).view(-1, 1, old, old)
+    resized = F.interpolate(pixels, size=(side, side), mode='bilinear', align_corners=False, antialias=True)
+    matrix = torch.linalg.pinv(resized.flatten(1))  # (old^2, side^2) transposed, inverted: (side^2, old^2)
+    return (kernel.double().flatten(2) @ matrix.T).unflatten(2, (side, side)).to(kernel.dtype)
+
+
+def _only_encoder(state: Mapping[str, Tensor], key_prefix: str) -> tuple[Naming, dict[str, Tensor]]:
+    """Find the encoder among the keys; return whose names it has, and its weights without what stands before them."""
+    inside = {key[len(key_prefix) :]: value for key, value in state.items() if key.startswith(key_prefix)}
+    found = {
+        key[: -len(naming.patch_embedding)]: naming
+        for key in inside
+        for naming in NAMINGS
+        if re.fullmatch(r'(.*[./])?' + re.escape(naming.patch_embedding), key)
+    }
+    if not found:
+        raise CheckpointError(_unknown(inside or state, key_prefix))
+    if len(found) > 1:
+        names = ' and '.join(repr(key_prefix + prefix) for prefix in found)
+        raise CheckpointError(f'several encoders, whose keys start with {names}: name one with --key-prefix')
+    ((prefix, naming),) = found.items()
+    encoder = {
+        key[len(prefix) :]: value for key, value in inside.items() if key.startswith(prefix) and not _is_anonymous(key)
+    }
+    if problem := _other_network(encoder):
+        raise CheckpointError(f'expected a plain ViT, got {problem}')
+    left_out = [key for key in inside if not key.startswith(prefix) and not _is_anonymous(key)]
+    if left_out:
+        log.info('left out, not of the encoder (%s): %s', prefix, _summary(left_out))
+    return naming, encoder
+
+
+def _unknown(keys: Iterable[str], key_prefix: str) -> str:
+    problem = _other_network(keys)
+    if problem:
+        return f'expected a plain ViT, got {problem}'
+    where = f' behind the prefix {key_prefix!r}' if key_prefix else ''
+    wanted = ', '.join(f'{naming.patch_embedding} ({naming.whose})' for naming in NAMINGS)
+    return f'expected a plain ViT{where}, known by its patch embedding: {wanted}; got {_summary(keys) or "nothing"}'
+
+
+def _other_network(keys: Iterable[str]) -> Optional[str]:
+    for pattern, what in OTHER_NETWORKS:
+        for key in keys:
+            if re.search(pattern, key):
+                return f'{what}: {key}'
+    return None
+
+
+def _summary(keys: Iterable[str], most: int = 8) -> str:
+    counts = Counter(re.split(r'[./]', key)[0] for key in keys)
+    named = [f'{name} ({count})' for name, count in counts.items()]
+    return ', '.join(named[:most]) + (', ...' if len(named) > most else '')
+
+
+def _is_anonymous(key: str) -> bool:
+    """Tell whether the ONNX exporter made up the name, as for what it computed from parameters."""
+    return key.startswith('onnx::')
+
+
+def _anonymous_positions(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Find the position embedding in an ONNX graph, which holds its parts, for the class token and the cells, apart."""
+    parts = [value for key, value in state.items() if _is_anonymous(key) and value.ndim == 3 and len(value) == 1]
+    parts.sort(key=lambda part: part.shape[1])
+    if not parts:
+        return {}
+    if len(parts) > 2 or len({part.shape[2] for part in parts}) > 1 or (len(parts) == 2 and parts[0].shape[1] != 1):
+        shapes = ', '.join(str(tuple(part.shape)) for part in parts)
+        raise CheckpointError(f'position embedding: expected (1, 1, channels) and (1, cells, channels), got {shapes}')
+    return {'pos_embed': torch.cat(parts, 1)}
+
+
+def _with_joint_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Join query, key and value of each block; an incomplete triple stays as it is, for a strict load to list."""
+    state = dict(state)
+    for query in [name for name in state if '.attn.query.' in name]:
+        triple = [query.replace('.query.', f'.{part}.') for part in ('query', 'key', 'value')]
+        if all(name in state for name in triple):
+            state[query.replace('.query.', '.qkv.')] = torch.cat([state.pop(name) for name in triple])
+    return state
+
+
+def _check_shapes(state: Mapping[str, Tensor], backbone: Backbone) -> None:
+    kernel = state['patch_embed.proj.weight']
+    if kernel.ndim != 4 or kernel.shape[1] != 3 or kernel.shape[2] != kernel.shape[3]:
+        raise CheckpointError(
+            f'patch embedding: expected (channels, 3, side, side), for RGB images, got {tuple(kernel.shape)}'
+        )
+    width = len(kernel)
+    depth = 1 + max((int(key.split('.')[1]) for key in state if re.match(r'blocks\.\d+\.', key)), default=-1)
+    if (width, depth) != (backbone.embed_dim, backbone.depth):
+        fitting = [name for name, preset in BACKBONES.items() if (preset.embed_dim, preset.depth) == (width, depth)]
+        raise CheckpointError(
+            f'expected {backbone.depth} layers of {backbone.embed_dim} channels, as declared; the file has {depth} of '
+            f'{width}' + (f': --backbone {fitting[0]}' if fitting else '')
+        )
+    first, second = (state.get(f'blocks.0.mlp.fc{number}.weight') for number in (1, 2))
+    if first is not None and second is not None and first.shape != second.T.shape:
+        raise CheckpointError(f'expected a plain ViT, got one with SwiGLU, as ViT-g of DINOv2: fc1 {tuple(first.shape)}')
+    for key in TOKENS:
+        value = state.get(key)
+        if value is not None and (value.ndim != 3 or len(value) != 1 or value.shape[2] != width):
+            raise CheckpointError(f'{key}: expected (1, tokens, {width}), got {tuple(value.shape)}')
+    if 'pos_embed' not in state:
+        raise CheckpointError('expected a position embedding, got none: a ViT with rotary or relative positions?')
+
+
+def _fold_layer_scale(state: dict[str, Tensor]) -> bool:
+    """Scale the rows of what LayerScale follows: gamma * (W x + b) = (gamma W) x + gamma b. Says whether there was any.
+
+    Scales without such rows stay, for a strict load to list them.
+    """
+    scales = [key for key in state if re.fullmatch(r'blocks\.\d+\.ls[12]', key)]
+    for key in scales:
+        projection = key.replace('ls1', 'attn.proj').replace('ls2', 'mlp.fc2')
+        weight, bias, gamma = (state.get(name) for name in (f'{projection}.weight', f'{projection}.bias', key))
+        if weight is None or bias is None or not len(weight) == len(bias) == gamma.numel():
+            continue
+        del state[key]
+        state[f'{projection}.weight'], state[f'{projection}.bias'] = gamma[:, None] * weight, gamma * bias
+    return bool(scales)
+
+
+def _separate_positions(
+    state: dict[str, Tensor], patch_size: int, size_hw: Optional[Sequence[int]]
+) -> tuple[int, int]:
+    """Give the position embedding an entry for the class token, if there is one, and for each cell; return its grid.
+
+    Registers, and DeiT's distillation token, which is one more, have theirs added once and for all. Files have entries
+    for no token in front of the cells, for the class token, or for all of them.
+    """
+    registers = [state.pop(key) for key in ('dist_token', 'register_tokens') if key in state]
+    register_tokens = torch.cat(registers, 1) if registers else state['pos_embed'][:, :0]
+    num_class, num_registers = int('cls_token' in state), register_tokens.shape[1]
+    count, width = state['pos_embed'].shape[1:]
+    possible = sorted({0, num_class, num_class + num_registers}, key=lambda entries: entries != num_class)
+    fitting = [entries for entries in possible if _is_grid(count - entries, patch_size, size_hw)]
+    entries = (fitting or possible)[0]
+    grid_hw = grid_of(count - entries, patch_size, size_hw)
+    prefix, cells = state['pos_embed'].split([entries, count - entries], 1)
+    class_position, register_position = prefix[:, :num_class], prefix[:, num_class:]
+    if entries < num_class:
+        class_position = torch.zeros(1, 1, width)
+    state['pos_embed'] = torch.cat([class_position, cells], 1)
+    if num_registers:
+        state['register_tokens'] = register_tokens + (register_position if register_position.shape[1] else 0.0)
+    return grid_hw
+
+
+def _is_grid(count: int, patch_size: int, size_hw: Optional[Sequence[int]]) -> bool:
+    if size_hw is None:
+        return count > 0 and math.isqrt(count) ** 2 == count
+    return count == (size_hw[0] // patch_size) * (size_hw[1] // patch_size)
