@@ -1,4 +1,4 @@
-"""`hybrid_seg convert`: bring weights of SegViT, DToP, CTS, or of a pretrained plain ViT, into this package's format."""
+"""`hybrid_seg convert`: bring weights of SegViT, DToP, CTS, or of any pretrained plain ViT, into this format."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _nothing_half_written(output: Path) -> Iterator[None]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('source', choices=(*MODEL_SOURCES, *ENCODER_SOURCES),
-                        help=f'whose code wrote the weights; {", ".join(ENCODER_SOURCES)} give an encoder to train from')
+                        help=f'whose code wrote them; {", ".join(ENCODER_SOURCES)} give an encoder to train from')
     parser.add_argument('file', type=Path, help=f'the weights: {", ".join(SUFFIXES)}')
     parser.add_argument('--output', type=Path, required=True,
                         help='a .yaml, the weights go beside it; for an encoder a .safetensors')

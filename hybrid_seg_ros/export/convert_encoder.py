@@ -18,13 +18,7 @@ from torch import Tensor
 from hybrid_seg_ros.model_spec import BACKBONES, Backbone
 from hybrid_seg_ros.network.augreg import augreg_to_timm
 from hybrid_seg_ros.network.checkpoint import CheckpointError
-from hybrid_seg_ros.network.checkpoint_names import (
-    HUGGING_FACE_VIT,
-    META_VIT,
-    MMSEG_VIT,
-    TORCHVISION_VIT,
-    renamer,
-)
+from hybrid_seg_ros.network.checkpoint_names import HUGGING_FACE_VIT, META_VIT, MMSEG_VIT, TORCHVISION_VIT, renamer
 from hybrid_seg_ros.network.convert_checkpoint import grid_of, renamed
 
 log = logging.getLogger(__name__)
@@ -83,11 +77,11 @@ def convert_encoder(
 ) -> ConvertedEncoder:  # fmt: skip
     """Return our encoder's weights out of a plain ViT's, which may be a part of a larger network.
 
-    `backbone` says width, layers and heads; patch size, class token, registers and final norm are the file's. LayerScale
-    goes into the projections that it scales. `key_prefix` chooses one of several encoders; `source_size_hw` is the image
-    size of the position embedding, see `grid_of`; `patch_size`, if given, is what the patch embedding is resized to.
-    Raises CheckpointError that says what the file holds instead. Names that no plain ViT has stay, marked, for a strict
-    load to list them.
+    `backbone` says width, layers and heads; patch size, class token, registers and final norm are the file's.
+    LayerScale goes into the projections that it scales. `key_prefix` chooses one of several encoders; `source_size_hw`
+    is the image size of the position embedding, see `grid_of`; `patch_size`, if given, is what the patch embedding is
+    resized to. Raises CheckpointError that says what the file holds instead. Names that no plain ViT has stay, marked,
+    for a strict load to list them.
     """
     naming, theirs = _only_encoder(state, key_prefix)
     theirs = {key: value.float() if value.is_floating_point() else value for key, value in theirs.items()}
@@ -154,7 +148,8 @@ def _only_encoder(state: Mapping[str, Tensor], key_prefix: str) -> tuple[Naming,
     encoder = {
         key[len(prefix) :]: value for key, value in inside.items() if key.startswith(prefix) and not _is_anonymous(key)
     }
-    if problem := _other_network(encoder):
+    problem = _other_network(encoder)
+    if problem:
         raise CheckpointError(f'expected a plain ViT, got {problem}')
     left_out = [key for key in inside if not key.startswith(prefix) and not _is_anonymous(key)]
     if left_out:
@@ -191,15 +186,22 @@ def _is_anonymous(key: str) -> bool:
 
 
 def _anonymous_positions(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Find the position embedding in an ONNX graph, which holds its parts, for the class token and the cells, apart."""
-    parts = [value for key, value in state.items() if _is_anonymous(key) and value.ndim == 3 and len(value) == 1]
-    parts.sort(key=lambda part: part.shape[1])
+    """Find the position embedding in an ONNX graph, which holds its parts, for the class token and the cells, apart.
+
+    That of the class token is (1, 1, C), that of the cells (1, cells, C), or (1, C, rows, columns) to be resized.
+    """
+    parts = [value for key, value in state.items() if _is_anonymous(key) and value.ndim in (3, 4) and len(value) == 1]
     if not parts:
         return {}
-    if len(parts) > 2 or len({part.shape[2] for part in parts}) > 1 or (len(parts) == 2 and parts[0].shape[1] != 1):
+    rows = [part if part.ndim == 3 else part.flatten(2).transpose(1, 2) for part in parts]
+    rows.sort(key=lambda part: part.shape[1])
+    counts = [part.shape[1] for part in rows]
+    if len(rows) > 2 or counts[-1] < 2 or (len(rows) == 2 and counts[0] != 1) or len({len(r[0, 0]) for r in rows}) > 1:
         shapes = ', '.join(str(tuple(part.shape)) for part in parts)
-        raise CheckpointError(f'position embedding: expected (1, 1, channels) and (1, cells, channels), got {shapes}')
-    return {'pos_embed': torch.cat(parts, 1)}
+        raise CheckpointError(
+            f'position embedding: expected (1, 1, channels) and (1, cells, channels) in the graph, got {shapes}'
+        )
+    return {'pos_embed': torch.cat(rows, 1)}
 
 
 def _with_joint_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -228,19 +230,19 @@ def _check_shapes(state: Mapping[str, Tensor], backbone: Backbone) -> None:
         )
     first, second = (state.get(f'blocks.0.mlp.fc{number}.weight') for number in (1, 2))
     if first is not None and second is not None and first.shape != second.T.shape:
-        raise CheckpointError(f'expected a plain ViT, got one with SwiGLU, as ViT-g of DINOv2: fc1 {tuple(first.shape)}')
+        raise CheckpointError(f'expected a plain ViT, got a ViT with SwiGLU, as ViT-g of DINOv2: {tuple(first.shape)}')
     for key in TOKENS:
         value = state.get(key)
         if value is not None and (value.ndim != 3 or len(value) != 1 or value.shape[2] != width):
             raise CheckpointError(f'{key}: expected (1, tokens, {width}), got {tuple(value.shape)}')
     if 'pos_embed' not in state:
-        raise CheckpointError('expected a position embedding, got none: a ViT with rotary or relative positions?')
+        raise CheckpointError('expected a position embedding, got none: a ViT with rotary positions (DINOv3, EVA)?')
 
 
 def _fold_layer_scale(state: dict[str, Tensor]) -> bool:
-    """Scale the rows of what LayerScale follows: gamma * (W x + b) = (gamma W) x + gamma b. Says whether there was any.
+    """Scale the rows of what LayerScale follows: gamma * (W x + b) = (gamma W) x + gamma b.
 
-    Scales without such rows stay, for a strict load to list them.
+    Returns whether there was any. Scales without such rows stay, for a strict load to list them.
     """
     scales = [key for key in state if re.fullmatch(r'blocks\.\d+\.ls[12]', key)]
     for key in scales:
@@ -272,6 +274,7 @@ def _separate_positions(
     prefix, cells = state['pos_embed'].split([entries, count - entries], 1)
     class_position, register_position = prefix[:, :num_class], prefix[:, num_class:]
     if entries < num_class:
+        log.warning('position embedding: taken for one without an entry for the class token')
         class_position = torch.zeros(1, 1, width)
     state['pos_embed'] = torch.cat([class_position, cells], 1)
     if num_registers:

@@ -33,11 +33,11 @@ TIMM_VIT: tuple[Rule, ...] = (
 """timm, DeiT and Segmenter's encoder; the classifier is dropped."""
 
 META_VIT: tuple[Rule, ...] = (
+    (r'blocks\.\d+\.(\d+\.\w+(?:\.\w+)?\.(?:weight|bias))', r'blocks.\1'),  # in chunks, for FSDP
     *TIMM_VIT,
     (r'(dist_token|register_tokens)', r'\1'),
     (r'reg_token', 'register_tokens'),
     (r'mask_token|masked_embed|decoder_.*', None),
-    (r'blocks\.\d+\.(\d+\.\w+(?:\.\w+)?\.(?:weight|bias))', r'blocks.\1'),  # FSDP's chunks of blocks
     (r'blocks\.(?:\d+\.)?(\d+)\.(?:ls([12])\.gamma|gamma_([12]))', r'blocks.\1.ls\2\3'),
 )
 """The same names with what DINO, iBOT, MAE, DeiT III and DINOv2 add, and timm with them."""

@@ -93,9 +93,9 @@ def grid_of(
                 f'{size_hw[0]}x{size_hw[1]} and patches of {patch_size}, got {count}'
             )
         return grid_hw
-    side = math.isqrt(count)
+    side = math.isqrt(max(0, count))
     ambiguous = target_hw is not None and target_hw[0] != target_hw[1] and target_hw[0] * target_hw[1] == count
-    if side * side != count or ambiguous:
+    if count < 1 or side * side != count or ambiguous:
         raise CheckpointError(
             f'position embedding: its {count} entries may be rows and columns in several ways: give the image size it '
             'was made for (--source-size HEIGHT WIDTH)'
@@ -125,8 +125,8 @@ def _parts(source: str, spec: ModelSpec) -> tuple[Part, ...]:
 
 def _unwrapped(state: Mapping[str, Tensor], parts: Sequence[str]) -> Mapping[str, Tensor]:
     """Take off what stands before all keys and is no part's prefix, as `module.` of a DataParallel."""
-    while len(first := {key.partition('.')[0] for key in state}) == 1:
-        wrapper = f'{next(iter(first))}.'
+    while state:
+        wrapper = next(iter(state)).partition('.')[0] + '.'
         if wrapper in parts or not all(key.startswith(wrapper) for key in state):
             break
         log.info('%r taken off all keys', wrapper)

@@ -42,7 +42,8 @@ def load_encoder(model: HybridSegmenter, path: Union[str, Path]) -> None:
     """Copy the encoder weights of a file into `model.encoder`; the rest of the model stays as it is.
 
     The position embedding is resized to the model's input size. Class token, registers and final norm are left out
-    where the model has none. Raises FileNotFoundError, or CheckpointError that lists missing, unexpected and mis-shaped keys.
+    where the model has none. Raises FileNotFoundError, or CheckpointError that lists missing, unexpected and mis-shaped
+    keys.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,17 +55,18 @@ def load_encoder(model: HybridSegmenter, path: Union[str, Path]) -> None:
     except SafetensorError as error:
         raise CheckpointError(f'{path}: damaged, or not a safetensors file: {error}') from error
     if metadata.get('content') != CONTENT:
-        raise CheckpointError(f'{path}: expected encoder weights as `hybrid_seg convert timm|augreg|dinov2` writes them')
+        raise CheckpointError(f'{path}: expected encoder weights, as `hybrid_seg convert` writes them')
     height, width = (int(side) for side in metadata['grid_hw'].split())
     if 'pos_embed' in state:
         prefix = int('cls_token' in state)
         state['pos_embed'] = resize_position_embedding(
             state['pos_embed'].float(), prefix, (height, width), model.encoder.grid_hw
         )
-    patch, own_patch = state['patch_embed.proj.weight'].shape[-1], model.encoder.config.patch_size
+    own_patch = model.encoder.config.patch_size
+    patch = state['patch_embed.proj.weight'].shape[-1] if 'patch_embed.proj.weight' in state else own_patch
     if patch != own_patch:
         raise CheckpointError(
-            f"{path}: its patches are of {patch} pixels, the model's of {own_patch}: convert with --patch-size {own_patch}"
+            f'{path}: expected patches of {own_patch} pixels, got {patch}: convert with --patch-size {own_patch}'
         )
     state = without_unused_prefix_tokens(state, model.encoder.config)
     if model.encoder.norm is None:

@@ -118,7 +118,7 @@ def test_weights_that_are_not_finite_are_refused(segvit, tmp_path, capsys, value
 @pytest.mark.parametrize('name', ['deit.pth', 'timm.safetensors', 'augreg.npz'])
 def test_classifier_to_start_training_from(tmp_path: Path, name: str, capsys) -> None:
     backbone = Backbone(24, 12, 3, class_token=True, final_norm=True)
-    state = seeded_encoder(backbone, (4, 6)).state_dict()
+    state = seeded_encoder(backbone, (4, 7)).state_dict()
     classifier = {**state, 'head.weight': torch.zeros(5, 24), 'head.bias': torch.zeros(5)}
     if name == 'augreg.npz':
         np.savez(tmp_path / name, **{key: value.numpy() for key, value in augreg_arrays(state, 3).items()})
@@ -133,10 +133,10 @@ def test_classifier_to_start_training_from(tmp_path: Path, name: str, capsys) ->
     argv = [str(word) for word in argv]
     assert cli.main(argv) == cli.EXIT_ERROR
     assert '--source-size HEIGHT WIDTH' in capsys.readouterr().err and not output.exists()
-    argv += ['--source-size', '64', '96']
+    argv += ['--source-size', '64', '112']
     assert cli.main(argv) == 0
     assert f'initial_encoder: {output}' in capsys.readouterr().out
-    model = HybridSegmenter(tiny_spec(stem='patch', policy='none', variant=Variant(), input_size_hw=(64, 96)))
+    model = HybridSegmenter(tiny_spec(stem='patch', policy='none', variant=Variant(), input_size_hw=(64, 112)))
     load_encoder(model, output)
     assert torch.equal(model.encoder.pos_embed, state['pos_embed'][:, 1:])
     assert torch.equal(model.encoder.blocks[11].attn.qkv.weight, state['blocks.11.attn.qkv.weight'])

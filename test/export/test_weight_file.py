@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hybrid_seg_ros.network.checkpoint import CheckpointError
 from hybrid_seg_ros.export.weight_file import read_weights
+from hybrid_seg_ros.network.checkpoint import CheckpointError
 
 STATE = {'a.weight': torch.arange(3000.0), 'a.bias': torch.ones(2)}
 
