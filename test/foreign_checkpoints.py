@@ -23,6 +23,7 @@ MMSEG_VIT_NAMES = (
 )  # fmt: skip
 HUGGING_FACE_VIT_NAMES = (
     ('^cls_token', 'embeddings.cls_token'), ('^pos_embed', 'embeddings.position_embeddings'),
+    ('^dist_token', 'embeddings.distillation_token'), ('^register_tokens', 'embeddings.register_tokens'),
     (r'^patch_embed\.proj', 'embeddings.patch_embeddings.projection'), (r'^norm\.', 'layernorm.'),
     ('norm1', 'layernorm_before'), ('norm2', 'layernorm_after'), (r'attn\.proj', 'attention.output.dense'),
     (r'mlp\.fc1', 'intermediate.dense'), (r'mlp\.fc2', 'output.dense'), (r'^blocks\.', 'encoder.layer.'),

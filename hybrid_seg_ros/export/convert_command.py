@@ -47,7 +47,8 @@ def convert_to_model(args: argparse.Namespace) -> ModelSpec:
     policy_state = None
     if args.policy is not None:
         policy_state = read_weights(args.policy, key_prefix=args.policy_key_prefix or '')
-    converted = convert_model(args.source, state, spec, args.source_size, policy_state)
+    with _named(args.file):
+        converted = convert_model(args.source, state, spec, args.source_size, policy_state)
     model = HybridSegmenter(spec)
     load_strictly(model, converted, str(args.file))
     _check_values(model.state_dict(), PRECISIONS[args.precision], args.file)
@@ -62,13 +63,11 @@ def convert_to_encoder(args: argparse.Namespace) -> str:
     _refuse_overwriting([args.output], args.force)
     backbone = encoder_backbone(_declared(args))
     weights = read_weights(args.file, args.entry)
-    try:
+    with _named(args.file):
         converted = convert_encoder(
             weights, backbone, key_prefix=args.key_prefix, source_size_hw=args.source_size, patch_size=args.patch_size,
             keep_prefix_tokens=args.prefix_tokens != 'drop',
         )  # fmt: skip
-    except CheckpointError as error:
-        raise CheckpointError(f'{args.file}: {error}') from error
     encoder = VisionTransformer(converted.backbone, converted.grid_hw)
     load_strictly(encoder, converted.state, str(args.file))
     _check_values(encoder.state_dict(), PRECISIONS[args.precision], args.file)
@@ -119,6 +118,14 @@ def _check_values(state: dict[str, Tensor], dtype: torch.dtype, path: Path) -> N
     wrong = [key for key, value in state.items() if value.is_floating_point() and not value.to(dtype).isfinite().all()]
     if wrong:
         raise CheckpointError(f'{path}: values that are not finite as {str(dtype).split(".")[1]}: {", ".join(wrong)}')
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from error
 
 
 @contextmanager

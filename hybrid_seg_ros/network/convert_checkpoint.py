@@ -43,7 +43,14 @@ def convert_model(
     result, marked, so that a strict load lists them together with missing ones.
     """
     parts = _parts(source, spec)
-    converted = renamed(_unwrapped(state, [prefix for prefix, _, _ in parts]), parts, source)
+    prefixes = tuple(prefix for prefix, _, _ in parts)
+    state = _unwrapped(state, prefixes)
+    if not any(key.startswith(prefixes) for key in state):
+        raise CheckpointError(
+            f'{source}: expected keys that start with {", ".join(prefixes)}; none of {len(state)} does, as '
+            f'{next(iter(state), "")!r}: of other code, or an encoder alone (convert timm|augreg|dinov2)?'
+        )
+    converted = renamed(state, parts, source)
     if policy_state is not None:
         if any(key.startswith('policy.') for key in converted):
             raise CheckpointError(f'{source}: the checkpoint has a policy network of its own; expected no second one')

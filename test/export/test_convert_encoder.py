@@ -173,6 +173,10 @@ def test_tokens_in_front(tokens: dict[str, int], entries: int, grid_hw: tuple[in
     patches = state['pos_embed'][:, entries:] + state['patch_embed.proj.bias']
     torch.testing.assert_close(embedded, torch.cat([prefix, patches], 1).expand(2, -1, -1))
     assert encoder.finish(embedded).shape == (2, cells, 24)
+    if 'reg_token' not in tokens:
+        same = convert_encoder(hugging_face_vit(state), NARROW, source_size_hw=size_hw)
+        assert same.backbone == converted.backbone
+        assert torch.equal(same.state['pos_embed'], converted.state['pos_embed'])
 
 
 @pytest.mark.parametrize('names', ['blocks.{}.ls{}.gamma', 'blocks.{}.gamma_{}'])
