@@ -273,6 +273,11 @@ def test_what_does_not_fit(backbone: Backbone, changes: dict, complaint: str) ->
         convert_encoder({**plain_state(), **changes}, backbone)
 
 
+def test_a_patch_has_a_pixel_at_least() -> None:
+    with pytest.raises(CheckpointError, match='at least 1 pixel, got 0'):
+        convert_encoder(plain_state(), NARROW, patch_size=0)
+
+
 def test_the_preset_that_fits_is_named() -> None:
     kernel = {'patch_embed.proj.weight': torch.zeros(384, 3, 14, 14), 'blocks.11.norm1.weight': torch.zeros(384)}
     with pytest.raises(CheckpointError, match='--backbone vit_small'):
