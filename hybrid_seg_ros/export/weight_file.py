@@ -34,7 +34,8 @@ def read_weights(path: Union[str, Path], entry: Optional[str] = None, key_prefix
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'weights {path}: no such file')
+        problem = 'a folder; give the file in it' if path.is_dir() else 'no such file'
+        raise FileNotFoundError(f'weights {path}: {problem}')
     if path.suffix not in SUFFIXES:
         raise CheckpointError(f'{path}: expected a file that ends with {", ".join(SUFFIXES)}')
     if path.suffix == '.onnx':

@@ -113,6 +113,8 @@ def test_prefix(tmp_path: Path) -> None:
 def test_other_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='no such file'):
         read_weights(tmp_path / 'w.pth')
+    with pytest.raises(FileNotFoundError, match='a folder; give the file in it'):
+        read_weights(tmp_path)
     (tmp_path / 'w.h5').write_bytes(b'')
     with pytest.raises(CheckpointError, match='ends with .pth'):
         read_weights(tmp_path / 'w.h5')
