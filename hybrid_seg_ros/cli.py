@@ -53,7 +53,7 @@ COMMANDS = {
     'check-dataset': Command('hybrid_seg_ros.data.check_dataset', 'read a whole dataset and name what is wrong'),
     'train': Command('hybrid_seg_ros.training.train_segmenter', 'train a segmenter with its auxiliary heads'),
     'train-policy': Command('hybrid_seg_ros.training.train_policy', 'train the policy network that merges tokens'),
-    'convert': Command('hybrid_seg_ros.export.convert_command', 'convert SegViT, DToP, CTS, timm or AugReg weights'),
+    'convert': Command('hybrid_seg_ros.export.convert_command', 'convert SegViT, DToP, CTS or pretrained ViT weights'),
     'export': Command('hybrid_seg_ros.export.export_onnx', 'write a model as ONNX graphs'),
     'check-parity': Command('hybrid_seg_ros.export.check_parity', 'hold backends against PyTorch on real images'),
     'build-engine': Command('hybrid_seg_ros.export.build_engine', 'build TensorRT engines of an exported network'),

@@ -130,7 +130,10 @@ class TokenBudget:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A plain ViT: width, depth, heads, patch side in pixels, and the conventions of where its weights come from."""
+    """A plain ViT: width, depth, heads, patch side in pixels, and the conventions of where its weights come from.
+
+    A class token has a position of its own, register tokens (Darcet et al. 2024) have none.
+    """
 
     embed_dim: int
     depth: int

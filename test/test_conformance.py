@@ -30,7 +30,7 @@ from hybrid_seg_ros.network.checkpoint_names import (
     rename_lite0,
     renamer,
 )
-from hybrid_seg_ros.network.convert_checkpoint import without_unused_class_token
+from hybrid_seg_ros.network.convert_checkpoint import without_unused_prefix_tokens
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_layout import TokenLayout
 from hybrid_seg_ros.network.vit import VisionTransformer
@@ -71,7 +71,7 @@ def check_b(golden: Golden) -> None:
         meta['dim'], meta['depth'], meta['heads'], meta['patch'], meta['norm_eps'], meta['cls'], meta['final_norm']
     )
     encoder = VisionTransformer(config, grid).eval()
-    encoder.load_state_dict(without_unused_class_token(golden.renamed(renamer(MMSEG_VIT)), config))
+    encoder.load_state_dict(without_unused_prefix_tokens(golden.renamed(renamer(MMSEG_VIT)), config))
     image = golden.inputs['img']
     grid = (-(-image.shape[2] // meta['patch']), -(-image.shape[3] // meta['patch']))
     layer, tokens = 0, encoder.embed(image, TokenLayout.identity(image.shape[0], grid, image.device))
@@ -261,7 +261,7 @@ def _dtop_model(golden: Golden) -> HybridSegmenter:
     )
     model = HybridSegmenter(spec).eval()
     state = golden.renamed(renamer(MMSEG_VIT), 'backbone.')
-    model.encoder.load_state_dict(without_unused_class_token(state, spec.backbone))
+    model.encoder.load_state_dict(without_unused_prefix_tokens(state, spec.backbone))
     model.head.load_state_dict(golden.renamed(rename_atm, 'decode_head.'))
     for index, head in enumerate(model.auxiliary_heads.values()):
         head.load_state_dict(golden.renamed(rename_atm, f'auxiliary_head.{index}.'))

@@ -1,4 +1,4 @@
-"""`hybrid_seg convert`: bring weights of SegViT, DToP, CTS, timm, DeiT or AugReg into this package's format."""
+"""`hybrid_seg convert`: bring weights of SegViT, DToP, CTS, or of any pretrained plain ViT, into this format."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybrid_seg_ros.export.convert_encoder import ENCODER_SOURCES, convert_encoder
 from hybrid_seg_ros.export.converted_spec import (
     NORMALIZATIONS,
     converted_spec,
@@ -18,19 +19,13 @@ from hybrid_seg_ros.export.converted_spec import (
     read_classes,
     read_spec,
 )
+from hybrid_seg_ros.export.weight_file import SUFFIXES, read_weights
 from hybrid_seg_ros.model_spec import BACKBONES, HEADS, ModelSpec
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly, save_model
-from hybrid_seg_ros.network.convert_checkpoint import (
-    ENCODER_SOURCES,
-    MODEL_SOURCES,
-    convert_encoder,
-    convert_model,
-    grid_of,
-)
+from hybrid_seg_ros.network.convert_checkpoint import MODEL_SOURCES, convert_model
 from hybrid_seg_ros.network.encoder_weights import save_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.vit import VisionTransformer
-from hybrid_seg_ros.network.weight_file import read_weights
 
 PRECISIONS = {'float32': torch.float32, 'float16': torch.float16}
 MODEL_OPTIONS = (
@@ -38,10 +33,13 @@ MODEL_OPTIONS = (
     'policy', 'policy_key_prefix', 'without_policy',
 )  # fmt: skip
 """Options that say nothing about an encoder alone."""
+ENCODER_OPTIONS = ('patch_size', 'prefix_tokens')
+"""Options that only an encoder has."""
 
 
 def convert_to_model(args: argparse.Namespace) -> ModelSpec:
     """Convert a segmenter; returns the spec as written."""
+    _refuse_options(args, ENCODER_OPTIONS, 'gives a whole model')
     _require_suffix(args.output, '.yaml')
     _refuse_overwriting([args.output, args.output.with_suffix('.safetensors')], args.force)
     spec = converted_spec(args.source, args.name or args.output.stem, _declared(args), args.policy is not None)
@@ -49,7 +47,8 @@ def convert_to_model(args: argparse.Namespace) -> ModelSpec:
     policy_state = None
     if args.policy is not None:
         policy_state = read_weights(args.policy, key_prefix=args.policy_key_prefix or '')
-    converted = convert_model(args.source, state, spec, args.source_size, policy_state)
+    with _named(args.file):
+        converted = convert_model(args.source, state, spec, args.source_size, policy_state)
     model = HybridSegmenter(spec)
     load_strictly(model, converted, str(args.file))
     _check_values(model.state_dict(), PRECISIONS[args.precision], args.file)
@@ -58,23 +57,27 @@ def convert_to_model(args: argparse.Namespace) -> ModelSpec:
 
 
 def convert_to_encoder(args: argparse.Namespace) -> str:
-    """Convert a classifier's encoder; returns the sha256 of the file written."""
-    given = [name for name in MODEL_OPTIONS if getattr(args, name) not in (None, False)]
-    if given:
-        options = ', '.join('--' + name.replace('_', '-') for name in given)
-        raise ValueError(f'{args.source} gives an encoder alone; expected no {options}')
+    """Convert a pretrained encoder; returns the sha256 of the file written."""
+    _refuse_options(args, MODEL_OPTIONS, 'gives an encoder alone')
     _require_suffix(args.output, '.safetensors')
     _refuse_overwriting([args.output], args.force)
     backbone = encoder_backbone(_declared(args))
-    state = convert_encoder(args.source, read_weights(args.file, args.entry, args.key_prefix), backbone)
-    if 'pos_embed' not in state or state['pos_embed'].ndim != 3:
-        raise CheckpointError(f'{args.file}: expected a position embedding (1, tokens, channels); got none')
-    count = state['pos_embed'].shape[1] - int(backbone.class_token)
-    grid_hw = grid_of(count, backbone.patch_size, args.source_size)
-    encoder = VisionTransformer(backbone, grid_hw)
-    load_strictly(encoder, state, str(args.file))
+    weights = read_weights(args.file, args.entry)
+    with _named(args.file):
+        converted = convert_encoder(
+            weights, backbone, key_prefix=args.key_prefix, source_size_hw=args.source_size, patch_size=args.patch_size,
+            keep_prefix_tokens=args.prefix_tokens != 'drop',
+        )  # fmt: skip
+    encoder = VisionTransformer(converted.backbone, converted.grid_hw)
+    load_strictly(encoder, converted.state, str(args.file))
     _check_values(encoder.state_dict(), PRECISIONS[args.precision], args.file)
-    return save_encoder(encoder.state_dict(), args.output, grid_hw, PRECISIONS[args.precision])
+    return save_encoder(encoder.state_dict(), args.output, converted.grid_hw, PRECISIONS[args.precision])
+
+
+def _refuse_options(args: argparse.Namespace, names: tuple[str, ...], what: str) -> None:
+    given = ', '.join('--' + name.replace('_', '-') for name in names if getattr(args, name) not in (None, False))
+    if given:
+        raise ValueError(f'{args.source} {what}; expected no {given}')
 
 
 def _declared(args: argparse.Namespace) -> dict[str, Any]:
@@ -118,6 +121,14 @@ def _check_values(state: dict[str, Tensor], dtype: torch.dtype, path: Path) -> N
 
 
 @contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from error
+
+
+@contextmanager
 def _nothing_half_written(output: Path) -> Iterator[None]:
     try:
         yield
@@ -128,10 +139,11 @@ def _nothing_half_written(output: Path) -> Iterator[None]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('source', choices=(*MODEL_SOURCES, *ENCODER_SOURCES), help='whose code wrote the weights')
-    parser.add_argument('file', type=Path, help='the weights: .pth, .pt, .safetensors or .npz')
+    parser.add_argument('source', choices=(*MODEL_SOURCES, *ENCODER_SOURCES),
+                        help=f'whose code wrote them; {", ".join(ENCODER_SOURCES)} give an encoder to train from')
+    parser.add_argument('file', type=Path, help=f'the weights: {", ".join(SUFFIXES)}')
     parser.add_argument('--output', type=Path, required=True,
-                        help='a .yaml, the weights go beside it; for timm and augreg a .safetensors')
+                        help='a .yaml, the weights go beside it; for an encoder a .safetensors')
     parser.add_argument('--spec', type=Path, help="YAML of a model's fields; the options below go before it")
     parser.add_argument('--name', help='name of the model (default: that of the output file)')
     parser.add_argument('--backbone', choices=tuple(BACKBONES))
@@ -149,7 +161,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--policy-key-prefix', metavar='PREFIX', help='taken off the keys of that file')
     parser.add_argument('--without-policy', action='store_true', default=None, help='leave the policy network out')
     parser.add_argument('--entry', help='entry of the file that holds the weights, where several do')
-    parser.add_argument('--key-prefix', default='', metavar='PREFIX', help='taken off all keys, as in module.')
+    parser.add_argument('--key-prefix', default='', metavar='PREFIX',
+                        help='taken off all keys, as in module.; of an encoder: which one, where there are several')
+    parser.add_argument('--patch-size', type=int, metavar='PIXELS',
+                        help="of an encoder: resize its patch embedding, as 14 to 16 (default: the file's)")
+    parser.add_argument('--prefix-tokens', choices=('keep', 'drop'),
+                        help='of an encoder: its class and register tokens (default: keep; a model may leave them out)')
     parser.add_argument('--precision', choices=tuple(PRECISIONS), default='float32', help='of the stored weights')
     parser.add_argument('--force', action='store_true', help='overwrite what is there')
 

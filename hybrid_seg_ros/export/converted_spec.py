@@ -17,7 +17,6 @@ NORMALIZATIONS = {
 """Mean and std of the published models: ImageNet's, or to [-1, 1]."""
 
 CTS_BACKBONE = {'layer_norm_eps': 1e-5, 'class_token': True, 'final_norm': True}
-CLASSIFIER_BACKBONE = {'class_token': True, 'final_norm': True}
 
 REQUIRED = {
     'backbone': '--backbone',
@@ -58,11 +57,10 @@ def converted_spec(source: str, name: str, declared: Mapping[str, Any], has_poli
 
 
 def encoder_backbone(declared: Mapping[str, Any]) -> Backbone:
-    """Return the backbone of a classifier's encoder: as declared, by default with class token and final norm."""
-    backbone = _with_defaults(declared.get('backbone'), CLASSIFIER_BACKBONE)
-    if backbone is None:
+    """Return the backbone of an encoder, as declared."""
+    if declared.get('backbone') is None:
         raise ModelSpecError('backbone: expected it as an option (--backbone) or in --spec; the weights do not tell it')
-    spec = ModelSpec.from_dict({'name': 'encoder', 'backbone': backbone, 'classes': [{'name': 'any'}],
+    spec = ModelSpec.from_dict({'name': 'encoder', 'backbone': declared['backbone'], 'classes': [{'name': 'any'}],
                                 'auxiliary_layers': []})
     return spec.backbone
 

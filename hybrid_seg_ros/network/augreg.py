@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from hybrid_seg_ros.network.checkpoint import CheckpointError
@@ -12,7 +11,7 @@ from hybrid_seg_ros.network.checkpoint_names import rename_augreg
 
 
 def augreg_to_timm(arrays: Mapping[str, Tensor], num_heads: int) -> dict[str, Tensor]:
-    """Rename and transpose; the classifier is dropped, unknown names stay, marked.
+    """Rename and transpose; query, key and value stay apart, the classifier is dropped, unknown names stay, marked.
 
     Raises CheckpointError if the arrays have another number of heads than declared: here, unlike in timm's layout,
     it can be seen.
@@ -25,7 +24,7 @@ def augreg_to_timm(arrays: Mapping[str, Tensor], num_heads: int) -> dict[str, Te
             name = f'{key} (unknown to augreg)'
         if name is not None:
             result[name] = _to_torch_layout(name, array, num_heads)
-    return _with_joint_qkv(result)
+    return result
 
 
 def _to_torch_layout(name: str, array: Tensor, num_heads: int) -> Tensor:
@@ -45,12 +44,3 @@ def _to_torch_layout(name: str, array: Tensor, num_heads: int) -> Tensor:
     if name.endswith('.bias'):
         return array.flatten()
     return array
-
-
-def _with_joint_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Join query, key and value of each block; an incomplete triple stays as it is, for a strict load to list."""
-    for query in [name for name in state if '.attn.query.' in name]:
-        triple = [query.replace('.query.', f'.{part}.') for part in ('query', 'key', 'value')]
-        if all(name in state for name in triple):
-            state[query.replace('.query.', '.qkv.')] = torch.cat([state.pop(name) for name in triple])
-    return state

@@ -1,4 +1,4 @@
-"""Parameter names of other code, turned into ours: mmseg (SegViT, DToP), Segmenter (CTS), timm, DeiT, AugReg."""
+"""Parameter names of other code, turned into ours: mmseg (SegViT, DToP), Segmenter (CTS), and those of plain ViTs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ MMSEG_VIT: tuple[Rule, ...] = (
     (r'layers\.(\d+)\.ln([12])\.(.*)', r'blocks.\1.norm\2.\3'),
     (r'layers\.(\d+)\.attn\.attn\.in_proj_(.*)', r'blocks.\1.attn.qkv.\2'),
     (r'layers\.(\d+)\.attn\.attn\.out_proj\.(.*)', r'blocks.\1.attn.proj.\2'),
+    (r'layers\.(\d+)\.attn\.(qkv|proj)\.(.*)', r'blocks.\1.attn.\2.\3'),  # mmpretrain
     (r'layers\.(\d+)\.ffn\.layers\.0\.0\.(.*)', r'blocks.\1.mlp.fc1.\2'),
     (r'layers\.(\d+)\.ffn\.layers\.1\.(.*)', r'blocks.\1.mlp.fc2.\2'),
     (r'ln1\.(.*)', r'norm.\1'),
@@ -30,6 +31,53 @@ TIMM_VIT: tuple[Rule, ...] = (
     (r'(head|head_dist|pre_logits|fc_norm)\..*', None),
 )
 """timm, DeiT and Segmenter's encoder; the classifier is dropped."""
+
+META_VIT: tuple[Rule, ...] = (
+    (r'blocks\.\d+\.(\d+\.\w+(?:\.\w+)?\.(?:weight|bias))', r'blocks.\1'),  # in chunks, for FSDP
+    *TIMM_VIT,
+    (r'(dist_token|register_tokens)', r'\1'),
+    (r'reg_token', 'register_tokens'),
+    (r'mask_token|masked_embed|decoder_.*', None),
+    (r'blocks\.(?:\d+\.)?(\d+)\.(?:ls([12])\.gamma|gamma_([12]))', r'blocks.\1.ls\2\3'),
+)
+"""The same names with what DINO, iBOT, MAE, DeiT III and DINOv2 add, and timm with them."""
+
+_LAYER = r'encoder\.layer\.(\d+)\.'
+
+HUGGING_FACE_VIT: tuple[Rule, ...] = (
+    (r'embeddings\.(cls_token|register_tokens)', r'\1'),
+    (r'embeddings\.distillation_token', 'dist_token'),
+    (r'embeddings\.position_embeddings', 'pos_embed'),
+    (r'embeddings\.mask_token', None),
+    (r'embeddings\.patch_embeddings\.projection\.(.*)', r'patch_embed.proj.\1'),
+    (_LAYER + r'norm([12])\.(.*)', r'blocks.\1.norm\2.\3'),
+    (_LAYER + r'layernorm_before\.(.*)', r'blocks.\1.norm1.\2'),
+    (_LAYER + r'layernorm_after\.(.*)', r'blocks.\1.norm2.\2'),
+    (_LAYER + r'attention\.attention\.(query|key|value)\.(.*)', r'blocks.\1.attn.\2.\3'),
+    (_LAYER + r'attention\.output\.dense\.(.*)', r'blocks.\1.attn.proj.\2'),
+    (_LAYER + r'(?:mlp\.fc1|intermediate\.dense)\.(.*)', r'blocks.\1.mlp.fc1.\2'),
+    (_LAYER + r'(?:mlp\.fc2|output\.dense)\.(.*)', r'blocks.\1.mlp.fc2.\2'),
+    (_LAYER + r'layer_scale([12])\.lambda1', r'blocks.\1.ls\2'),
+    (r'layernorm\.(.*)', r'norm.\1'),
+    (r'pooler\..*', None),
+)
+"""ViT, DeiT, ViT-MAE and DINOv2 of Hugging Face, without the prefix; query, key and value are still apart."""
+
+_ENCODER_LAYER = r'encoder\.layers\.encoder_layer_(\d+)\.'
+
+TORCHVISION_VIT: tuple[Rule, ...] = (
+    (r'class_token', 'cls_token'),
+    (r'encoder\.pos_embedding', 'pos_embed'),
+    (r'conv_proj\.(.*)', r'patch_embed.proj.\1'),
+    (_ENCODER_LAYER + r'ln_([12])\.(.*)', r'blocks.\1.norm\2.\3'),
+    (_ENCODER_LAYER + r'self_attention\.in_proj_(.*)', r'blocks.\1.attn.qkv.\2'),
+    (_ENCODER_LAYER + r'self_attention\.out_proj\.(.*)', r'blocks.\1.attn.proj.\2'),
+    (_ENCODER_LAYER + r'mlp\.(?:0|linear_1)\.(.*)', r'blocks.\1.mlp.fc1.\2'),
+    (_ENCODER_LAYER + r'mlp\.(?:3|linear_2)\.(.*)', r'blocks.\1.mlp.fc2.\2'),
+    (r'encoder\.ln\.(.*)', r'norm.\1'),
+    (r'heads\..*', None),
+)
+"""torchvision's vit_b_16 and its like."""
 
 _BLOCK = r'Transformer/encoderblock_(\d+)/'
 

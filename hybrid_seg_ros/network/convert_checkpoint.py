@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec
-from hybrid_seg_ros.network.augreg import augreg_to_timm
 from hybrid_seg_ros.network.checkpoint import CheckpointError, resize_position_embedding
 from hybrid_seg_ros.network.checkpoint_names import (
     MMSEG_VIT,
@@ -25,7 +24,8 @@ from hybrid_seg_ros.network.checkpoint_names import (
 log = logging.getLogger(__name__)
 
 MODEL_SOURCES = ('segvit', 'dtop', 'cts')
-ENCODER_SOURCES = ('timm', 'augreg')
+
+_UNKNOWN = ' (unknown to '
 
 GridHW = tuple[int, int]
 Part = tuple[str, str, Callable[[str], Optional[str]]]
@@ -43,36 +43,39 @@ def convert_model(
     result, marked, so that a strict load lists them together with missing ones.
     """
     parts = _parts(source, spec)
-    converted = _renamed(state, parts, source)
+    prefixes = tuple(prefix for prefix, _, _ in parts)
+    state = _unwrapped(state, prefixes)
+    if not any(key.startswith(prefixes) for key in state):
+        raise CheckpointError(
+            f'{source}: expected keys that start with {", ".join(prefixes)}; none of {len(state)} does, as '
+            f'{next(iter(state), "")!r}: of other code, or an encoder alone (convert timm|augreg|dinov2)?'
+        )
+    converted = renamed(state, parts, source)
     if policy_state is not None:
         if any(key.startswith('policy.') for key in converted):
             raise CheckpointError(f'{source}: the checkpoint has a policy network of its own; expected no second one')
-        converted.update(_renamed(policy_state, (('', 'policy.', renamer(POLICY_NETWORK)),), 'the policy network'))
+        policy_state = _unwrapped(policy_state, ('backbone.', 'head.'))
+        converted.update(renamed(policy_state, (('', 'policy.', renamer(POLICY_NETWORK)),), 'the policy network'))
     if spec.policy != 'none' and not any(key.startswith('policy.') for key in converted):
         raise CheckpointError(f'{source}: no policy network (policy_net.*) in the file; expected its own file as well')
     encoder = {key.partition('.')[2]: value for key, value in converted.items() if key.startswith('encoder.')}
     patch = spec.backbone.patch_size
     grid_hw = spec.backbone.grid_hw(spec.input_size_hw)
-    fitted = without_unused_class_token(_resized(encoder, patch, source_size_hw, grid_hw), spec.backbone)
+    if not any(_UNKNOWN in key for key in converted):  # else a strict load lists them: what is no ViT has no such grid
+        encoder = _resized(encoder, patch, source_size_hw, grid_hw)
+    fitted = without_unused_prefix_tokens(encoder, spec.backbone)
     others = {key: value for key, value in converted.items() if not key.startswith('encoder.')}
     return {**{f'encoder.{key}': value for key, value in fitted.items()}, **others}
 
 
-def convert_encoder(source: str, state: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """Return the weights of our encoder, class token and final norm included, from a classifier of timm or AugReg."""
-    if source == 'augreg':
-        return augreg_to_timm(state, backbone.num_heads)
-    if source != 'timm':
-        raise CheckpointError(f'unknown source {source!r}; legal are {", ".join(ENCODER_SOURCES)}')
-    return _renamed(state, (('', '', renamer(TIMM_VIT)),), source)
+def without_unused_prefix_tokens(state: Mapping[str, Tensor], config: Backbone) -> dict[str, Tensor]:
+    """Take out of an encoder's weights the class token and its position, and registers, if the model has none.
 
-
-def without_unused_class_token(state: Mapping[str, Tensor], config: Backbone) -> dict[str, Tensor]:
-    """Take the class token and its position out of an encoder's weights if the model has none.
-
-    mmseg's backbone stores both even with `with_cls_token=False`, and drops them before the first block.
+    mmseg's backbone stores the class token even with `with_cls_token=False`, and drops it before the first block.
     """
     state = dict(state)
+    if not config.register_tokens:
+        state.pop('register_tokens', None)
     if not config.class_token and 'cls_token' in state:
         state.pop('cls_token')
         if 'pos_embed' in state:
@@ -97,9 +100,9 @@ def grid_of(
                 f'{size_hw[0]}x{size_hw[1]} and patches of {patch_size}, got {count}'
             )
         return grid_hw
-    side = math.isqrt(count)
+    side = math.isqrt(max(0, count))
     ambiguous = target_hw is not None and target_hw[0] != target_hw[1] and target_hw[0] * target_hw[1] == count
-    if side * side != count or ambiguous:
+    if count < 1 or side * side != count or ambiguous:
         raise CheckpointError(
             f'position embedding: its {count} entries may be rows and columns in several ways: give the image size it '
             'was made for (--source-size HEIGHT WIDTH)'
@@ -127,17 +130,29 @@ def _parts(source: str, spec: ModelSpec) -> tuple[Part, ...]:
     raise CheckpointError(f'unknown source {source!r}; legal are {", ".join(MODEL_SOURCES)}')
 
 
-def _renamed(state: Mapping[str, Tensor], parts: tuple[Part, ...], source: str) -> dict[str, Tensor]:
+def _unwrapped(state: Mapping[str, Tensor], parts: Sequence[str]) -> Mapping[str, Tensor]:
+    """Take off what stands before all keys and is no part's prefix, as `module.` of a DataParallel."""
+    while state:
+        wrapper = next(iter(state)).partition('.')[0] + '.'
+        if wrapper in parts or not all(key.startswith(wrapper) for key in state):
+            break
+        log.info('%r taken off all keys', wrapper)
+        state = {key[len(wrapper) :]: value for key, value in state.items()}
+    return state
+
+
+def renamed(state: Mapping[str, Tensor], parts: Sequence[Part], source: str) -> dict[str, Tensor]:
+    """Rename the keys of each part; those that nobody knows stay, marked, for a strict load to list them."""
     result: dict[str, Tensor] = {}
     for key, value in state.items():
-        name: Optional[str] = f'{key} (unknown to {source})'
+        name: Optional[str] = f'{key}{_UNKNOWN}{source})'
         for prefix, ours, rename in parts:
             if key.startswith(prefix):
                 try:
-                    renamed = rename(key[len(prefix) :])
+                    own = rename(key[len(prefix) :])
                 except KeyError:
                     continue
-                name = None if renamed is None else ours + renamed
+                name = None if own is None else ours + own
                 break
         if name is not None:
             if name in result:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hybrid_seg_ros.model_spec import Backbone, sha256_of
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly, resize_position_embedding
-from hybrid_seg_ros.network.convert_checkpoint import without_unused_class_token
+from hybrid_seg_ros.network.convert_checkpoint import without_unused_prefix_tokens
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
 CONTENT = 'hybrid_seg_ros encoder'
@@ -43,8 +43,8 @@ def load_encoder(model: HybridSegmenter, path: Union[str, Path], selecting: bool
     """Copy the encoder weights of a file into `model.encoder`; the rest of the model stays as it is.
 
     With `selecting` the file may be of a wider encoder, see `select_channels`. The position embedding is resized to the
-    model's input size. Class token and final norm are left out where the model has none. Raises FileNotFoundError, or
-    CheckpointError that lists missing, unexpected and mis-shaped keys.
+    model's input size. Class token, registers and final norm are left out where the model has none. Raises
+    FileNotFoundError, or CheckpointError that lists missing, unexpected and mis-shaped keys.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,14 +56,20 @@ def load_encoder(model: HybridSegmenter, path: Union[str, Path], selecting: bool
     except SafetensorError as error:
         raise CheckpointError(f'{path}: damaged, or not a safetensors file: {error}') from error
     if metadata.get('content') != CONTENT:
-        raise CheckpointError(f'{path}: expected encoder weights as `hybrid_seg convert timm|augreg` writes them')
+        raise CheckpointError(f'{path}: expected encoder weights, as `hybrid_seg convert` writes them')
     height, width = (int(side) for side in metadata['grid_hw'].split())
     if 'pos_embed' in state:
         prefix = int('cls_token' in state)
         state['pos_embed'] = resize_position_embedding(
             state['pos_embed'].float(), prefix, (height, width), model.encoder.grid_hw
         )
-    state = without_unused_class_token(state, model.encoder.config)
+    own_patch = model.encoder.config.patch_size
+    patch = state['patch_embed.proj.weight'].shape[-1] if 'patch_embed.proj.weight' in state else own_patch
+    if patch != own_patch:
+        raise CheckpointError(
+            f'{path}: expected patches of {own_patch} pixels, got {patch}: convert with --patch-size {own_patch}'
+        )
+    state = without_unused_prefix_tokens(state, model.encoder.config)
     if model.encoder.norm is None:
         state = {key: value for key, value in state.items() if not key.startswith('norm.')}
     if selecting:

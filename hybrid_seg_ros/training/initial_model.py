@@ -63,9 +63,8 @@ def _weights_of(path: str, model: HybridSegmenter, reinitialize: tuple[str, ...]
             raise TrainConfigError(f'reinitialize: neither {path} nor the new model has weights under {prefix!r}')
     taken = {name: value for name, value in theirs.items() if not is_under(name, reinitialize)}
     if _POSITIONS in taken and _POSITIONS in own and source.encoder.grid_hw != model.encoder.grid_hw:
-        prefix_tokens = source.encoder.num_prefix_tokens
         taken[_POSITIONS] = resize_position_embedding(
-            taken[_POSITIONS], prefix_tokens, source.encoder.grid_hw, model.encoder.grid_hw
+            taken[_POSITIONS], int(source.spec.backbone.class_token), source.encoder.grid_hw, model.encoder.grid_hw
         )
         log.info('%s: position embedding resized to a grid of %s', path, model.encoder.grid_hw)
     problems = list_misfits(taken, {name: own[name] for name in own if not is_under(name, reinitialize)})

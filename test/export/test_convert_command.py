@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dinov2_network import HuggingFaceDinov2, official_names
 from foreign_checkpoints import (
     augreg_arrays,
     converted,
@@ -26,7 +27,7 @@ from tiny_model import tiny_spec
 from hybrid_seg_ros import cli, load_pipeline
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
-from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.network.checkpoint import CheckpointError, load_model
 from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
@@ -88,6 +89,7 @@ def test_existing_files_stay_without_force(segvit: list[str], tmp_path: Path, ca
         (['--policy', 'none.pth'], 'none.pth: no such file'),
         (['--entry', 'ema'], "no entry 'ema'"),
         (['--key-prefix', 'module.'], "start with 'module.'"),
+        (['--patch-size', '16', '--prefix-tokens', 'drop'], 'expected no --patch-size, --prefix-tokens'),
     ],
 )
 def test_errors_leave_nothing_behind(segvit: list[str], tmp_path: Path, capsys, options, complaint) -> None:
@@ -118,7 +120,7 @@ def test_weights_that_are_not_finite_are_refused(segvit, tmp_path, capsys, value
 @pytest.mark.parametrize('name', ['deit.pth', 'timm.safetensors', 'augreg.npz'])
 def test_classifier_to_start_training_from(tmp_path: Path, name: str, capsys) -> None:
     backbone = Backbone(24, 12, 3, class_token=True, final_norm=True)
-    state = seeded_encoder(backbone, (4, 6)).state_dict()
+    state = seeded_encoder(backbone, (4, 7)).state_dict()
     classifier = {**state, 'head.weight': torch.zeros(5, 24), 'head.bias': torch.zeros(5)}
     if name == 'augreg.npz':
         np.savez(tmp_path / name, **{key: value.numpy() for key, value in augreg_arrays(state, 3).items()})
@@ -133,10 +135,10 @@ def test_classifier_to_start_training_from(tmp_path: Path, name: str, capsys) ->
     argv = [str(word) for word in argv]
     assert cli.main(argv) == cli.EXIT_ERROR
     assert '--source-size HEIGHT WIDTH' in capsys.readouterr().err and not output.exists()
-    argv += ['--source-size', '64', '96']
+    argv += ['--source-size', '64', '112']
     assert cli.main(argv) == 0
     assert f'initial_encoder: {output}' in capsys.readouterr().out
-    model = HybridSegmenter(tiny_spec(policy='none', variant=Variant(), input_size_hw=(64, 96)))
+    model = HybridSegmenter(tiny_spec(policy='none', variant=Variant(), input_size_hw=(64, 112)))
     load_encoder(model, output)
     assert torch.equal(model.encoder.pos_embed, state['pos_embed'][:, 1:])
     assert torch.equal(model.encoder.blocks[11].attn.qkv.weight, state['blocks.11.attn.qkv.weight'])
@@ -144,6 +146,66 @@ def test_classifier_to_start_training_from(tmp_path: Path, name: str, capsys) ->
     assert '--force' in capsys.readouterr().err
     assert cli.main([*argv, '--force', '--head', 'linear', '--without-policy']) == cli.EXIT_ERROR
     assert 'expected no --head, --without-policy' in capsys.readouterr().err
+
+
+def test_a_wrapper_around_the_whole_model_is_taken_off(segvit: list[str], tmp_path: Path, capsys) -> None:
+    content = torch.load(tmp_path / 'iter_1.pth', weights_only=True)
+    state = content['state_dict']
+    torch.save(prefixed('module.model.', state), tmp_path / 'iter_1.pth')
+    assert cli.main(segvit) == 0
+    torch.save(prefixed('backbone.encoder.', {'a': torch.ones(1)}), tmp_path / 'iter_1.pth')
+    assert cli.main([*segvit, '--force']) == cli.EXIT_ERROR
+    assert 'iter_1.pth: does not fit the model' in capsys.readouterr().err
+    torch.save(plain_vit(), tmp_path / 'iter_1.pth')
+    assert cli.main([*segvit, '--force']) == cli.EXIT_ERROR
+    complaint = capsys.readouterr().err
+    assert 'iter_1.pth: segvit: expected keys that start with backbone., decode_head.; none of 30 does' in complaint
+    assert 'convert timm|augreg|dinov2' in complaint
+
+
+def test_a_distilled_encoder_of_a_segmenter_is_named_before_its_positions(tmp_path: Path, capsys) -> None:
+    state = plain_vit()
+    state.update(dist_token=torch.zeros(1, 1, 24), pos_embed=torch.zeros(1, 2 + 9, 24))
+    torch.save({**prefixed('encoder.', state), 'decoder.head.weight': torch.zeros(3, 24),
+                'decoder.head.bias': torch.zeros(3)}, tmp_path / 'cts.pth')
+    spec = write_spec(tmp_path / 'spec.yaml', 3, 64, backbone={**BACKBONE, 'depth': 2}, head='linear')
+    argv = ['convert', 'cts', tmp_path / 'cts.pth', '--spec', spec, '--without-policy', '--output', tmp_path / 'm.yaml']
+    assert cli.main([str(word) for word in argv]) == cli.EXIT_ERROR
+    assert 'unexpected encoder.dist_token (unknown to cts) (1, 1, 24)' in capsys.readouterr().err
+
+
+def plain_vit() -> dict[str, torch.Tensor]:
+    return seeded_encoder(Backbone(24, 2, 3, class_token=True, final_norm=True), (3, 3)).state_dict()
+
+
+@pytest.mark.parametrize('options', [[], ['--prefix-tokens', 'drop']])
+def test_dinov2_to_start_training_from(tmp_path: Path, options: list[str], capsys) -> None:
+    file, output = tmp_path / 'teacher_checkpoint.pth', tmp_path / 'e.safetensors'
+    state = official_names(HuggingFaceDinov2(12, registers=4).state_dict())
+    torch.save({'teacher': {**prefixed('backbone.', state), 'dino_head.mlp.0.weight': torch.zeros(9, 24)}}, file)
+    spec = write_spec(tmp_path / 's.yaml', 1, 64, backbone={'embed_dim': 24, 'depth': 12, 'num_heads': 3})
+    argv = [str(word) for word in ('convert', 'dinov2', file, '--spec', spec, '--output', output, *options)]
+    backbone = Backbone(24, 12, 3, class_token=True, register_tokens=4, final_norm=True)
+    fields = {'stem': 'patch', 'policy': 'none', 'variant': Variant(), 'input_size_hw': (64, 96)}
+    model = HybridSegmenter(tiny_spec(backbone=backbone, **fields))
+    assert cli.main(argv) == 0
+    with pytest.raises(CheckpointError, match='expected patches of 16 pixels, got 14: convert with --patch-size 16'):
+        load_encoder(model, output)
+    assert cli.main([*argv, '--force', '--patch-size', '16']) == 0
+    if options:
+        with pytest.raises(CheckpointError, match='missing register_tokens'):
+            load_encoder(model, output)
+    else:
+        load_encoder(model, output)
+        assert torch.equal(model.encoder.register_tokens, state['register_tokens'])
+    model = HybridSegmenter(tiny_spec(**fields))
+    load_encoder(model, output)
+    assert model.encoder.pos_embed.shape == (1, 4 * 6, 24)
+    capsys.readouterr()
+    weights = torch.load(file, weights_only=True)['teacher']
+    torch.save({**weights, 'backbone.blocks.0.mlp.w12.weight': torch.zeros(9, 24)}, file)
+    assert cli.main([*argv, '--force']) == cli.EXIT_ERROR
+    assert f'{file}: expected a plain ViT, got a ViT with SwiGLU, as ViT-g of DINOv2' in capsys.readouterr().err
 
 
 def test_cts_without_its_policy_network(tmp_path: Path) -> None:

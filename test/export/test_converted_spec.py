@@ -67,8 +67,8 @@ def test_unknown_fields_are_errors() -> None:
 
 
 def test_encoder_backbone() -> None:
-    assert encoder_backbone({'backbone': 'vit_tiny'}) == Backbone(192, 12, 3, class_token=True, final_norm=True)
-    assert not encoder_backbone({'backbone': {'preset': 'vit_tiny', 'class_token': False}}).class_token
+    assert encoder_backbone({'backbone': 'vit_tiny'}) == Backbone(192, 12, 3)
+    assert encoder_backbone({'backbone': {'preset': 'vit_tiny', 'depth': 6}}).depth == 6
     with pytest.raises(ModelSpecError, match='--backbone'):
         encoder_backbone({})
 

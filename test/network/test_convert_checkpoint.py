@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from foreign_checkpoints import (
-    augreg_arrays,
     converted,
     mmseg_atm,
     mmseg_vit,
@@ -25,12 +24,7 @@ from tiny_model import tiny_spec
 from hybrid_seg_ros.model_spec import Backbone, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly
-from hybrid_seg_ros.network.convert_checkpoint import (
-    convert_encoder,
-    convert_model,
-    grid_of,
-    without_unused_class_token,
-)
+from hybrid_seg_ros.network.convert_checkpoint import convert_model, grid_of, without_unused_prefix_tokens
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.segmenter_heads import MaskTransformerHead
 from hybrid_seg_ros.network.token_layout import TokenLayout
@@ -274,42 +268,12 @@ def test_policy_network_is_there_once() -> None:
 def test_unknown_source(source: str) -> None:
     with pytest.raises(CheckpointError, match='legal are segvit, dtop, cts'):
         convert_model(source, {}, tiny_spec())
-    with pytest.raises(CheckpointError, match='legal are timm, augreg'):
-        convert_encoder('nope', {}, Backbone(24, 2, 3))
-
-
-@pytest.mark.parametrize('source', ['timm', 'augreg'])
-def test_classifier_gives_the_encoder(source: str) -> None:
-    backbone = Backbone(24, 3, 3, class_token=True, final_norm=True)
-    expected = seeded_encoder(backbone, (4, 4)).state_dict()
-    classifier = {'head.weight': torch.zeros(10, 24), 'head.bias': torch.zeros(10), 'pre_logits.fc.bias': torch.ones(1)}
-    state = {**expected, **classifier}
-    if source == 'augreg':
-        state = augreg_arrays(expected, backbone.num_heads)
-    result = convert_encoder(source, state, backbone)
-    assert set(result) == set(expected)
-    for key, value in expected.items():
-        assert torch.equal(result[key], value), key
-
-
-def test_augreg_shows_a_wrong_number_of_heads_and_what_is_incomplete() -> None:
-    backbone = Backbone(24, 2, 3, class_token=True, final_norm=True)
-    encoder = seeded_encoder(backbone, (4, 4))
-    arrays = augreg_arrays(encoder.state_dict(), 3)
-    with pytest.raises(CheckpointError, match='expected 6 heads, got 3'):
-        convert_encoder('augreg', arrays, dataclasses.replace(backbone, num_heads=6))
-    del arrays['Transformer/encoderblock_1/MultiHeadDotProductAttention_1/key/kernel']
-    arrays['opt/step'] = torch.zeros(1)
-    with pytest.raises(CheckpointError) as error:
-        load_strictly(encoder, convert_encoder('augreg', arrays, backbone), 'FILE')
-    for line in ('missing blocks.1.attn.qkv.weight', 'unexpected blocks.1.attn.query.weight', r'opt/step \(unknown'):
-        assert error.match(line)
 
 
 def test_used_class_token_stays() -> None:
     state = {'cls_token': torch.ones(1, 1, 2), 'pos_embed': torch.arange(6.0).reshape(1, 3, 2)}
-    assert set(without_unused_class_token(state, Backbone(2, 1, 1, class_token=True))) == set(state)
-    without = without_unused_class_token(state, Backbone(2, 1, 1))
+    assert set(without_unused_prefix_tokens(state, Backbone(2, 1, 1, class_token=True))) == set(state)
+    without = without_unused_prefix_tokens(state, Backbone(2, 1, 1))
     assert set(without) == {'pos_embed'} and without['pos_embed'].tolist() == [[[2.0, 3.0], [4.0, 5.0]]]
     assert set(state) == {'cls_token', 'pos_embed'} and state['pos_embed'].shape[1] == 3
 

@@ -1,4 +1,4 @@
-"""Reading weight files that others wrote: PyTorch pickles (weights only), safetensors, NumPy archives."""
+"""Reading weight files that others wrote: PyTorch pickles (weights only), safetensors, NumPy archives, ONNX graphs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from hybrid_seg_ros.network.checkpoint import CheckpointError
 log = logging.getLogger(__name__)
 
 PICKLE_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
-SUFFIXES = (*PICKLE_SUFFIXES, '.safetensors', '.npz')
+SUFFIXES = (*PICKLE_SUFFIXES, '.safetensors', '.npz', '.onnx')
 
 
 def read_weights(path: Union[str, Path], entry: Optional[str] = None, key_prefix: str = '') -> dict[str, Tensor]:
-    """Read a state dict; `.npz` gives its arrays under their own names.
+    """Read a state dict; `.npz` gives its arrays under their own names, `.onnx` its initialisers: see `_read_graph`.
 
     Training code often stores the weights as one of several entries (`state_dict`, `model`). If exactly one entry holds
     weights it is taken; else `entry` names it. `key_prefix` (`module.`, say) is taken off all keys; each must have it.
@@ -34,10 +34,14 @@ def read_weights(path: Union[str, Path], entry: Optional[str] = None, key_prefix
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'weights {path}: no such file')
+        problem = 'a folder; give the file in it' if path.is_dir() else 'no such file'
+        raise FileNotFoundError(f'weights {path}: {problem}')
     if path.suffix not in SUFFIXES:
         raise CheckpointError(f'{path}: expected a file that ends with {", ".join(SUFFIXES)}')
-    content = _read_pickle(path) if path.suffix in PICKLE_SUFFIXES else _read_arrays(path)
+    if path.suffix == '.onnx':
+        content = _read_graph(path)
+    else:
+        content = _read_pickle(path) if path.suffix in PICKLE_SUFFIXES else _read_arrays(path)
     return _without_prefix(_weights_of(content, entry, path), key_prefix, path)
 
 
@@ -65,6 +69,35 @@ def _read_arrays(path: Path) -> dict[str, Tensor]:
             return {key: torch.from_numpy(archive[key]) for key in archive.files}
     except (SafetensorError, zipfile.BadZipFile, zlib.error, EOFError, OSError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
+
+
+def _read_graph(path: Path) -> dict[str, Tensor]:
+    """Read the floating-point initialisers of an ONNX graph, in PyTorch's layout.
+
+    The exporter stores the matrix of a linear layer as (in, out) under a name that it makes up. The bias that is added
+    to the product has its own, and says whose matrix it is.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+        from onnx.checker import ValidationError
+    except ImportError as error:
+        raise CheckpointError(f'{path}: to read it, the package onnx is needed: {error}') from error
+    try:
+        graph = onnx.load(path).graph
+        arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    except (DecodeError, ValidationError, OSError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items() if array.dtype.kind == 'f'}
+    matrices = {node.output[0]: node.input[1] for node in graph.node if node.op_type == 'MatMul'}
+    for node in graph.node:
+        products = [name for name in node.input if matrices.get(name) in arrays] if node.op_type == 'Add' else []
+        biases = [name for name in node.input if name.endswith('bias') and name in state]
+        if products and biases:
+            matrix = matrices[products[0]]
+            state.pop(matrix, None)
+            state[biases[0].removesuffix('bias') + 'weight'] = torch.from_numpy(arrays[matrix].T.copy())
+    return state
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

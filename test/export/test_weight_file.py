@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from hybrid_seg_ros.export.weight_file import read_weights
 from hybrid_seg_ros.network.checkpoint import CheckpointError
-from hybrid_seg_ros.network.weight_file import read_weights
 
 STATE = {'a.weight': torch.arange(3000.0), 'a.bias': torch.ones(2)}
 
@@ -22,6 +23,10 @@ def write(path: Path, content: dict = STATE) -> Path:
         np.savez(path, **{key: value.numpy() for key, value in content.items()})
     elif path.suffix == '.safetensors':
         save_file(content, path)
+    elif path.suffix == '.onnx':
+        arrays = [onnx.numpy_helper.from_array(value.numpy(), key) for key, value in content.items()]
+        counts = onnx.numpy_helper.from_array(np.arange(3), 'no.weights')
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], 'g', [], [], [*arrays, counts])), path)
     else:
         torch.save(content, path, _use_new_zipfile_serialization=path.stem != 'legacy')
     return path
@@ -32,12 +37,12 @@ def assert_state(state: dict) -> None:
     assert all(torch.equal(state[key], value) for key, value in STATE.items())
 
 
-@pytest.mark.parametrize('name', ['w.pth', 'w.pt', 'w.bin', 'w.ckpt', 'legacy.pth', 'w.safetensors', 'w.npz'])
+@pytest.mark.parametrize('name', ['w.pth', 'w.pt', 'w.bin', 'w.ckpt', 'legacy.pth', 'w.safetensors', 'w.npz', 'w.onnx'])
 def test_every_format(tmp_path: Path, name: str) -> None:
     assert_state(read_weights(write(tmp_path / name)))
 
 
-@pytest.mark.parametrize('name', ['w.pth', 'legacy.pth', 'w.safetensors', 'w.npz'])
+@pytest.mark.parametrize('name', ['w.pth', 'legacy.pth', 'w.safetensors', 'w.npz', 'w.onnx'])
 @pytest.mark.parametrize('length', [0, 1, 50, 300, 5000, -10])
 def test_a_truncated_file_is_named(tmp_path: Path, name: str, length: int) -> None:
     path = write(tmp_path / name)
@@ -108,6 +113,8 @@ def test_prefix(tmp_path: Path) -> None:
 def test_other_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='no such file'):
         read_weights(tmp_path / 'w.pth')
+    with pytest.raises(FileNotFoundError, match='a folder; give the file in it'):
+        read_weights(tmp_path)
     (tmp_path / 'w.h5').write_bytes(b'')
     with pytest.raises(CheckpointError, match='ends with .pth'):
         read_weights(tmp_path / 'w.h5')
