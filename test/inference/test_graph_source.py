@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 
+import numpy as np
 import onnx
 import pytest
 from tiny_model import write_lively_model
@@ -196,16 +197,47 @@ def test_a_label_map_cannot_be_finished(spec, tmp_path):
         GraphFiles(tmp_path / 'labels.onnx', spec, 'float32')
 
 
-def test_exported_files_run_without_pytorch(model, exported):
-    code = f"""
-import sys, numpy
-sys.modules['torch'] = None
+WITHOUT_TORCH = """
+import importlib.abc, json, sys, numpy
+class NoTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition('.')[0] == 'torch':
+            raise ModuleNotFoundError("No module named 'torch'", name='torch')
+sys.meta_path.insert(0, NoTorch())
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == 'torch' else find_spec(name, package)
 from hybrid_seg_ros import load_pipeline
-pipeline = load_pipeline({str(model)!r}, 'onnxruntime', graph={str(exported / 'fixed.onnx')!r})
-print(pipeline(numpy.zeros((50, 60, 3), numpy.uint8)).labels.shape)
+pipeline = load_pipeline(**json.loads(sys.argv[1]))
+result = pipeline(numpy.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=numpy.uint8))
+print(json.dumps([pipeline.backend_name, result.tokens.stages, result.labels.tolist()]))
 """
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == '(50, 60)', done.stderr
+
+
+def run_without_torch(**options):
+    command = [sys.executable, '-c', WITHOUT_TORCH, json.dumps(options, default=str)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize('backend', ['onnxruntime', 'openvino'])
+@pytest.mark.parametrize('name', ['fixed.onnx', 'parts.onnx'])
+def test_exported_files_run_without_pytorch(model, exported, name, backend):
+    options = {'model': model, 'backend': backend, 'precision': 'float32', 'graph': exported / name}
+    done = run_without_torch(**options)
+    assert done.returncode == 0, done.stderr
+    taken, stages, labels = json.loads(done.stdout)
+    expected = load_pipeline(**options)(np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8))
+    assert taken == backend and stages == expected.tokens.stages and np.array_equal(labels, expected.labels)
+
+
+def test_without_pytorch_the_cache_is_enough_and_nothing_in_it_says_what_to_do(model, tmp_path):
+    options = {'model': model, 'backend': 'onnxruntime', 'cache_dir': tmp_path}
+    refused = run_without_torch(**options)
+    assert refused.returncode == 1
+    for part in ('no graph of tiny, variant hybrid@6+8, float32', 'hybrid_seg export', 'engine_path', '--graph'):
+        assert part in refused.stderr
+    load_pipeline(**options).warm_up()
+    assert run_without_torch(**options).returncode == 0
 
 
 def test_metadata_is_plain_json(exported):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Optional, Protocol
 
@@ -58,12 +58,17 @@ class CachedGraphs:
         if not info.by_threshold and spec.inference == 'whole':
             info = dataclasses.replace(info, batch=batch)
         shape = {key: value for key, value in spec.to_dict().items() if key not in ('classes', 'variant', 'budget')}
-        made_by = [version('torch'), onnx.__version__,
-                   source_digest(Path(network.__file__).parent, Path(__file__).parent)]  # fmt: skip
+        made_by = source_digest(Path(network.__file__).parent, Path(__file__).parent)
         key = cache_key([dataclasses.asdict(info), shape, made_by])
 
         def make(folder: Path) -> None:
             # PyTorch is loaded only where something must be exported
+            if find_spec('torch') is None:
+                raise ModuleNotFoundError(
+                    f'no graph of {spec.name}, variant {variant}, {self._precision} is in {self._folder}, and to export '
+                    'one takes PyTorch, which is not installed: `hybrid_seg export --outputs scores` on a machine that '
+                    'has it writes a file for engine_path (node) or --graph (commands)'
+                )
             from hybrid_seg_ros.inference.backends.graph_export import export_graphs
             from hybrid_seg_ros.network.checkpoint import load_model
 
