@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from tiny_model import write_lively_model
 
 from hybrid_seg_ros import load_pipeline
@@ -189,6 +191,51 @@ def test_files_that_are_not_ours(exported, tmp_path, spec):
     alone.write_bytes((exported / 'parts.head.onnx').read_bytes())
     with pytest.raises(FileNotFoundError, match='missing .*alone.middle@8.onnx, .*alone.tail.onnx'):
         read_graphs(alone)
+
+
+class Pictures(CalibrationDataReader):
+    """One picture of noise to calibrate with."""
+
+    def __init__(self):
+        self.feeds = iter([{'image': np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), dtype=np.uint8)}])
+
+    def get_next(self):
+        return next(self.feeds, None)
+
+
+def static(layout):
+    return lambda source, path: quantize_static(source, path, Pictures(), layout, op_types_to_quantize=['MatMul'])
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize(('quantize', 'operator'), [
+    (lambda source, path: quantize_dynamic(source, path, op_types_to_quantize=['MatMul']), 'MatMulInteger'),
+    (static(QuantFormat.QDQ), 'DequantizeLinear'),
+    (static(QuantFormat.QOperator), 'QLinearMatMul'),
+], ids=['dynamic', 'QDQ', 'QOperator'])  # fmt: skip
+def test_a_quantised_graph_does_not_pass_as_float32(model, exported, tmp_path, quantize, operator):
+    quantize(exported / 'fixed.onnx', tmp_path / 'q.onnx')
+    with pytest.raises(GraphError, match=f'q.onnx: is quantised .int8: .*{operator}.*; expected float32 or float16'):
+        load_pipeline(model, 'onnxruntime', graph=tmp_path / 'q.onnx')
+
+
+def test_a_graph_converted_to_float16_is_one_of_float16(model, exported, tmp_path):
+    proto = convert_float_to_float16(onnx.load(exported / 'fixed.onnx'), keep_io_types=True)
+    onnx.save(proto, tmp_path / 'half.onnx')
+    assert json.loads(proto.metadata_props[0].value)['precision'] == 'float32', 'what it says of itself'
+    with pytest.raises(GraphError, match='was exported for precision float16, expected float32'):
+        load_pipeline(model, 'onnxruntime', precision='float32', graph=tmp_path / 'half.onnx')
+    pipeline = load_pipeline(model, 'onnxruntime', graph=tmp_path / 'half.onnx')
+    assert pipeline.precision == 'float16' and pipeline(np.zeros((50, 60, 3), np.uint8)).labels.shape == (50, 60)
+
+
+def test_weights_of_other_types_are_named(exported, tmp_path):
+    proto = onnx.load(exported / 'fixed.onnx')
+    weight = proto.graph.initializer[0]
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).astype(np.float64), weight.name))
+    onnx.save(proto, tmp_path / 'mixed.onnx')
+    with pytest.raises(GraphError, match='mixed.onnx: has weights of DOUBLE, FLOAT; expected float32 or float16'):
+        read_graphs(tmp_path / 'mixed.onnx')
 
 
 def test_a_label_map_cannot_be_finished(spec, tmp_path):

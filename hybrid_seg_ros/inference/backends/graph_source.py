@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,11 @@ from hybrid_seg_ros.inference.backends.graph_info import HEAD, METADATA_KEY, Gra
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 log = logging.getLogger(__name__)
+
+_QUANTISED = re.compile('[Qq]uantize|Integer|^Q[A-Z]|^MatMul(NBits|FpQ4|Bnb4)')
+"""Operators of ONNX and ONNX Runtime that compute in, or unpack, integers of 4 or 8 bits."""
+_WEIGHT_TYPES = {'FLOAT': 'float32', 'FLOAT16': 'float16'}
+_INDEX_TYPES = {'INT64', 'INT32', 'BOOL'}
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,24 @@ def read_info(path: Path) -> GraphInfo:
     try:
         proto = onnx.load(str(path), load_external_data=False)
         entries = {entry.key: entry.value for entry in proto.metadata_props}
-        return GraphInfo.from_json(entries[METADATA_KEY])
+        info = GraphInfo.from_json(entries[METADATA_KEY])
     except (DecodeError, KeyError, ValueError, TypeError) as error:
         raise GraphError(f'{path}: expected an ONNX file that hybrid_seg export wrote, whole ({error})') from error
+    return dataclasses.replace(info, precision=computed_precision(proto, path))
+
+
+def computed_precision(proto: onnx.ModelProto, path: Path) -> str:
+    """Return what the operators and weights of a graph say: other tools convert graphs and leave our metadata as it is.
+
+    Raises GraphError for a quantised one, and for one with weights of several types.
+    """
+    quantised = sorted({node.op_type for node in proto.graph.node if _QUANTISED.search(node.op_type)})
+    if quantised:
+        raise GraphError(f'{path}: is quantised (int8: {", ".join(quantised)}); expected float32 or float16, as '
+                         'hybrid_seg export writes it')  # fmt: skip
+    types = {onnx.TensorProto.DataType.Name(weight.data_type) for weight in proto.graph.initializer}
+    found = [name for kind, name in _WEIGHT_TYPES.items() if kind in types]
+    if len(found) != 1 or types - _WEIGHT_TYPES.keys() - _INDEX_TYPES:
+        raise GraphError(f'{path}: has weights of {", ".join(sorted(types)) or "no type"}; expected float32 or float16 '
+                         'throughout, as hybrid_seg export writes it')  # fmt: skip
+    return found[0]
