@@ -88,7 +88,8 @@ def check_parity(
     with tqdm(total=len(points) * (1 + len(backends)), desc='check-parity', unit='run', leave=False) as bar:
         for variant, pruning in points:
             options = {'keep': {'keep': keep}, 'threshold': {'threshold': threshold}, '': {}}[pruning]
-            reference = _segment(images, model, variant=variant, **options)
+            reference = _segment(images, model, backend='pytorch', precision='float32', device='cpu', variant=variant,
+                                 **options)  # fmt: skip
             bar.update()
             for backend, dtype in backends:
                 results = _segment(images, model, backend=backend, precision=dtype, device=device, variant=variant,

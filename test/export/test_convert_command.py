@@ -61,7 +61,7 @@ def test_as_a_program(segvit: list[str], tmp_path: Path) -> None:
     assert (spec.name, spec.classes.names, spec.input_size_hw) == ('mine', NAMES, (64, 96))
     assert spec.mean == (123.675, 116.28, 103.53)
     assert {value.dtype for value in load_file(spec.weights_path).values()} == {torch.float32}
-    result = load_pipeline(tmp_path / 'out' / 'm.yaml')(np.zeros((64, 96, 3), np.uint8))
+    result = load_pipeline(tmp_path / 'out' / 'm.yaml', 'pytorch', 'cpu')(np.zeros((64, 96, 3), np.uint8))
     assert result.labels.shape == (64, 96) and result.labels.max() < 3
 
 

@@ -150,7 +150,7 @@ def test_an_export_that_fails_leaves_nothing(spec, tmp_path):
 @pytest.mark.parametrize('name', ['fixed.onnx', 'parts.onnx', 'parts.head.onnx'])
 def test_exported_files_run_at_their_own_operating_point(model, exported, name):
     spec = ModelSpec.load(model)
-    own = with_operating_point(spec, exported / name)
+    own = with_operating_point(spec, read_graphs(exported / name).info)
     pipeline = load_pipeline(model, 'onnxruntime', graph=exported / name)
     assert str(pipeline.variant) == 'hybrid@6+8' and pipeline.spec == own
     assert own.budget.keep == ((16, 9) if name == 'fixed.onnx' else None)

@@ -113,9 +113,8 @@ class GraphFiles:
             raise GraphError(f'{self._path}: was exported for {"; ".join(other)}')
 
 
-def with_operating_point(spec: ModelSpec, path: Path) -> ModelSpec:
+def with_operating_point(spec: ModelSpec, info: GraphInfo) -> ModelSpec:
     """Return `spec` with variant and token budget of exported graphs as its own."""
-    info = read_graphs(path).info
     budget = dataclasses.replace(spec.budget, keep=info.budget.keep)
     if Variant.parse(info.variant).merges:
         budget = dataclasses.replace(budget, merged_windows=info.merged_windows)

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.ros.command_options import exit_in_order, fastest_backend, parse_parameter
+from hybrid_seg_ros.inference.backends import AUTO
+from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
 from hybrid_seg_ros.ros.trials.budget_demo_report import BudgetDemoOptions, BudgetReport
 from hybrid_seg_ros.ros.trials.demo import add_drive_arguments
 
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--busy', type=int, default=default.busy, metavar='N', help='processes that load the machine (%(default)s)'
     )
     parser.add_argument('--rate', type=float, default=default.rate_hz, metavar='HZ', help='of camera (%(default)s)')
-    parser.add_argument('--backend', default=fastest_backend(), help='backend of the node (%(default)s)')
+    parser.add_argument('--backend', default=AUTO, help='backend of the node (%(default)s: the fastest here)')
 
 
 def run(args: argparse.Namespace) -> int:
