@@ -139,4 +139,4 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 def _describe_device(rows: Sequence[OpenRow]) -> str:
     others = dict.fromkeys(row.device for row in rows if row.device != 'cpu')
-    return '; '.join([*others, f'{describe_cpu()}, threads: {torch.get_num_threads()}'])
+    return '; '.join([*others, describe_cpu(torch.get_num_threads())])

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.flops import expected_tokens
+from hybrid_seg_ros.evaluation.machine import describe_cpu
 from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
@@ -166,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
     say_what_has_no_effect(args, variants)
     budget = dataclasses.replace(specs[0].budget, keep=args.keep or specs[0].budget.keep or KEEP)
     table = time_parts(models, variants, budget, args.rounds)
-    print(f'milliseconds, median of {args.rounds} interleaved rounds, {torch.get_num_threads()} CPU threads, float32')
+    print(f'milliseconds, median of {args.rounds} interleaved rounds, float32; {describe_cpu(torch.get_num_threads())}')
     for name, row in table.items():
         print(name)
         for part, milliseconds in row.items():

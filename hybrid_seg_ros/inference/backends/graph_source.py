@@ -51,6 +51,7 @@ class CachedGraphs:
     def __init__(self, spec: ModelSpec, precision: str, cache_dir: Optional[Path] = None) -> None:
         self._spec, self._precision = spec.with_weights_hash(), precision
         self._folder = (cache_dir or default_cache_dir()) / 'graphs'
+        self._kept = '' if cache_dir is not None else f'; once, kept in {self._folder}'  # else the caller knows
 
     def check(self, variant: Variant, budget: TokenBudget, size_hw: tuple[int, int]) -> None:
         """Any operating point of the model can be exported."""
@@ -78,8 +79,7 @@ class CachedGraphs:
             from hybrid_seg_ros.inference.backends.graph_export import export_graphs
             from hybrid_seg_ros.network.checkpoint import load_model
 
-            log.info('exporting %s, variant %s, %s, to ONNX; once, kept in %s',
-                     spec.name, variant, self._precision, self._folder)  # fmt: skip
+            log.info('exporting %s, variant %s, %s, to ONNX%s', spec.name, variant, self._precision, self._kept)
             export_graphs(load_model(spec), info, folder / 'graph.onnx')
 
         folder = cached_folder(self._folder / f'{spec.name}-{variant}-{key}', make)
