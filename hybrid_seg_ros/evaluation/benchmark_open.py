@@ -83,8 +83,8 @@ def open_rows(
 ) -> list[OpenRow]:
     """Load every row's network and run it once on an empty image, which exports, compiles and builds engines.
 
-    `keep` None is the model's own, or KEEP. The variants of a model share one PyTorch network. `skip_missing` leaves out what torch.compile cannot compile;
-    ValueError if nothing is left.
+    `keep` None is the model's own, or KEEP. The variants of a model share one PyTorch network. `skip_missing` leaves
+    out what torch.compile cannot compile; ValueError if nothing is left.
     """
     keep_freed_memory()  # as load_pipeline does
     networks: dict[tuple[Path, str], tuple[TorchBackend, HybridSegmenter]] = {}

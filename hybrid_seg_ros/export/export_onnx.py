@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--variant', help=f'one of {", ".join(PAPER_VARIANTS)} (default: the one of the model)')
     parser.add_argument('--output', type=Path, required=True, metavar='F.onnx',
                         help='pruning by threshold makes several files: F.head.onnx, F.tail.onnx ...')  # fmt: skip
-    add_pruning_arguments(parser)  # a fixed keep makes one graph of fixed shapes, a threshold cuts it where tokens leave
+    add_pruning_arguments(parser)
     parser.add_argument('--merged-windows', type=keep_value, help="count or share of windows to merge (model's own)")
     parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="default: the model's own")
     parser.add_argument('--batch', type=int, default=1, help='images at once (default: %(default)s)')

@@ -285,7 +285,7 @@ def choose_budget(
 ) -> TokenBudget:  # fmt: skip
     """Return `budget` with pruning by fixed keep or by threshold, and a number of merged windows, where given."""
     if keep is not None and threshold is not None:
-        raise ValueError(f'keep: give a fixed number of tokens or a threshold, not both; got {keep!r} and {threshold!r}')
+        raise ValueError(f'keep: expected it (a fixed number) or a threshold, not both; got {keep!r} and {threshold!r}')
     if merged_windows is not None:
         budget = dataclasses.replace(budget, merged_windows=merged_windows)
     if keep is not None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Optional
 
 from hybrid_seg_ros.inference.backends import AUTO, check_choice, exported_precision
-from hybrid_seg_ros.inference.backends.base import split_device
 from hybrid_seg_ros.inference.backends.cuda_device import count_gpus
 from hybrid_seg_ros.inference.backends.engine_file import ENGINE_SUFFIX
 
@@ -71,7 +70,7 @@ def choose_placement(
             passed_over.setdefault(str(problem), {})[f'{each.backend} on {each.device}'] = None
             continue
         taken = Placement(each.backend, device if device != AUTO else each.device, each.precision)
-        log.info('%s is taken, the fastest here%s', taken, ''.join(f'; not {_list(passed_over)}' if passed_over else ''))
+        log.info('%s is taken, the fastest here%s', taken, f'; not {_list(passed_over)}' if passed_over else '')
         return taken
     raise type(error)(f'{asked}: cannot be had here: {_list(passed_over)}')
 

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--busy', type=int, default=default.busy, metavar='N', help='processes that load the machine (%(default)s)'
     )
     parser.add_argument('--rate', type=float, default=default.rate_hz, metavar='HZ', help='of camera (%(default)s)')
-    parser.add_argument('--backend', default=AUTO, help='backend of the node (%(default)s: the fastest here in float32)')
+    parser.add_argument('--backend', default=AUTO, help='of the node (%(default)s: the fastest here in float32)')
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,8 +15,9 @@ class DemoError(RuntimeError):
 class DemoOptions:
     """What to show.
 
-    `bag` and `model` None are those that come with the package, `variant` None the model's own, `topic` and `label_topic` None the only ones of the
-    bag. The node may take `start_s` to load, and `timeout_s` for a frame. `parameters` are further ones of the node.
+    `bag` and `model` None are those that come with the package, `variant` None the model's own, `topic` and
+    `label_topic` None the only ones of the bag. The node may take `start_s` to load, and `timeout_s` for a frame.
+    `parameters` are further ones of the node.
     """
 
     output: Path
