@@ -11,7 +11,7 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_seg_ros.inference.backends import BACKENDS
+from hybrid_seg_ros.inference.backends import BACKENDS, check_choice
 from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.inference.rgb_file import read_rgb
@@ -130,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; the exit status is 1 if any row falls short."""
     spec = ModelSpec.load(args.model)
     backends = [(name, dtype or 'float32') for name, _, dtype in (text.partition(':') for text in args.backends)]
+    for name, dtype in backends:
+        check_choice(name, args.device, dtype)
     for variant in args.variants or ():
         spec.check_variant(Variant.parse(variant))
     variants = args.variants or spec.legal_variants()

@@ -80,6 +80,17 @@ def test_a_graph_is_made_once(spec, tmp_path, caplog):
     assert len(list((tmp_path / 'graphs').iterdir())) == 4
 
 
+@pytest.mark.parametrize('given', [True, False], ids=['folder of the caller', 'own folder'])
+def test_the_log_names_the_folder_where_a_graph_is_kept_unless_the_caller_chose_it(
+    spec, tmp_path, caplog, monkeypatch, given
+):  # fmt: skip
+    monkeypatch.setenv('HYBRID_SEG_CACHE_DIR', str(tmp_path))
+    with caplog.at_level(logging.INFO):
+        CachedGraphs(spec, 'float32', tmp_path if given else None).find(Variant(), TokenBudget(), 1, SIZE)
+    (line,) = (record.getMessage() for record in caplog.records if 'exporting' in record.getMessage())
+    assert (str(tmp_path) in line) != given
+
+
 def test_weights_without_a_stated_hash_are_told_apart(tmp_path):
     names = set()
     for head in ('atm', 'light'):
