@@ -127,7 +127,7 @@ def as_typed(message: str, argv: Sequence[str]) -> str:
     """Name the options that were typed as they were typed: checks further down name them as Python does."""
     for option in {word.partition('=')[0] for word in argv if word.startswith('--')} - {'--'}:
         name = re.escape(option[2:].replace('-', '_'))
-        anywhere = rf'|\b{name}\b' if '_' in name else ''
+        anywhere = rf'|(?<![\w/.-]){name}(?![\w/-])' if '_' in name else ''
         message = re.sub(rf'^{name}(_hw)?(?=:){anywhere}', option, message)
     return message
 

@@ -152,6 +152,7 @@ def test_the_threads_of_all_commands_wait_passively(monkeypatch, given):
     ('m.yaml: keep: expected a count', ['--keep', '3'], 'm.yaml: keep: expected a count'),
     ('merged_windows: expected at most 12', ['--model', 'm.yaml'], 'merged_windows: expected at most 12'),
     ('the model has no size', ['--size', '3'], 'the model has no size'),
+    ('out/mask_size/a.png: no such file', ['--mask-size', 'x'], 'out/mask_size/a.png: no such file'),
 ])  # fmt: skip
 def test_errors_name_options_as_they_were_typed(message, typed, shown):
     assert cli.as_typed(message, ['export', *typed]) == shown
