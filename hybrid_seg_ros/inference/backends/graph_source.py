@@ -71,7 +71,7 @@ class CachedGraphs:
         def make(folder: Path) -> None:
             # PyTorch is loaded only where something must be exported
             if find_spec('torch') is None:
-                raise ModuleNotFoundError(
+                raise FileNotFoundError(
                     f'no graph of {spec.name}, variant {variant}, {self._precision} is in {self._folder}, and making '
                     'one takes PyTorch, which is not installed: `hybrid_seg export --outputs scores` on a machine that '
                     'has it writes a file for engine_path (node) or --graph (commands)'
