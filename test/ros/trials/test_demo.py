@@ -17,7 +17,7 @@ from hybrid_seg_ros.inference.backends.automatic import choose_placement
 from hybrid_seg_ros.ros.trials.demo_options import DemoReport, PhaseReport
 
 FRAMES = 6
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 @pytest.fixture(scope='module')
