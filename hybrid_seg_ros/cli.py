@@ -10,6 +10,7 @@ import argparse
 import importlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,15 +26,10 @@ EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command lives, and what it does in one line.
-
-    With `waits_passively` OpenMP's threads sleep, not spin, while they wait for one another, as the node's do: on cores
-    that others use as well, spinning makes a frame ten times as long. Those that measure speed leave it as it is.
-    """
+    """Where a command lives, and what it does in one line."""
 
     module: str
     help: str
-    waits_passively: bool = False
 
     def load(self) -> ModuleType:
         """Import the command's module."""
@@ -41,9 +37,9 @@ class Command:
 
 
 COMMANDS = {
-    'segment': Command('hybrid_seg_ros.inference.segment_images', 'segment image files into masks and overlays', True),
-    'evaluate': Command('hybrid_seg_ros.evaluation.evaluate_dataset', 'mIoU, tokens, GFLOPs, time on a dataset', True),
-    'sweep': Command('hybrid_seg_ros.evaluation.sweep', 'accuracy for GFLOPs at each operating point', True),
+    'segment': Command('hybrid_seg_ros.inference.segment_images', 'segment image files into masks and overlays'),
+    'evaluate': Command('hybrid_seg_ros.evaluation.evaluate_dataset', 'mIoU, tokens, GFLOPs, time on a dataset'),
+    'sweep': Command('hybrid_seg_ros.evaluation.sweep', 'accuracy for GFLOPs at each operating point'),
     'choose-points': Command('hybrid_seg_ros.evaluation.choose_points', "a latency budget's points, from a sweep"),
     'calibration': Command('hybrid_seg_ros.evaluation.calibration', 'whether the confidence that prunes is calibrated'),
     'flops': Command('hybrid_seg_ros.evaluation.flops_command', 'GFLOPs per variant and per component'),
@@ -58,7 +54,7 @@ COMMANDS = {
     'check-parity': Command('hybrid_seg_ros.export.check_parity', 'hold backends against PyTorch on real images'),
     'build-engine': Command('hybrid_seg_ros.export.build_engine', 'build TensorRT engines of an exported network'),
     'replay': Command('hybrid_seg_ros.ros.replay', 'play a rosbag2 to a running node, over DDS'),
-    'evaluate-bag': Command('hybrid_seg_ros.ros.evaluate_bag', 'accuracy, tokens, latency on a recorded drive', True),
+    'evaluate-bag': Command('hybrid_seg_ros.ros.evaluate_bag', 'accuracy, tokens, latency on a recorded drive'),
     'write-bag': Command('hybrid_seg_ros.ros.bags.bag_writer', 'write a dataset as a rosbag2'),
     'node-overhead': Command('hybrid_seg_ros.ros.trials.node_overhead', 'what the node costs beside its network'),
     'soak': Command('hybrid_seg_ros.ros.trials.soak', 'do memory and latency stay over thousands of frames?'),
@@ -73,8 +69,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     name = chosen_command(argv)
     debug = '--debug' in argv
-    if name and COMMANDS[name].waits_passively:
-        os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when PyTorch is loaded
+    # Read when PyTorch is loaded. Threads that wait then sleep, as the node's do: on cores that others use as well,
+    # spinning makes a frame ten times as long.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     try:
         command = COMMANDS[name].load() if name else None
         args = build_parser(name, command).parse_args(argv)
@@ -91,7 +88,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except EXPECTED_ERRORS as error:
         if debug:
             traceback.print_exc()
-        print(f'hybrid_seg {name}: {describe(error)}', file=sys.stderr)
+        print(f'hybrid_seg {name}: {as_typed(describe(error), argv)}', file=sys.stderr)
         return EXIT_ERROR
 
 
@@ -124,6 +121,15 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f'{error.strerror}: {error.filename}'
     return ' '.join(str(error).split()) or type(error).__name__
+
+
+def as_typed(message: str, argv: Sequence[str]) -> str:
+    """Name the options that were typed as they were typed: checks further down name them as Python does."""
+    for option in {word.partition('=')[0] for word in argv if word.startswith('--')} - {'--'}:
+        name = re.escape(option[2:].replace('-', '_'))
+        anywhere = rf'|(?<![\w/.-]){name}(?![\w/-])' if '_' in name else ''
+        message = re.sub(rf'^{name}(_hw)?(?=:){anywhere}', option, message)
+    return message
 
 
 if __name__ == '__main__':

@@ -67,15 +67,15 @@ def generate_launch_description():
             description='Model YAML, package://PACKAGE/models/NAME.yaml, or the name of a shipped model.',
         ),
         DeclareLaunchArgument(
-            'backend', default_value='', choices=['', 'pytorch', 'onnxruntime', 'openvino', 'tensorrt'],
-            description='What runs the network.',
+            'backend', default_value='', choices=['', 'auto', 'pytorch', 'onnxruntime', 'openvino', 'tensorrt'],
+            description='What runs the network. auto: what is fastest here of what is installed.',
         ),
         DeclareLaunchArgument(
             'device', default_value='',
-            description='Where the network runs: cpu, cuda, cuda:1 ...',
+            description='Where the network runs: auto, cpu, cuda, cuda:1 ...',
         ),
         DeclareLaunchArgument(
-            'precision', default_value='', choices=['', 'float32', 'bfloat16', 'float16'],
+            'precision', default_value='', choices=['', 'auto', 'float32', 'bfloat16', 'float16'],
             description='Number format of the network.',
         ),
         DeclareLaunchArgument(

@@ -33,9 +33,18 @@ venv_is_of_this_python() {
     [ "$("$VENV/bin/python" -c "$version" 2>/dev/null)" = "$("$PYTHON" -c "$version")" ]
 }
 
+# In an activated environment, .venv itself say, $PYTHON is the environment's, where ROS 2's wheels look like a ROS 2
+# that is sourced: what counts is the Python below it.
+leave_environment() {
+    local below='import sys; print(sys._base_executable if sys.prefix != sys.base_prefix else "")'
+    below=$("$PYTHON" -c "$below" 2>/dev/null) || return 0
+    [ -z "$below" ] || PYTHON=$below
+}
+
 check_machine() {
     command -v "$PYTHON" >/dev/null || fail "no '$PYTHON' here." \
         'Install Python 3.10 to 3.13, or name one: make venv PYTHON=python3.12'
+    leave_environment
     "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || fail \
         "expected Python 3.10 to 3.13, got $("$PYTHON" --version 2>&1) ('$PYTHON')." \
         'Name another: make venv PYTHON=python3.12'

@@ -15,6 +15,7 @@ os.environ['ROS_DOMAIN_ID'] = str(_domain.domain_id)
 _log_dir = tempfile.TemporaryDirectory(prefix='hybrid_seg_ros_log_')  # removed when Python ends
 os.environ['ROS_LOG_DIR'] = _log_dir.name
 os.environ['MPLCONFIGDIR'] = _log_dir.name  # matplotlib keeps its list of fonts there
+os.environ['HYBRID_SEG_CACHE_DIR'] = _log_dir.name
 
 if 'PYTEST_XDIST_WORKER' in os.environ:  # `make test` runs two workers: libraries must not use every core in each
     os.environ.setdefault('OMP_NUM_THREADS', '1')

@@ -64,7 +64,7 @@ def write_dtop(folder: Path) -> None:
     image = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 20), None, 0, 255, cv2.NORM_MINMAX)
     cv2.imwrite(str(folder / 'square.png'), image[:, :, ::-1])
     save_model(model, folder / 'official.yaml', dtype=torch.float32)
-    labels = load_pipeline(folder / 'official.yaml')(image).labels
+    labels = load_pipeline(folder / 'official.yaml', 'pytorch', 'cpu')(image).labels
     assert len(np.unique(labels)) > 1, 'a map of one class would show nothing'
     cv2.imwrite(str(folder / 'official.png'), labels)
 

@@ -127,7 +127,7 @@ def test_interrupt(probe, capsys):
 
 
 @pytest.mark.parametrize('given', [None, 'ACTIVE'])
-def test_commands_that_share_the_cores_wait_passively(monkeypatch, given):
+def test_the_threads_of_all_commands_wait_passively(monkeypatch, given):
     monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
     if given:
         monkeypatch.setenv('OMP_WAIT_POLICY', given)
@@ -136,6 +136,23 @@ def test_commands_that_share_the_cores_wait_passively(monkeypatch, given):
     monkeypatch.setattr(
         cli.Command, 'load', lambda command: seen.update(policy=os.environ.get('OMP_WAIT_POLICY')) or module
     )
-    assert cli.main(['evaluate-bag']) == 0 and seen['policy'] == (given or 'PASSIVE')
-    monkeypatch.delenv('OMP_WAIT_POLICY')
-    assert cli.main(['benchmark']) == 0 and seen['policy'] is None
+    for name in cli.COMMANDS:
+        assert cli.main([name]) == 0 and seen.pop('policy') == (given or 'PASSIVE')
+        if not given:
+            monkeypatch.delenv('OMP_WAIT_POLICY')
+
+
+@pytest.mark.parametrize(('message', 'typed', 'shown'), [
+    ('merged_windows: expected at most 12', ['--merged-windows', '99'], '--merged-windows: expected at most 12'),
+    ('merged_windows: expected at most 12', ['--merged-windows=99'], '--merged-windows: expected at most 12'),
+    ('unknown mask_size x; legal are a', ['--mask-size', 'x'], 'unknown --mask-size x; legal are a'),
+    ('input_size_hw: expected 2 numbers', ['--input-size', '1', '2'], '--input-size: expected 2 numbers'),
+    ('keep: expected a count >= 1', ['--keep', '0'], '--keep: expected a count >= 1'),
+    ('keep_per_class: expected', ['--keep', '0'], 'keep_per_class: expected'),
+    ('m.yaml: keep: expected a count', ['--keep', '3'], 'm.yaml: keep: expected a count'),
+    ('merged_windows: expected at most 12', ['--model', 'm.yaml'], 'merged_windows: expected at most 12'),
+    ('the model has no size', ['--size', '3'], 'the model has no size'),
+    ('out/mask_size/a.png: no such file', ['--mask-size', 'x'], 'out/mask_size/a.png: no such file'),
+])  # fmt: skip
+def test_errors_name_options_as_they_were_typed(message, typed, shown):
+    assert cli.as_typed(message, ['export', *typed]) == shown

@@ -1,5 +1,6 @@
 """The commands that work on files: evaluate, segment, flops, train and train-policy, from the command line's side."""
 
+import argparse
 import json
 
 import cv2
@@ -10,9 +11,10 @@ import yaml
 from camvid_folder import write_camvid_folder
 from tiny_model import tiny_spec, write_tiny_model
 
-from hybrid_seg_ros.cli import main
+from hybrid_seg_ros.cli import COMMANDS, build_parser, main
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
 from hybrid_seg_ros.evaluation.flops import count_flops
+from hybrid_seg_ros.inference.operating_point import keep_value
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.training.train_config import TrainConfig
@@ -43,8 +45,9 @@ def test_evaluate_writes_the_promised_keys(root, model, tmp_path, capsys):
     result = json.loads(out.read_text())
     assert set(result) == {
         'miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames', 'median_ms',
-        'wrongly_merged',
+        'wrongly_merged', 'backend', 'device', 'precision',
     }  # fmt: skip
+    assert (result['backend'], result['device'], result['precision']) == ('pytorch', 'cpu', 'float32')
     times = result['median_ms']
     assert list(times) == ['preprocess', 'inference', 'postprocess', 'total']
     assert 0 < times['preprocess'] and 0 < times['postprocess'] and times['inference'] < times['total']
@@ -56,7 +59,8 @@ def test_evaluate_writes_the_promised_keys(root, model, tmp_path, capsys):
     assert json.loads(out.read_text())['gflops_mean'] == pytest.approx(dense)
     assert result['gflops_mean'] > 0
     printed = capsys.readouterr().out
-    assert 'mIoU' in printed and 'median ms per image preprocess' in printed
+    for said in ('mIoU', 'median ms per image preprocess', '(pytorch in float32 on cpu)'):
+        assert said in printed
 
 
 def test_evaluate_reads_a_folder_of_own_images(root, model, tmp_path):
@@ -101,6 +105,49 @@ def test_segment_writes_nothing_if_an_image_is_unreadable(root, model, tmp_path,
     assert main(['segment', *images, '--model', str(model), '--output', str(tmp_path / 'out')]) == 1
     assert 'bad.png' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+def test_segment_tells_a_missing_file_from_an_unreadable_one(root, model, tmp_path, capsys):
+    command = ['segment', '--model', str(model), '--output', str(tmp_path / 'out')]
+    assert main([*command, str(root / 'val' / 'images' / '0.png'), str(tmp_path / 'none.png')]) == 1
+    error = capsys.readouterr().err
+    assert f'no such file: {tmp_path / "none.png"}' in error and '0.png' not in error
+    assert main([*command, str(tmp_path)]) == 1
+    assert f'not a readable image: {tmp_path}' in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(('options', 'said'), [
+    (['--variant', 'cts', '--keep', '0.5'], ['--keep has no effect: cts does not prune tokens']),
+    (['--variant', 'dense', '--threshold', '0.5'], ['--threshold has no effect: dense does not prune tokens']),
+    (['--variant', 'dtop@8', '--keep', '20', '0.5'], ['--keep: of 2 values only 1 have an effect']),
+    (['--variant', 'dtop@6+8', '--keep', '0.7', '11'], []),
+    (['--variant', 'dtop@6+8', '--keep', '20'], []),
+])  # fmt: skip
+def test_an_option_without_effect_is_said(root, model, tmp_path, caplog, options, said):
+    image = str(root / 'val' / 'images' / '0.png')
+    command = ['segment', image, '--model', str(model), '--output', str(tmp_path), '--backend', 'pytorch', *options]
+    assert main(command) == 0
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
+    assert len(warnings) == len(said) and all(part in line for part, line in zip(said, warnings))
+
+
+@pytest.mark.parametrize('text', ['many', '1.5', '-1', '-0.1', 'nan', 'inf', '1e3', '60%', ''])
+def test_keep_is_a_count_or_a_fraction(text):
+    assert keep_value('400') == 400 and keep_value('0.6') == 0.6 and keep_value('1') == 1 and keep_value('1e-1') == 0.1
+    with pytest.raises(argparse.ArgumentTypeError, match='expected a count as in 400 or a fraction as in 0.6, got'):
+        keep_value(text)
+
+
+@pytest.mark.parametrize('command', [
+    ['benchmark', '--model', 'm'], ['check-parity', 'i', '--model', 'm'], ['evaluate', '--model', 'm', '--root', 'r'],
+    ['evaluate-bag', 'b'], ['export', '--model', 'm', '--output', 'o'], ['flops'],
+    ['paper', '--model', 'm', '--root', 'r'], ['segment', 'i', '--model', 'm'], ['time-parts', 'm'],
+], ids=lambda command: command[0])  # fmt: skip
+def test_every_command_takes_keep_in_the_same_forms(command):
+    parser = build_parser(command[0], COMMANDS[command[0]].load())
+    assert parser.parse_args(command).keep is None
+    for words, keep in ((['0.6'], [0.6]), (['400'], [400]), (['0.7', '11'], [0.7, 11])):
+        assert parser.parse_args([*command, '--keep', *words]).keep == keep
 
 
 def test_flops_counts_the_policy_network_and_auxiliary_heads(tmp_path, capsys):

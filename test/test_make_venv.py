@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import venv
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ SCRIPT = Path(__file__).parents[1] / 'requirements' / 'make_venv.sh'
 
 PRETENDED_PYTHON = """#!/bin/bash
 case "$*" in
+    *_base_executable*) echo {below} ;;
     *'3, 10'*) exit {old} ;;
     *'import venv'*) exit {without_venv} ;;
     *'import rclpy'*) exit {without_rclpy} ;;
@@ -31,8 +34,10 @@ def make_venv(tmp_path):
     """Run the script in an empty folder, on a machine made up of the given answers."""
 
     def run(machine='x86_64', python='python_of_the_test', **answers):
-        answers = {'old': 0, 'without_venv': 0, 'without_rclpy': 1, 'without_numpy': 0, **answers}
+        answers = {'below': '', 'old': 0, 'without_venv': 0, 'without_rclpy': 1, 'without_numpy': 0, **answers}
+        system = {**answers, 'below': '', 'without_rclpy': 1}
         for name, text in (('python_of_the_test', PRETENDED_PYTHON.format(**answers)),
+                           ('python_of_the_system', PRETENDED_PYTHON.format(**system)),
                            ('uname', PRETENDED_UNAME.format(machine=machine))):
             (tmp_path / name).write_text(text)
             (tmp_path / name).chmod(0o755)
@@ -67,3 +72,19 @@ def test_machine_without_ros_wheels(make_venv):
 def test_sourced_ros_without_numpy(make_venv):
     assert 'sudo apt install python3-numpy python3-opencv' in make_venv(
         machine='aarch64', without_rclpy=0, without_numpy=1)
+
+
+def test_an_activated_environment_is_no_sourced_ros(make_venv):
+    # its own Python finds ROS 2's wheels; with them taken for a ROS 2 that is sourced, numpy would be missing next
+    message = make_venv(machine='aarch64', without_rclpy=0, without_numpy=1, below='python_of_the_system')
+    assert 'this is Linux on aarch64' in message and 'ROS 2 is sourced' not in message
+
+
+def test_the_python_below_an_environment_is_what_python_says_it_is(tmp_path):
+    """What the script asks, of a real environment: the pretended Pythons above answer whatever they are told."""
+    venv.create(tmp_path / 'activated', with_pip=False)
+    question = re.search(r"local below='(.+)'", SCRIPT.read_text())[1]
+    ask = [str(tmp_path / 'activated/bin/python'), '-c', question]
+    below = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    assert below and not below.startswith(str(tmp_path))
+    assert subprocess.run([below, '-c', question], capture_output=True, text=True, check=True).stdout.strip() == ''

@@ -43,7 +43,7 @@ def test_fits_in_the_repository():
 
 
 def score(frames, **options):
-    pipeline = load_pipeline(MODEL, **options)
+    pipeline = load_pipeline(MODEL, 'pytorch', 'cpu', **options)
     matrix = ConfusionMatrix(len(pipeline.spec.classes))
     results = [pipeline(image) for image, _ in frames]
     for result, (_, labels) in zip(results, frames):

@@ -13,7 +13,7 @@ import torch
 
 from hybrid_seg_ros.evaluation.benchmark_figure import draw_benchmark
 from hybrid_seg_ros.evaluation.benchmark_models import ModelStore, load_frames, load_specs
-from hybrid_seg_ros.evaluation.benchmark_open import OpenRow, check_backends, open_rows
+from hybrid_seg_ros.evaluation.benchmark_open import KEEP, OpenRow, check_backends, open_rows
 from hybrid_seg_ros.evaluation.benchmark_page import write_benchmark_page
 from hybrid_seg_ros.evaluation.benchmark_plan import (
     ALTERNATIVES,
@@ -31,7 +31,7 @@ from hybrid_seg_ros.evaluation.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.html_page import require_jinja2
 from hybrid_seg_ros.evaluation.machine import describe_cpu, describe_load, foreign_load, is_busy
 from hybrid_seg_ros.evaluation.result_folder import check_file
-from hybrid_seg_ros.inference.operating_point import keep_value
+from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.model_spec import INFERENCE_MODES, Variant
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--sizes', nargs='+', default=[], metavar='HEIGHTxWIDTH',
                         help="of the network's input, as in 384x512,512x512 (default: the model's own)")
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N, for all backends (default: %(default)s)')
-    parser.add_argument('--keep', type=keep_value, nargs='+', default=(0.6,),
-                        help='tokens kept at each pruning layer: a count, or a fraction (default: 0.6)')
+    add_keep_argument(parser, f"the model's own where it has one, else {KEEP}")
     parser.add_argument('--images', type=Path, help='folder of images to run on (default: a street that is made up)')
     parser.add_argument('--inference', choices=INFERENCE_MODES, help="default: the model's")
     parser.add_argument('--rounds', type=int, default=30, help='(default: %(default)s)')
@@ -88,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     models = load_specs(args.model, args.inference, sizes_hw)
     specs = {subject: spec for subject, (_, spec) in models.items()}
     variants = [Variant.parse(name) for name in split_list(args.variants)]
+    say_what_has_no_effect(args, variants)
     choices = [BackendChoice.parse(text) for text in split_list(args.backends)]
     plan_rows(specs, variants, choices)  # what is wrong with it is said before backends are looked for
     problems = check_backends(choices, next(iter(specs.values())), args.device)
@@ -139,4 +139,4 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 def _describe_device(rows: Sequence[OpenRow]) -> str:
     others = dict.fromkeys(row.device for row in rows if row.device != 'cpu')
-    return '; '.join([*others, f'{describe_cpu()}, threads: {torch.get_num_threads()}'])
+    return '; '.join([*others, describe_cpu(torch.get_num_threads())])

@@ -28,6 +28,9 @@ from hybrid_seg_ros.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
 
+KEEP = 0.6
+"""What stays at a pruning layer of a model whose own rule is a threshold: all rows are to run as many tokens."""
+
 
 class FramePipeline(Protocol):
     """What runs a row: SegmentationPipeline, PlainPipeline or DensePipeline."""
@@ -76,12 +79,12 @@ def check_backends(choices: Sequence[BackendChoice], spec: ModelSpec, device: st
 
 
 def open_rows(
-    keys: Sequence[RowKey], store: ModelStore, keep: Sequence[Keep], device: str, skip_missing: bool = False
+    keys: Sequence[RowKey], store: ModelStore, keep: Optional[Sequence[Keep]], device: str, skip_missing: bool = False
 ) -> list[OpenRow]:
     """Load every row's network and run it once on an empty image, which exports, compiles and builds engines.
 
-    The variants of a model share one PyTorch network. `skip_missing` leaves out what torch.compile cannot compile;
-    ValueError if nothing is left.
+    `keep` None is the model's own, or KEEP. The variants of a model share one PyTorch network. `skip_missing` leaves
+    out what torch.compile cannot compile; ValueError if nothing is left.
     """
     keep_freed_memory()  # as load_pipeline does
     networks: dict[tuple[Path, str], tuple[TorchBackend, HybridSegmenter]] = {}
@@ -100,12 +103,12 @@ def open_rows(
 
 
 def _open_row(
-    key: RowKey, store: ModelStore, keep: Sequence[Keep], device: str,
+    key: RowKey, store: ModelStore, keep: Optional[Sequence[Keep]], device: str,
     networks: dict[tuple[Path, str], tuple[TorchBackend, HybridSegmenter]],
 ) -> OpenRow:  # fmt: skip
     model = store.find(key)
     spec, variant = model.spec, Variant.parse(key.variant)
-    budget = dataclasses.replace(spec.budget, keep=tuple(keep))
+    budget = dataclasses.replace(spec.budget, keep=tuple(keep or spec.budget.keep or (KEEP,)))
     if key.backend == TORCH_COMPILE:
         compiled = open_compiled(spec, device, key.dtype)
         return OpenRow(key, model, variant, budget, compiled, compiled.device_name)

@@ -98,7 +98,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Read `384x512`, height first. Raises ValueError for anything else."""
     match = re.fullmatch(r'(\d+)x(\d+)', text)
     if match is None:
-        raise ValueError(f'size: expected HEIGHTxWIDTH as in 384x512, got {text!r}')
+        raise ValueError(f'sizes: expected HEIGHTxWIDTH as in 384x512, got {text!r}')
     return int(match[1]), int(match[2])
 
 

@@ -134,7 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
     add_dataset_arguments(parser)
     parser.add_argument('--split', default='val')
-    add_operating_point_arguments(parser)
+    add_operating_point_arguments(parser, compared=True)
     parser.add_argument('--limit', type=int, help='only the first images')
     parser.add_argument('--json', type=Path, help='write the results here')
 
@@ -154,7 +154,8 @@ def run(args: argparse.Namespace) -> int:
         print(f'merged windows that hold several classes {result.wrongly_merged:.2f} %')
     print(f'GFLOPs {result.gflops_mean:.3f} (policy network and auxiliary heads counted)')
     print('median ms per image ' + ', '.join(f'{step} {ms:.1f}' for step, ms in result.median_ms.items())
-          + f' ({pipeline.device_name}, {pipeline.precision})')  # fmt: skip
+          + f' ({pipeline.backend_name} in {pipeline.precision} on {pipeline.device_name})')  # fmt: skip
     if args.json:
-        replace_text(args.json, json.dumps(dataclasses.asdict(result), indent=2) + '\n')
+        made_by = {'backend': pipeline.backend_name, 'device': pipeline.device_name, 'precision': pipeline.precision}
+        replace_text(args.json, json.dumps({**dataclasses.asdict(result), **made_by}, indent=2) + '\n')
     return 0

@@ -24,7 +24,7 @@ from hybrid_seg_ros.evaluation.flops_subject import (
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_GFLOPS, PAPER_SIZE_HW
 from hybrid_seg_ros.evaluation.paper_flops import compare_with_paper
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.inference.operating_point import keep_value, windows_value
+from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect, windows_value
 from hybrid_seg_ros.model_spec import AUXILIARY_HEADS, BACKBONES, HEADS, POLICIES, REFINEMENTS, Variant
 
 FIXED_BY_PAPER = ('model', 'classes', 'size', 'variants', 'merged_windows', 'layers', 'picture', *FORM)
@@ -47,8 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     points.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'),
                         help="input size; sides are padded to whole patches (default: 512 512, or the model's own)")
     points.add_argument('--variants', nargs='+', metavar='VARIANT', help='as dense,cts,hybrid@8 (default: all legal)')
-    points.add_argument('--keep', type=keep_value, nargs='+', metavar='KEEP', help=(
-        f"tokens kept at each pruning layer: a count, or a fraction (default: the model's own, or {KEEP})"))
+    add_keep_argument(points, f"the model's own where it has one, else {KEEP}")
     points.add_argument('--merged-windows', type=windows_value, metavar='WINDOWS', help=(
         "windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: 103/256, or the model's own)"))
     shown = parser.add_argument_group('what to show')
@@ -90,10 +89,13 @@ def _run_paper(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> FlopsOptions:
+    variants = tuple(Variant.parse(name) for name in split_list(args.variants or ()))
+    if variants:
+        say_what_has_no_effect(args, variants)
     return FlopsOptions(
         **{name: getattr(args, name) for name in ('model', *ARCHITECTURE, 'keep', 'merged_windows')},
         size_hw=None if args.size is None else tuple(args.size),
-        variants=tuple(Variant.parse(name) for name in split_list(args.variants or ())),
+        variants=variants,
     )
 
 

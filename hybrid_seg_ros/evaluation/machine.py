@@ -6,14 +6,21 @@ import os
 import platform
 import re
 from pathlib import Path
+from typing import Optional
 
 BUSY = 0.25
 """Processes per core that want to run, above which a machine is not idle."""
 
 
-def describe_cpu() -> str:
-    """Return the processor's name and the number of cores that this process may use."""
-    return f'{cpu_name()}, {usable_cores()} cores'
+def describe_cpu(threads: Optional[int] = None) -> str:
+    """Return the processor's name and the number of cores that this process may use.
+
+    With `threads`, the number of those that compute, also how they wait for one another.
+    """
+    described = f'{cpu_name()}, {usable_cores()} cores'
+    if threads is None:
+        return described
+    return f'{described}, threads: {threads}, OMP_WAIT_POLICY: {os.environ.get("OMP_WAIT_POLICY", "not set")}'
 
 
 def cpu_name() -> str:

@@ -16,7 +16,9 @@ import torch
 from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.flops import expected_tokens
+from hybrid_seg_ros.evaluation.machine import describe_cpu
 from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.inference_form import prepare_for_inference
@@ -27,6 +29,7 @@ Part = Callable[[], Any]
 
 AUXILIARY_HEAD, HEAD = 'auxiliary head', 'head'
 WHOLE_NETWORK = 'whole network'
+KEEP = 0.6
 
 
 def time_parts(
@@ -138,7 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('models', type=Path, nargs='+', help='model specifications (YAML); weights are not needed')
     parser.add_argument('--variants', nargs='*', default=['dense', 'cts', 'hybrid@8'], help='(default: %(default)s)')
-    parser.add_argument('--keep', type=float, default=0.6, help='fraction kept at each pruning layer (%(default)s)')
+    add_keep_argument(parser, f"the first model's own where it has one, else {KEEP}")
     parser.add_argument('--rounds', type=int, default=20, help='(default: %(default)s)')
     parser.add_argument('--threads', type=int, help='CPU threads of PyTorch')
     parser.add_argument('--json', type=Path, help='write the table here')
@@ -155,9 +158,11 @@ def run(args: argparse.Namespace) -> int:
     if len(set(names)) != len(names):
         names = [str(path) for path in args.models]
     models = {name: HybridSegmenter(spec) for name, spec in zip(names, specs)}
-    budget = dataclasses.replace(specs[0].budget, keep=(args.keep,))
-    table = time_parts(models, [Variant.parse(name) for name in args.variants], budget, args.rounds)
-    print(f'milliseconds, median of {args.rounds} interleaved rounds, {torch.get_num_threads()} CPU threads, float32')
+    variants = [Variant.parse(name) for name in args.variants]
+    say_what_has_no_effect(args, variants)
+    budget = dataclasses.replace(specs[0].budget, keep=args.keep or specs[0].budget.keep or KEEP)
+    table = time_parts(models, variants, budget, args.rounds)
+    print(f'milliseconds, median of {args.rounds} interleaved rounds, float32; {describe_cpu(torch.get_num_threads())}')
     for name, row in table.items():
         print(name)
         for part, milliseconds in row.items():

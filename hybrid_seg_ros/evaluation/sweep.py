@@ -138,7 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='confidences above which tokens leave (default: 0.7 0.8 0.9 0.95 0.98)')
     parser.add_argument('--merged', type=windows_value, nargs='+', default=(), metavar='WINDOWS',
                         help="windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: the model's own)")
-    add_backend_arguments(parser)
+    add_backend_arguments(parser, compared=True)
     parser.add_argument('--limit', type=int, help='only the first images')
     parser.add_argument('--force', action='store_true', help='start anew if the folder holds another sweep')
 
@@ -152,7 +152,10 @@ def run(args: argparse.Namespace) -> int:
     check_classes(spec, dataset)
     names = [name for text in args.variants or spec.legal_variants() for name in text.split(',') if name]
     points = plan_points(spec, names, args.keeps, args.thresholds, args.merged)
-    pipeline = load_pipeline(args.model, args.backend, args.device, args.precision, inference=args.inference)
+    pipeline = load_pipeline(
+        args.model, args.backend, args.device, args.precision, inference=args.inference, graph=args.graph,
+        cache_dir=args.cache_dir,
+    )  # fmt: skip
     subject = describe_subject(pipeline, dataset, args.dataset, args.split, frames)
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / 'sweep.json'

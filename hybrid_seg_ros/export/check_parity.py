@@ -11,8 +11,8 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_seg_ros.inference.backends import BACKENDS
-from hybrid_seg_ros.inference.operating_point import keep_value
+from hybrid_seg_ros.inference.backends import BACKENDS, check_choice
+from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.inference.rgb_file import read_rgb
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
@@ -20,6 +20,7 @@ from hybrid_seg_ros.segmentation import Segmentation
 
 REQUIRED_PERCENT = {'float32': 99.9, 'float16': 99.5, 'bfloat16': 99.5}
 """Least share of pixels with PyTorch's label, over all images."""
+KEEP = 0.6
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
 
 
@@ -88,7 +89,8 @@ def check_parity(
     with tqdm(total=len(points) * (1 + len(backends)), desc='check-parity', unit='run', leave=False) as bar:
         for variant, pruning in points:
             options = {'keep': {'keep': keep}, 'threshold': {'threshold': threshold}, '': {}}[pruning]
-            reference = _segment(images, model, variant=variant, **options)
+            reference = _segment(images, model, backend='pytorch', precision='float32', device='cpu', variant=variant,
+                                 **options)  # fmt: skip
             bar.update()
             for backend, dtype in backends:
                 results = _segment(images, model, backend=backend, precision=dtype, device=device, variant=variant,
@@ -118,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--variants', nargs='+', help='(default: all of the model)')
     parser.add_argument('--backends', nargs='+', default=['onnxruntime'], metavar='NAME[:DTYPE]',
                         help=f'of {", ".join(BACKENDS)}; float32 if not named (default: onnxruntime)')  # fmt: skip
-    parser.add_argument('--keep', type=keep_value, nargs='+', default=[0.6], help='fixed keep (default: 0.6)')
+    add_keep_argument(parser, f"the model's own where it has one, else {KEEP}; thresholds are tried as well")
     parser.add_argument('--threshold', type=float, help="pruning threshold (default: the model's)")
     parser.add_argument('--device', default='cpu', help='(default: %(default)s)')
     parser.add_argument('--cache-dir', type=Path, help='where graphs and engines are kept (default: in ~/.cache)')
@@ -128,12 +130,16 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; the exit status is 1 if any row falls short."""
     spec = ModelSpec.load(args.model)
     backends = [(name, dtype or 'float32') for name, _, dtype in (text.partition(':') for text in args.backends)]
+    for name, dtype in backends:
+        check_choice(name, args.device, dtype)
     for variant in args.variants or ():
         spec.check_variant(Variant.parse(variant))
+    variants = args.variants or spec.legal_variants()
+    say_what_has_no_effect(args, list(map(Variant.parse, variants)))
     threshold = spec.budget.threshold if args.threshold is None else args.threshold
+    keep = args.keep or spec.budget.keep or (KEEP,)
     images = read_images(args.images)
-    rows = check_parity(args.model, images, args.variants or spec.legal_variants(), backends, args.keep, threshold,
-                        args.device, args.cache_dir)  # fmt: skip
+    rows = check_parity(args.model, images, variants, backends, keep, threshold, args.device, args.cache_dir)
     print(f'{spec.name}, {len(images)} images, against PyTorch in float32 (per cent)')
     print(f'{"variant":<11}{"pruning":<10}{"backend":<12}{"dtype":<9}{"labels":>9}{"worst":>9}{"tokens":>9}  kept')
     for row in rows:

@@ -8,7 +8,7 @@ from typing import Optional
 
 from hybrid_seg_ros.inference.backends.graph_export import DTYPES, export_graphs
 from hybrid_seg_ros.inference.backends.graph_info import OUTPUTS, GraphInfo
-from hybrid_seg_ros.inference.operating_point import keep_value, windows_value
+from hybrid_seg_ros.inference.operating_point import add_pruning_arguments, say_what_has_no_effect, windows_value
 from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
@@ -37,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--variant', help=f'one of {", ".join(PAPER_VARIANTS)} (default: the one of the model)')
     parser.add_argument('--output', type=Path, required=True, metavar='F.onnx',
                         help='pruning by threshold makes several files: F.head.onnx, F.tail.onnx ...')  # fmt: skip
-    parser.add_argument('--keep', type=keep_value, nargs='+',
-                        help='tokens kept at each pruning layer, a count or a fraction: one graph, all shapes fixed')
-    parser.add_argument('--threshold', type=float, help='confidence above which tokens leave: the graph is cut there')
+    add_pruning_arguments(parser)
     parser.add_argument('--merged-windows', type=windows_value, metavar='WINDOWS',
                         help="windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: the model's own)")
     parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="default: the model's own")
@@ -58,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     spec = ModelSpec.load(args.model)
     variant = spec.variant if args.variant is None else Variant.parse(args.variant)
     budget = choose_budget(spec.budget, args.keep, args.threshold, args.merged_windows)
+    say_what_has_no_effect(args, [variant])
     size_hw = None if args.size is None else tuple(args.size)
     if not args.force:
         info = GraphInfo.describe(spec, variant, budget, size_hw or spec.network_size_hw)

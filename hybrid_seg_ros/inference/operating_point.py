@@ -3,37 +3,66 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Union
 
-from hybrid_seg_ros.inference.backends import BACKENDS, PRECISIONS
+from hybrid_seg_ros.inference.backends import AUTO, BACKENDS, PRECISIONS
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, load_pipeline
-from hybrid_seg_ros.model_spec import INFERENCE_MODES, PAPER_VARIANTS, Keep, Windows
+from hybrid_seg_ros.model_spec import INFERENCE_MODES, PAPER_VARIANTS, Keep, Variant, Windows
+
+log = logging.getLogger(__name__)
 
 
-def add_operating_point_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that choose backend, variant and token budget."""
+def add_operating_point_arguments(parser: argparse.ArgumentParser, compared: bool = False) -> None:
+    """Declare the options that choose backend, variant and token budget; `compared` as in add_backend_arguments."""
     parser.add_argument('--variant', help=f'one of {", ".join(PAPER_VARIANTS)} (default: the one of the model)')
+    add_pruning_arguments(parser)
+    add_backend_arguments(parser, compared)
+
+
+def add_pruning_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that choose which tokens leave."""
+    add_keep_argument(parser)
+    parser.add_argument('--threshold', type=float, metavar='P', help='confidence above which tokens leave')
+
+
+def add_keep_argument(parser: 'argparse._ActionsContainer', default: str = "the model's own rule") -> None:
+    """Declare --keep, which is the same for every command; `default` says what None means."""
     parser.add_argument(
-        '--keep', type=keep_value, nargs='+', help='tokens kept at each pruning layer: a count, or a fraction'
-    )
-    parser.add_argument('--threshold', type=float, help='confidence above which tokens leave')
-    add_backend_arguments(parser)
+        '--keep', type=keep_value, nargs='+', metavar='KEEP', help='tokens that stay at a pruning layer, a count as in '
+        f'400 or a fraction as in 0.6: one for all layers, or one for each (default: {default})'
+    )  # fmt: skip
 
 
-def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that choose what the network runs on, and how it sees a frame."""
-    parser.add_argument('--backend', choices=BACKENDS, default='pytorch')
-    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N; onnxruntime also takes tensorrt')
-    parser.add_argument('--precision', choices=PRECISIONS, default='float32')
+def add_backend_arguments(parser: argparse.ArgumentParser, compared: bool = False) -> None:
+    """Declare the options that choose what the network runs on, and how it sees a frame.
+
+    `compared` is for figures that are held against those of other machines: they come from PyTorch in float32 on the
+    CPU unless the user names something else.
+    """
+    backend, device, precision = ('pytorch', 'cpu', 'float32') if compared else (AUTO, AUTO, AUTO)
+    why = '; not auto: figures must not depend on the machine' if compared else ': the fastest that is here'
+    parser.add_argument('--backend', choices=(AUTO, *BACKENDS), default=backend, help=f'(default: %(default)s{why})')
+    parser.add_argument('--device', default=device, help='auto, cpu, cuda or cuda:N; onnxruntime also takes tensorrt '
+                        '(default: %(default)s)')  # fmt: skip
+    parser.add_argument('--precision', choices=(AUTO, *PRECISIONS), default=precision, help='(default: %(default)s)')
     parser.add_argument('--inference', choices=INFERENCE_MODES, help="default: the model's")
     parser.add_argument('--graph', type=Path, help='run this file of `hybrid_seg export`, not one made on demand')
     parser.add_argument('--cache-dir', type=Path, help='where graphs and engines are kept (default: in ~/.cache)')
 
 
 def keep_value(text: str) -> Keep:
-    """Read '400' as a count and '0.6' as a fraction."""
-    return float(text) if '.' in text or 'e' in text.lower() else int(text)
+    """Read '400' as a count and '0.6' as a fraction. Raises ArgumentTypeError for anything else."""
+    try:
+        value = float(text) if '.' in text or 'e' in text.lower() else int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= (1 if isinstance(value, float) else math.inf):
+        raise argparse.ArgumentTypeError(f'expected a count as in 400 or a fraction as in 0.6, got {text!r}')
+    return value
 
 
 def windows_value(text: str) -> Union[Keep, Windows]:
@@ -52,7 +81,23 @@ def windows_value(text: str) -> Union[Keep, Windows]:
 
 def open_pipeline(args: argparse.Namespace) -> SegmentationPipeline:
     """Load the pipeline that the options describe."""
-    return load_pipeline(
+    pipeline = load_pipeline(
         args.model, args.backend, args.device, args.precision, args.variant, args.keep, args.threshold,
         inference=args.inference, graph=args.graph, cache_dir=args.cache_dir,
     )  # fmt: skip
+    say_what_has_no_effect(args, [pipeline.variant])
+    return pipeline
+
+
+def say_what_has_no_effect(options: object, variants: Sequence[Variant]) -> None:
+    """Log a warning for each of the attributes keep, threshold and merged_windows that no variant heeds."""
+    names = ', '.join(map(str, variants))
+    layers = max((len(variant.prune_layers) for variant in variants), default=0)
+    for option in ('keep', 'threshold'):
+        if getattr(options, option, None) is not None and not layers:
+            log.warning('--%s has no effect: %s does not prune tokens', option, names)
+    if 0 < layers < len(getattr(options, 'keep', None) or ()):
+        log.warning('--keep: of %d values only %d have an effect: so many pruning layers has %s',
+                    len(options.keep), layers, names)  # fmt: skip
+    if getattr(options, 'merged_windows', None) is not None and not any(variant.merges for variant in variants):
+        log.warning('--merged-windows has no effect: %s does not merge tokens', names)

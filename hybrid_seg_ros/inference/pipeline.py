@@ -11,7 +11,8 @@ from typing import Optional, Union
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends import Backend, GridPrediction, create_backend
+from hybrid_seg_ros.inference.backends import AUTO, Backend, GridPrediction, create_backend
+from hybrid_seg_ros.inference.backends.automatic import choose_placement
 from hybrid_seg_ros.inference.backends.base import PendingInference
 from hybrid_seg_ros.inference.crop_scores import postprocess_crops
 from hybrid_seg_ros.inference.postprocess import postprocess
@@ -204,12 +205,15 @@ class SegmentationPipeline:
 
 
 def load_pipeline(
-    model: Union[str, Path], backend: str = 'pytorch', device: str = 'cpu', precision: str = 'float32',
+    model: Union[str, Path], backend: str = AUTO, device: str = AUTO, precision: str = AUTO,
     variant: Optional[str] = None, keep: Union[Keep, Sequence[Keep], None] = None, threshold: Optional[float] = None,
     output_size: str = 'image', inference: Optional[str] = None, graph: Union[str, Path, None] = None,
     cache_dir: Union[str, Path, None] = None,
 ) -> SegmentationPipeline:  # fmt: skip
     """Load a model (YAML of models/) into a pipeline; whatever is not given is the spec's own.
+
+    `backend`, `device` and `precision` that are not given are what is fastest on this machine (the log says what was
+    taken), so that labels may differ a little from machine to machine; in 'pytorch', 'cpu', 'float32' they do not.
 
     `variant` is a name such as 'hybrid@8'. `keep` (count or fraction per pruning layer) and `threshold` choose how
     pruning decides; give one of them. `inference` is 'whole' (the frame at the
@@ -220,16 +224,21 @@ def load_pipeline(
     spec = ModelSpec.load(model)
     if inference is not None:
         spec = dataclasses.replace(spec, inference=inference)
+    exported = None
     if graph is not None and backend != 'pytorch':
-        from hybrid_seg_ros.inference.backends.graph_source import with_operating_point
+        from hybrid_seg_ros.inference.backends.graph_source import read_graphs, with_operating_point
 
-        spec = with_operating_point(spec, Path(graph))
+        exported = read_graphs(Path(graph)).info
+        spec = with_operating_point(spec, exported)
     budget = choose_budget(spec.budget, keep, threshold)
     chosen = Variant.parse(variant) if variant is not None else spec.variant
     spec.check_variant(chosen)
+    placement = choose_placement(
+        backend, device, precision, None if exported is None else Path(graph), exported and exported.precision
+    )  # fmt: skip
     keep_freed_memory()
-    runs = create_backend(backend, spec, device, precision, graph, cache_dir)
-    return SegmentationPipeline(spec, runs, backend, precision, chosen, budget, output_size)
+    runs = create_backend(placement.backend, spec, placement.device, placement.precision, graph, cache_dir)
+    return SegmentationPipeline(spec, runs, placement.backend, placement.precision, chosen, budget, output_size)
 
 
 @dataclass(frozen=True)
@@ -277,7 +286,7 @@ def choose_budget(
 ) -> TokenBudget:  # fmt: skip
     """Return `budget` with pruning by fixed keep or by threshold, and a number of merged windows, where given."""
     if keep is not None and threshold is not None:
-        raise ValueError(f'give keep (fixed number of tokens) or threshold, not both; got {keep!r} and {threshold!r}')
+        raise ValueError(f'keep: expected it (a fixed number) or a threshold, not both; got {keep!r} and {threshold!r}')
     if merged_windows is not None:
         budget = dataclasses.replace(budget, merged_windows=merged_windows)
     if keep is not None:

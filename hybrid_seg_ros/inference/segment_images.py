@@ -17,12 +17,16 @@ from hybrid_seg_ros.visualization import draw_overlay
 def segment_images(pipeline: SegmentationPipeline, images: list[Path], output: Path, alpha: float = 0.5) -> list[Path]:
     """Write, for each image, NAME_labels.png (class ids, 255 = unlabelled) and NAME_overlay.png; return the latter.
 
-    Raises ValueError that names an unreadable image, or two images of one name, before anything is written.
+    Raises FileNotFoundError, or ValueError that names an unreadable image, or two images of one name, before anything
+    is written.
     """
     names = [path.stem for path in images]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f'images of the same name would overwrite each other: {", ".join(repeated)}')
+    missing = [str(path) for path in images if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f'no such file: {", ".join(missing)}')
     unreadable = [str(path) for path in images if not path.is_file() or not cv2.haveImageReader(str(path))]
     if unreadable:
         raise ValueError(f'not a readable image: {", ".join(unreadable)}')

@@ -19,6 +19,7 @@ from hybrid_seg_ros.evaluation.sequence.album import FrameAlbum
 from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
 from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 from hybrid_seg_ros.evaluation.sequence.run import Row, row_name, run_sequence
+from hybrid_seg_ros.inference.operating_point import say_what_has_no_effect
 from hybrid_seg_ros.inference.operating_points import name_point
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
@@ -56,7 +57,7 @@ class EvaluateBagOptions:
     variants: tuple[Variant, ...] = ()
     choices: tuple[BackendChoice, ...] = (BackendChoice('pytorch', 'float32'),)
     device: str = 'cpu'
-    keep: Optional[Keep] = None
+    keep: Optional[Sequence[Keep]] = None
     threshold: Optional[float] = None
     topic: Optional[str] = None
     label_topic: Optional[str] = None
@@ -79,6 +80,10 @@ class EvaluateBagOptions:
             raise ValueError('give ground truth from a topic (--label-topic) or from a folder (--labels), not both')
         if not self.live and (self.rate != 1.0 or self.parameters):
             raise ValueError('--rate and --param are for --live: offline every frame is segmented in this process')
+        keeps = ' '.join(map(str, self.keep or ()))
+        if self.live and (keeps == '1' or ' ' in keeps):
+            raise ValueError('--keep with --live: the node takes one value for all pruning layers, a fraction or a '
+                             f'count from 2 on; got {keeps}')  # fmt: skip
         if not self.with_labels and (self.labels is not None or self.label_topic is not None):
             raise ValueError('--no-labels: expected no --labels and no --label-topic beside it')
         for name in _ROW_PARAMETERS.keys() & self.parameters.keys():
@@ -100,6 +105,7 @@ def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbu
     spec = ModelSpec.load(model)
     points = [Point(variant, choice) for choice in options.choices for variant in options.variants or (spec.variant,)]
     budget = choose_budget(spec.budget, options.keep, options.threshold)
+    say_what_has_no_effect(options, [point.variant for point in points])
     for point in points:
         check_operating_point(spec, point.variant, budget)
     with BagReader(options.bag, tolerant=True) as bag, ExitStack() as stack:
@@ -228,7 +234,7 @@ def _node_parameters(options: EvaluateBagOptions, point: Point, model: Path) -> 
         'precision': point.choice.dtype, 'device': options.device, 'mask_size': _MASK_SIZE,
     }  # fmt: skip
     if options.keep is not None:
-        parameters['keep'] = str(options.keep)
+        parameters['keep'] = str(options.keep[0])
     if options.threshold is not None:
         parameters.update(keep='0.0', threshold=str(options.threshold))
     return {**parameters, **options.parameters}

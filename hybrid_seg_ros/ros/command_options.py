@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 
@@ -18,8 +17,3 @@ def parse_parameter(text: str) -> tuple[str, str]:
     if not (name and separator and value):
         raise ValueError(f'param: expected NAME:=VALUE, got {text!r}')
     return name, value
-
-
-def fastest_backend() -> str:
-    """Return the backend that is fastest on a CPU of those that are installed and exact: onnxruntime or pytorch."""
-    return 'onnxruntime' if find_spec('onnxruntime') and find_spec('onnx') else 'pytorch'

@@ -136,7 +136,8 @@ def model_verdict(model: ModelState) -> tuple[bytes, str]:
         )
     if not model.name:
         return OK, f'{model.lifecycle}: {model.progress}' if model.progress else model.lifecycle
-    return OK, f'{model.lifecycle}: {model.name}, {model.variant}, {model.backend} on {model.device}'
+    runs_on = f'{model.backend} in {model.precision} on {model.device}'
+    return OK, f'{model.lifecycle}: {model.name}, {model.variant}, {runs_on}'
 
 
 def point_verdict(point: PointState) -> tuple[bytes, str]:

@@ -16,7 +16,7 @@ from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.evaluation.text_table import format_tokens
 from hybrid_seg_ros.inference.backends import BACKENDS
-from hybrid_seg_ros.inference.operating_point import keep_value
+from hybrid_seg_ros.inference.operating_point import add_pruning_arguments
 from hybrid_seg_ros.model_spec import Variant
 from hybrid_seg_ros.ros.bag_evaluation import EvaluateBagOptions, evaluate_bag
 from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--variants', nargs='+', default=[], metavar='VARIANT',
                         help="as in dense,cts,hybrid@8 (default: the model's own)")
     parser.add_argument('--backends', nargs='+', default=['pytorch'], metavar='BACKEND[:DTYPE]',
-                        help=f'as in pytorch,onnxruntime:float32; of {", ".join(BACKENDS)} (default: pytorch)')
+                        help=f'as in pytorch,onnxruntime:float32; of {", ".join(BACKENDS)} (default: pytorch, in '
+                        'float32: figures must not depend on the machine)')  # fmt: skip
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: %(default)s)')
-    parser.add_argument('--keep', type=keep_value, help='tokens kept at each pruning layer: a count, or a fraction')
-    parser.add_argument('--threshold', type=float, help='confidence above which tokens leave')
+    add_pruning_arguments(parser)
     parser.add_argument('--topic', metavar='NAME', help='camera topic of the bag, where it holds several')
     truth = parser.add_mutually_exclusive_group()
     truth.add_argument('--label-topic', metavar='NAME', help='ground-truth topic of the bag: mono8 images, or PNG')
@@ -105,7 +105,7 @@ def print_report(report: SequenceReport) -> None:
         count, first = len(report.unreadable_truth), report.unreadable_truth[0]
         print(f'UNREADABLE ground truth of {count} frames, which count as without; the first: {first}')
     for row in report.rows:
-        print(f'{row.name}: {", ".join(_figures(row))}')
+        print(f'{row.name} ({row.backend} in {row.dtype} on {row.device}): {", ".join(_figures(row))}')
         if row.live is not None:
             print(f'  {row.live}')
     if report.truth_flicker is not None:

@@ -12,7 +12,7 @@ from rclpy.exceptions import ParameterUninitializedException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from hybrid_seg_ros.inference.backends import BACKENDS, PRECISIONS
+from hybrid_seg_ros.inference.backends import AUTO, BACKENDS, PRECISIONS
 from hybrid_seg_ros.inference.pipeline import OUTPUT_SIZES
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS
 from hybrid_seg_ros.ros.camera_topics import cameras_problem
@@ -92,9 +92,12 @@ DECLARATIONS = (
         'Model: path of its YAML file, package://PACKAGE/models/NAME.yaml, or the name of a model that comes with this '
         'package. Empty: the default one.', CONFIGURE,
     ),
-    Declaration('backend', 'pytorch', 'What runs the network.', CONFIGURE, legal=tuple(BACKENDS)),
-    Declaration('device', 'cpu', 'Where the network runs: cpu, cuda, cuda:1 ...', CONFIGURE),
-    Declaration('precision', 'float32', 'Number format of the network.', CONFIGURE, legal=PRECISIONS),
+    Declaration(
+        'backend', AUTO, 'What runs the network. auto: what is fastest on this machine of what is installed, within '
+        'device and precision; the log and diagnostics say which.', CONFIGURE, legal=(AUTO, *BACKENDS),
+    ),
+    Declaration('device', AUTO, 'Where the network runs: auto, cpu, cuda, cuda:1 ...', CONFIGURE),
+    Declaration('precision', AUTO, 'Number format of the network.', CONFIGURE, legal=(AUTO, *PRECISIONS)),
     Declaration(
         'engine_path', '', 'Graph or engine that `hybrid_seg export` or `build-engine` wrote, with its own variant and '
         'token budget. Empty: backends other than pytorch make theirs, once, and keep them in ~/.cache.', CONFIGURE,

@@ -134,7 +134,7 @@ def test_images_of_a_folder_and_random_weights_for_a_model_that_has_some(trained
 
 
 @pytest.mark.parametrize('words, complaint', [
-    (['--sizes', '96'], "size: expected HEIGHTxWIDTH as in 384x512, got '96'"),
+    (['--sizes', '96'], "--sizes: expected HEIGHTxWIDTH as in 384x512, got '96'"),
     (['--sizes', '8x64'], 'input_size_hw: expected [height, width], a patch at least, got (8, 64)'),
     (['--sizes', '64x64', '--inference', 'sliding'], 'fast: expected inference whole to run at other sizes'),
     (['--backends', 'onnxruntime-plain', '--inference', 'sliding'], 'expected inference whole, got sliding'),
@@ -144,7 +144,7 @@ def test_images_of_a_folder_and_random_weights_for_a_model_that_has_some(trained
     (['--backends', 'pytorch', '--device', 'tpu'], "unknown device 'tpu'; legal are cpu"),
     (['--variants', 'hybrid'], "unknown variant 'hybrid'; legal are dense"),
     (['--variants', 'dense,hybrid@7'], 'no auxiliary head after layer 7'),
-    (['--keep', '1.5'], 'keep: expected a count >= 1 or a fraction in (0, 1], got 1.5'),
+    (['--keep', '0'], '--keep: expected a count >= 1 or a fraction in (0, 1], got 0'),
     (['--variants', 'hybrid@6+8', '--keep', '0.5', '0.5', '0.5'], None),
     (['--rounds', '0'], '--rounds: expected at least 1, got 0'),
     (['--rounds', '4', '--check'], '--rounds: expected at least 5, got 4'),

@@ -47,7 +47,7 @@ def test_an_export_gives_the_labels_of_our_dense_variant(tmp_path, head):
     pytest.importorskip('onnxruntime')
     path = write_lively_model(tmp_path, **HEADS[head])
     image = street_scene((96, 128))
-    expected = load_pipeline(path, variant='dense')(image)
+    expected = load_pipeline(path, 'pytorch', 'cpu', variant='dense')(image)
     assert_same(exported(ModelSpec.load(path), tmp_path)(image), expected, 1e-3)
 
 
@@ -57,7 +57,7 @@ def test_an_image_of_another_size(tmp_path, resize):
     pytest.importorskip('onnxruntime')
     path = write_lively_model(tmp_path, resize=resize)
     image = street_scene((80, 150))
-    expected = load_pipeline(path, variant='dense')(image)
+    expected = load_pipeline(path, 'pytorch', 'cpu', variant='dense')(image)
     pipeline = exported(ModelSpec.load(path), tmp_path)
     result = pipeline(image)
     assert result.labels.shape == result.confidence.shape == (80, 150)
@@ -71,7 +71,7 @@ def test_half_precision(tmp_path):
     path = write_lively_model(tmp_path, **SMALL)
     image = street_scene((64, 96))
     result = exported(ModelSpec.load(path), tmp_path, 'float16')(image)
-    assert np.mean(result.labels == load_pipeline(path)(image).labels) > 0.98
+    assert np.mean(result.labels == load_pipeline(path, 'pytorch', 'cpu')(image).labels) > 0.98
 
 
 @needs_compiler
@@ -81,7 +81,7 @@ def test_torch_compile_gives_the_labels_of_our_dense_variant(tmp_path, monkeypat
     path = write_lively_model(tmp_path, **SMALL)
     image = street_scene((64, 96))
     pipeline = open_compiled(ModelSpec.load(path))
-    assert_same(pipeline(image), load_pipeline(path)(image), 1e-3)
+    assert_same(pipeline(image), load_pipeline(path, 'pytorch', 'cpu')(image), 1e-3)
     compile_with(monkeypatch, 'eager')
     with torch._dynamo.config.patch(recompile_limit=1):
         open_compiled(ModelSpec.load(write_lively_model(tmp_path, **{**SMALL, 'input_size_hw': (64, 112)})))

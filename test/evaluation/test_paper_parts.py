@@ -67,7 +67,7 @@ def test_images_spread_over_the_data(frames, indices):
 
 def test_images_by_the_tokens_that_are_left(tiny_model, camvid_root):
     dataset = open_dataset('camvid', camvid_root, 'val')
-    pipeline = load_pipeline(tiny_model, variant='dtop@6+8', threshold=0.3)
+    pipeline = load_pipeline(tiny_model, 'pytorch', 'cpu', variant='dtop@6+8', threshold=0.3)
     left = [pipeline(dataset[index].image).tokens.kept[-1][1] for index in range(2)]
     ranked = rank_by_tokens(pipeline, dataset, 2)
     assert sorted(ranked) == [0, 1] and left[ranked[0]] <= left[ranked[1]]

@@ -27,7 +27,7 @@ HEADS = {
 )
 def test_labels_and_confidence_of_the_pipeline(tmp_path, head, size_hw, resize):
     path = write_lively_model(tmp_path, resize=resize, **HEADS[head])
-    expected = load_pipeline(path, variant='dense')(street_scene(size_hw))
+    expected = load_pipeline(path, 'pytorch', 'cpu', variant='dense')(street_scene(size_hw))
     spec = ModelSpec.load(path)
     result = PlainPipeline.load(spec, Variant(), spec.budget)(street_scene(size_hw))
     assert result.labels.shape == size_hw and result.confidence.shape == size_hw
@@ -45,7 +45,7 @@ def test_other_variants(tmp_path, variant):
     path = write_lively_model(tmp_path)
     spec = ModelSpec.load(path)
     budget = dataclasses.replace(spec.budget, keep=(0.5,))
-    expected = load_pipeline(path, variant=variant, keep=0.5)(street_scene((96, 128)))
+    expected = load_pipeline(path, 'pytorch', 'cpu', variant=variant, keep=0.5)(street_scene((96, 128)))
     result = PlainPipeline.load(spec, Variant.parse(variant), budget)(street_scene((96, 128)))
     assert np.mean(result.labels == expected.labels) > 0.999
     assert result.tokens.stages == expected.tokens.stages

@@ -31,7 +31,7 @@ def test_a_pipeline_loads_them(tmp_path, overrides):
     spec = tiny_spec(weights='missing.safetensors', sha256='0' * 64, **overrides)
     written = write_random_model(spec, tmp_path / 'm.yaml', STREET, 0)
     assert written == ModelSpec.load(tmp_path / 'm.yaml') and written.weights == 'm.safetensors'
-    result = load_pipeline(tmp_path / 'm.yaml', variant='dense')(STREET)
+    result = load_pipeline(tmp_path / 'm.yaml', 'pytorch', 'cpu', variant='dense')(STREET)
     assert np.isfinite(result.confidence).all()
 
 

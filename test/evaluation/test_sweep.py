@@ -108,7 +108,7 @@ def test_command_writes_what_evaluate_says_and_goes_on(command, camvid_root, tin
     assert names == [('dense', None, None, None), ('cts', None, None, OWN), ('hybrid@8', 'keep', 0.5, OWN),
                      ('hybrid@8', 'threshold', 0.3, OWN)]  # fmt: skip
     dataset = open_dataset('camvid', camvid_root, 'val')
-    result = evaluate(load_pipeline(tiny_model, variant='hybrid@8', keep=0.5), dataset, limit=1)
+    result = evaluate(load_pipeline(tiny_model, 'pytorch', 'cpu', variant='hybrid@8', keep=0.5), dataset, limit=1)
     for key in ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean'):
         assert content['rows'][2][key] == getattr(result, key), key
     dense, cts, keep, _ = content['rows']
@@ -198,7 +198,7 @@ def test_an_interrupted_sweep_keeps_whole_points(camvid_root, tiny_model, tmp_pa
                 raise KeyboardInterrupt
             return dataset[index]
 
-    pipeline, path = load_pipeline(tiny_model), tmp_path / 'sweep.json'
+    pipeline, path = load_pipeline(tiny_model, 'pytorch', 'cpu'), tmp_path / 'sweep.json'
     subject = describe_subject(pipeline, dataset, 'camvid', 'val', 2)
     points = [SweepPoint('dtop@8', 'keep', 0.5), KEEP_POINT]
     with pytest.raises(KeyboardInterrupt):

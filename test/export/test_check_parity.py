@@ -66,6 +66,9 @@ def test_the_command(model, tmp_path, capsys):
     (['.', '--variants', 'hybrid@7'], 'no auxiliary head after layer 7'),
     (['FOLDER'], 'no images in'),
     (['FRAME', '--backends', 'caffe'], 'unknown backend'),
+    (['FRAME', '--backends', 'auto'], "unknown backend 'auto'; legal are pytorch"),
+    (['FRAME', '--backends', 'onnxruntime:auto'], "unknown precision 'auto'; legal for onnxruntime are float32"),
+    (['FRAME', '--backends', 'tensorrt'], 'backend tensorrt needs an NVIDIA GPU: expected device cuda, cuda:N'),
     (['FRAME', '--backends', 'openvino:float64'], 'unknown precision'),
 ])  # fmt: skip
 def test_wrong_arguments(model, tmp_path, capsys, arguments, complaint):

@@ -62,7 +62,7 @@ def test_as_a_program(segvit: list[str], tmp_path: Path) -> None:
     assert (spec.name, spec.classes.names, spec.input_size_hw) == ('mine', NAMES, (64, 96))
     assert spec.mean == (123.675, 116.28, 103.53)
     assert {value.dtype for value in load_file(spec.weights_path).values()} == {torch.float32}
-    result = load_pipeline(tmp_path / 'out' / 'm.yaml')(np.zeros((64, 96, 3), np.uint8))
+    result = load_pipeline(tmp_path / 'out' / 'm.yaml', 'pytorch', 'cpu')(np.zeros((64, 96, 3), np.uint8))
     assert result.labels.shape == (64, 96) and result.labels.max() < 3
 
 
@@ -186,7 +186,7 @@ def test_dinov2_to_start_training_from(tmp_path: Path, options: list[str], capsy
     spec = write_spec(tmp_path / 's.yaml', 1, 64, backbone={'embed_dim': 24, 'depth': 12, 'num_heads': 3})
     argv = [str(word) for word in ('convert', 'dinov2', file, '--spec', spec, '--output', output, *options)]
     backbone = Backbone(24, 12, 3, class_token=True, register_tokens=4, final_norm=True)
-    fields = {'stem': 'patch', 'policy': 'none', 'variant': Variant(), 'input_size_hw': (64, 96)}
+    fields = {'policy': 'none', 'variant': Variant(), 'input_size_hw': (64, 96)}
     model = HybridSegmenter(tiny_spec(backbone=backbone, **fields))
     assert cli.main(argv) == 0
     with pytest.raises(CheckpointError, match='expected patches of 16 pixels, got 14: convert with --patch-size 16'):

@@ -54,7 +54,7 @@ def references(frames):
     """PyTorch in float32 on the real frames, at each operating point."""
     found = {}
     for variant, options in POINTS:
-        pipeline = load_pipeline(SHIPPED, variant=variant, **options)
+        pipeline = load_pipeline(SHIPPED, 'pytorch', 'cpu', variant=variant, **options)
         found[variant, str(options)] = [pipeline(frame) for frame in frames]
     return found
 
@@ -84,8 +84,8 @@ def test_real_frames_give_the_labels_of_pytorch(references, frames, cache, backe
 @pytest.mark.parametrize(('variant', 'options'), TINY_POINTS)
 def test_the_same_scores_as_pytorch(tiny, cache, backend, variant, options):
     images = [noise((96, 128), seed) for seed in range(3)]
-    expected = load_pipeline(tiny, variant=variant, **options)
-    pipeline = load_pipeline(tiny, backend, variant=variant, cache_dir=cache, **options)
+    expected = load_pipeline(tiny, 'pytorch', 'cpu', variant=variant, **options)
+    pipeline = load_pipeline(tiny, backend, 'cpu', 'float32', variant, cache_dir=cache, **options)
     for image in images:
         a, b = expected(image), pipeline(image)
         assert np.mean(a.labels == b.labels) > 0.999 and np.abs(a.confidence - b.confidence).max() < 1e-3
@@ -109,7 +109,7 @@ def test_every_kind_of_model(tmp_path, cache, overrides):
     if 'head' not in overrides:
         points = [('hybrid@8', {'keep': 0.5}), ('hybrid@6+8', {'threshold': 0.3})]
     for variant, options in points:
-        expected = load_pipeline(model, variant=variant, **options)(noise((80, 110)))
+        expected = load_pipeline(model, 'pytorch', 'cpu', variant=variant, **options)(noise((80, 110)))
         result = load_pipeline(model, 'onnxruntime', variant=variant, cache_dir=cache, **options)(noise((80, 110)))
         assert np.mean(result.labels == expected.labels) > 0.999
         assert result.tokens.stages == expected.tokens.stages
@@ -201,8 +201,8 @@ def test_operating_points_come_and_go(backend, spec):
 def test_the_sliding_window(tmp_path, cache, name):
     model = write_lively_model(tmp_path, sliding_window=SlidingWindow(96, 64), inference='sliding')
     for options in ({'keep': 0.5}, {'threshold': 0.3}):
-        expected = load_pipeline(model, **options)(noise((100, 180)))
-        result = load_pipeline(model, name, cache_dir=cache, **options)(noise((100, 180)))
+        expected = load_pipeline(model, 'pytorch', 'cpu', **options)(noise((100, 180)))
+        result = load_pipeline(model, name, 'cpu', 'float32', cache_dir=cache, **options)(noise((100, 180)))
         assert np.mean(result.labels == expected.labels) > 0.999 and result.tokens.stages == expected.tokens.stages
 
 
@@ -212,7 +212,8 @@ def test_the_sliding_window(tmp_path, cache, name):
     ('onnxruntime', 'gpu', 'float32', 'unknown device .gpu.; legal are cpu, cuda, cuda:N, tensorrt, tensorrt:N'),
     ('onnxruntime', 'cuda', 'float32', 'needs the CUDAExecutionProvider of ONNX Runtime; this build'),
     ('onnxruntime', 'tensorrt:1', 'float32', 'needs the TensorrtExecutionProvider'),
-    ('openvino', 'cuda', 'float32', 'unknown device .cuda.; legal are cpu'),
+    ('openvino', 'cuda', 'float32', 'backend openvino runs on cpu: expected device cpu, got .cuda.'),
+    ('tensorrt', 'cpu', 'float32', 'backend tensorrt needs an NVIDIA GPU: expected device cuda, cuda:N, got .cpu.'),
     ('pytorch', 'cpu:1', 'float32', 'unknown device .cpu:1.; legal are cpu, cuda, cuda:N'),
     ('pytorch', 'cpu', 'float16', 'float16 needs a CUDA device'),
 ])  # fmt: skip

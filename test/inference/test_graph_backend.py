@@ -6,14 +6,17 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from tiny_model import write_lively_model
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.inference.backends import graph_backend
 from hybrid_seg_ros.inference.backends.graph_backend import GraphBackend
+from hybrid_seg_ros.inference.backends.graph_network import finished_by_threshold
 from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs
 from hybrid_seg_ros.inference.backends.onnx_backend import create_onnx_backend
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network import token_pruning
 
 DENSE, CTS, BUDGET = Variant(), Variant(merges=True), TokenBudget(keep=0.5)
 SIZE_HW = (96, 128)
@@ -143,3 +146,20 @@ def test_a_pipeline_prepares_batches_of_its_operating_point(model, cache, loads)
     results = pipeline.segment_batch(list(images(2)))
     assert len(results) == 2 and loads == [1, 2]
     pipeline.close()
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float16])
+@pytest.mark.parametrize('keep_per_class', [5, 1, 0])
+@pytest.mark.parametrize('threshold', [0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize('steps', [None, 10, 2], ids=['random', 'tied', 'mostly equal'])
+def test_a_threshold_decides_as_in_pytorch(steps, threshold, keep_per_class, dtype):
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        confidence = rng.random(60) if steps is None else rng.integers(0, steps + 1, 60) / steps  # 0.3 is among them
+        confidence, token_class = confidence.astype(dtype), rng.integers(0, 4, 60)
+        if seed == 0:
+            confidence += dtype(1)  # all would leave
+        budget = TokenBudget(threshold=threshold, keep_per_class=keep_per_class)
+        expected = token_pruning.finished_by_threshold(
+            torch.from_numpy(confidence)[None], torch.from_numpy(token_class)[None], threshold, keep_per_class)[0]
+        assert np.array_equal(finished_by_threshold(confidence, token_class, budget), expected.numpy())

@@ -6,8 +6,11 @@ import logging
 import subprocess
 import sys
 
+import numpy as np
 import onnx
 import pytest
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from tiny_model import write_lively_model
 
 from hybrid_seg_ros import load_pipeline
@@ -76,6 +79,17 @@ def test_a_graph_is_made_once(spec, tmp_path, caplog):
     source.find(Variant.parse('cts'), TokenBudget(merged_windows=3), 1, SIZE)
     source.find(Variant.parse('cts'), TokenBudget(), 2, SIZE)
     assert len(list((tmp_path / 'graphs').iterdir())) == 4
+
+
+@pytest.mark.parametrize('given', [True, False], ids=['folder of the caller', 'own folder'])
+def test_the_log_names_the_folder_where_a_graph_is_kept_unless_the_caller_chose_it(
+    spec, tmp_path, caplog, monkeypatch, given
+):  # fmt: skip
+    monkeypatch.setenv('HYBRID_SEG_CACHE_DIR', str(tmp_path))
+    with caplog.at_level(logging.INFO):
+        CachedGraphs(spec, 'float32', tmp_path if given else None).find(Variant(), TokenBudget(), 1, SIZE)
+    (line,) = (record.getMessage() for record in caplog.records if 'exporting' in record.getMessage())
+    assert (str(tmp_path) in line) != given
 
 
 def test_weights_without_a_stated_hash_are_told_apart(tmp_path):
@@ -148,7 +162,7 @@ def test_an_export_that_fails_leaves_nothing(spec, tmp_path):
 @pytest.mark.parametrize('name', ['fixed.onnx', 'parts.onnx', 'parts.head.onnx'])
 def test_exported_files_run_at_their_own_operating_point(model, exported, name):
     spec = ModelSpec.load(model)
-    own = with_operating_point(spec, exported / name)
+    own = with_operating_point(spec, read_graphs(exported / name).info)
     pipeline = load_pipeline(model, 'onnxruntime', graph=exported / name)
     assert str(pipeline.variant) == 'hybrid@6+8' and pipeline.spec == own
     assert own.budget.keep == ((16, 9) if name == 'fixed.onnx' else None)
@@ -191,22 +205,98 @@ def test_files_that_are_not_ours(exported, tmp_path, spec):
         read_graphs(alone)
 
 
+class Pictures(CalibrationDataReader):
+    """One picture of noise to calibrate with."""
+
+    def __init__(self):
+        self.feeds = iter([{'image': np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), dtype=np.uint8)}])
+
+    def get_next(self):
+        return next(self.feeds, None)
+
+
+def static(layout):
+    return lambda source, path: quantize_static(source, path, Pictures(), layout, op_types_to_quantize=['MatMul'])
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize(('quantize', 'operator'), [
+    (lambda source, path: quantize_dynamic(source, path, op_types_to_quantize=['MatMul']), 'MatMulInteger'),
+    (static(QuantFormat.QDQ), 'DequantizeLinear'),
+    (static(QuantFormat.QOperator), 'QLinearMatMul'),
+], ids=['dynamic', 'QDQ', 'QOperator'])  # fmt: skip
+def test_a_quantised_graph_does_not_pass_as_float32(model, exported, tmp_path, quantize, operator):
+    quantize(exported / 'fixed.onnx', tmp_path / 'q.onnx')
+    with pytest.raises(GraphError, match=f'q.onnx: is quantised .int8: .*{operator}.*; expected float32 or float16'):
+        load_pipeline(model, 'onnxruntime', graph=tmp_path / 'q.onnx')
+
+
+def test_a_graph_converted_to_float16_is_one_of_float16(model, exported, tmp_path):
+    proto = convert_float_to_float16(onnx.load(exported / 'fixed.onnx'), keep_io_types=True)
+    onnx.save(proto, tmp_path / 'half.onnx')
+    assert json.loads(proto.metadata_props[0].value)['precision'] == 'float32', 'what it says of itself'
+    with pytest.raises(GraphError, match='was exported for precision float16, expected float32'):
+        load_pipeline(model, 'onnxruntime', precision='float32', graph=tmp_path / 'half.onnx')
+    pipeline = load_pipeline(model, 'onnxruntime', graph=tmp_path / 'half.onnx')
+    assert pipeline.precision == 'float16' and pipeline(np.zeros((50, 60, 3), np.uint8)).labels.shape == (50, 60)
+
+
+def test_weights_of_other_types_are_named(exported, tmp_path):
+    proto = onnx.load(exported / 'fixed.onnx')
+    weight = proto.graph.initializer[0]
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).astype(np.float64), weight.name))
+    onnx.save(proto, tmp_path / 'mixed.onnx')
+    with pytest.raises(GraphError, match='mixed.onnx: has weights of DOUBLE, FLOAT; expected float32 or float16'):
+        read_graphs(tmp_path / 'mixed.onnx')
+
+
 def test_a_label_map_cannot_be_finished(spec, tmp_path):
     export_model(spec, Variant(), TokenBudget(), tmp_path / 'labels.onnx')
     with pytest.raises(GraphError, match='export it with --outputs scores'):
         GraphFiles(tmp_path / 'labels.onnx', spec, 'float32')
 
 
-def test_exported_files_run_without_pytorch(model, exported):
-    code = f"""
-import sys, numpy
-sys.modules['torch'] = None
+WITHOUT_TORCH = """
+import importlib.abc, json, sys, numpy
+class NoTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition('.')[0] == 'torch':
+            raise ModuleNotFoundError("No module named 'torch'", name='torch')
+sys.meta_path.insert(0, NoTorch())
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == 'torch' else find_spec(name, package)
 from hybrid_seg_ros import load_pipeline
-pipeline = load_pipeline({str(model)!r}, 'onnxruntime', graph={str(exported / 'fixed.onnx')!r})
-print(pipeline(numpy.zeros((50, 60, 3), numpy.uint8)).labels.shape)
+pipeline = load_pipeline(**json.loads(sys.argv[1]))
+result = pipeline(numpy.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=numpy.uint8))
+print(json.dumps([pipeline.backend_name, result.tokens.stages, result.labels.tolist()]))
 """
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == '(50, 60)', done.stderr
+
+
+def run_without_torch(**options):
+    command = [sys.executable, '-c', WITHOUT_TORCH, json.dumps(options, default=str)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize('backend', ['onnxruntime', 'openvino'])
+@pytest.mark.parametrize('name', ['fixed.onnx', 'parts.onnx'])
+def test_exported_files_run_without_pytorch(model, exported, name, backend):
+    options = {'model': model, 'backend': backend, 'precision': 'float32', 'graph': exported / name}
+    done = run_without_torch(**options)
+    assert done.returncode == 0, done.stderr
+    taken, stages, labels = json.loads(done.stdout)
+    expected = load_pipeline(**options)(np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8))
+    assert taken == backend and stages == expected.tokens.stages and np.array_equal(labels, expected.labels)
+
+
+def test_without_pytorch_the_cache_is_enough_and_nothing_in_it_says_what_to_do(model, tmp_path):
+    options = {'model': model, 'backend': 'onnxruntime', 'cache_dir': tmp_path}
+    refused = run_without_torch(**options)
+    assert refused.returncode == 1
+    for part in ('no graph of tiny, variant hybrid@6+8, float32', 'hybrid_seg export', 'engine_path', '--graph'):
+        assert part in refused.stderr
+    load_pipeline(**options).warm_up()
+    assert run_without_torch(**options).returncode == 0
 
 
 def test_metadata_is_plain_json(exported):

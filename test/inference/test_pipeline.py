@@ -18,7 +18,11 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def pipeline(model):
-    return load_pipeline(model)
+    return load(model)
+
+
+def load(model, **options):
+    return load_pipeline(model, **{'backend': 'pytorch', 'device': 'cpu', **options})
 
 
 def picture(size_hw, seed=0):
@@ -37,7 +41,7 @@ def test_labels_of_the_image_s_size(pipeline, size_hw):
 
 @pytest.mark.parametrize('size_hw', SIZES)
 def test_output_of_the_network_s_size_is_never_larger_than_the_image(model, size_hw):
-    pipeline = load_pipeline(model, output_size='network')
+    pipeline = load(model, output_size='network')
     labels = pipeline(picture(size_hw)).labels
     assert labels.shape == pipeline.output_size_hw(size_hw)
     assert labels.shape[0] <= min(size_hw[0], 96) or labels.shape == size_hw
@@ -51,7 +55,7 @@ def test_a_frame_twice_gives_the_same(pipeline):
 
 @pytest.mark.parametrize('inference', ['whole', 'sliding'])
 def test_a_stream_gives_what_calls_give_in_order(model, inference):
-    pipeline = load_pipeline(model, inference=inference)
+    pipeline = load(model, inference=inference)
     images = [picture(size_hw, seed) for seed, size_hw in enumerate([(96, 128), (100, 77), (96, 128), (31, 200)])]
     taken = []
     results = pipeline.stream(taken.append(len(taken)) or image for image in images)
@@ -70,7 +74,7 @@ def test_a_stream_gives_what_calls_give_in_order(model, inference):
 @pytest.mark.parametrize('inference', ['whole', 'sliding'])
 @pytest.mark.parametrize('variant', ['dense', 'hybrid@6+8'])
 def test_a_batch_gives_what_calls_give(model, inference, variant):
-    pipeline = load_pipeline(model, inference=inference, variant=variant)
+    pipeline = load(model, inference=inference, variant=variant)
     images = [picture(size_hw, seed) for seed, size_hw in enumerate([(96, 128), (100, 77), (250, 333)])]
     for image, result in zip(images, pipeline.segment_batch(images)):
         expected = pipeline(image)
@@ -86,7 +90,7 @@ def test_a_batch_gives_what_calls_give(model, inference, variant):
 
 @pytest.mark.parametrize('inference', ['whole', 'sliding'])
 def test_labels_without_confidence_are_the_same(model, inference):
-    pipeline = load_pipeline(model, inference=inference)
+    pipeline = load(model, inference=inference)
     images = [picture((96, 128)), picture((100, 77))]
     expected = [pipeline(image) for image in images]
     pipeline.with_confidence = False
@@ -133,7 +137,7 @@ def test_what_is_no_image(pipeline, bad):
 
 
 def test_live_operating_point(model):
-    pipeline, image = load_pipeline(model), picture((96, 128))
+    pipeline, image = load(model), picture((96, 128))
     pipeline.set_operating_point(Variant.parse('dense'))
     assert pipeline(image).tokens.stages == {'total': 48, 'merged': 48}
     dense = pipeline(image).labels
@@ -147,7 +151,7 @@ def test_live_operating_point(model):
 
 
 def test_an_illegal_operating_point_changes_nothing(model):
-    pipeline = load_pipeline(model)
+    pipeline = load(model)
     before = (pipeline.variant, pipeline.budget)
     with pytest.raises(ModelSpecError, match='no auxiliary head after layer 7.*legal for tiny are dense, cts, dtop@6'):
         pipeline.set_operating_point(Variant.parse('dtop@7'))
@@ -160,7 +164,7 @@ def test_an_illegal_operating_point_changes_nothing(model):
         ({'variant': 'fast'}, 'unknown variant .*dense, cts, dtop@6'),
         ({'variant': 'dtop@9'}, 'legal for tiny are dense'),
         ({'backend': 'tensorflow'}, 'unknown backend .*pytorch'),
-        ({'precision': 'int8'}, 'float32, bfloat16, float16'),
+        ({'precision': 'int8'}, 'legal for pytorch are auto, float32, bfloat16, float16'),
         ({'precision': 'float16'}, 'float16 needs a CUDA device'),
         ({'device': 'tpu'}, 'legal are cpu, cuda'),
         ({'output_size': 'screen'}, 'legal are image, network'),
@@ -172,18 +176,18 @@ def test_an_illegal_operating_point_changes_nothing(model):
 )
 def test_bad_arguments(model, arguments, message):
     with pytest.raises(ValueError, match=message):
-        load_pipeline(model, **arguments)
+        load(model, **arguments)
 
 
 def test_no_such_model(tmp_path):
     with pytest.raises(FileNotFoundError, match='none.yaml'):
-        load_pipeline(tmp_path / 'none.yaml')
+        load(tmp_path / 'none.yaml')
 
 
 def test_bfloat16_is_close_to_float32(model):
     image = picture((96, 128))
-    exact = load_pipeline(model, variant='dense')(image)
-    rounded = load_pipeline(model, variant='dense', precision='bfloat16')(image)
+    exact = load(model, variant='dense')(image)
+    rounded = load(model, variant='dense', precision='bfloat16')(image)
     assert np.abs(exact.confidence - rounded.confidence).max() < 0.02
 
 
@@ -198,9 +202,9 @@ def test_sliding_window_on_one_crop_is_the_whole_frame(tmp_path):
     spec = {'input_size_hw': (96, 96), 'sliding_window': SlidingWindow(96, 64)}
     model = write_tiny_model(tmp_path, **spec)
     image = picture((96, 96))
-    whole, sliding = load_pipeline(model)(image), load_pipeline(model, inference='sliding')(image)
+    whole, sliding = load(model)(image), load(model, inference='sliding')(image)
     assert (whole.labels == sliding.labels).mean() > 0.999
     assert whole.tokens.stages == sliding.tokens.stages
-    wide = load_pipeline(model, inference='sliding')(picture((60, 150)))
+    wide = load(model, inference='sliding')(picture((60, 150)))
     assert wide.labels.shape == (60, 150)
     assert len(wide.tokens.areas) == 4 and wide.tokens.total == 4 * 36  # 96 x 240: starts 0, 64, 128, 144

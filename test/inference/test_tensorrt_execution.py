@@ -160,7 +160,7 @@ def test_engine_files_run(tiny, cache, tmp_path, options):
     variant, model = 'hybrid@6+8', ModelSpec.load(tiny)
     export_model(model, Variant.parse(variant), TokenBudget(**options), tmp_path / 'm.onnx', outputs='scores')
     build_engines(tmp_path / 'm.onnx')
-    expected = load_pipeline(tiny, variant=variant, **options)
+    expected = load_pipeline(tiny, 'pytorch', 'cpu', variant=variant, **options)
     pipeline = open_pipeline(cache, None, {}, model=tiny, graph=tmp_path / 'm.engine')
     pipeline.set_operating_point(Variant.parse(variant), TokenBudget(**options))
     for seed in range(3):

@@ -25,6 +25,8 @@ from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 NODE = '/segmentation_node'
 IMAGE_HW = (240, 320)
 TIMEOUT_S = 10.0
+QUICK = {'num_threads': 1, 'backend': 'pytorch', 'device': 'cpu', 'precision': 'float32'}
+"""Parameters of a node whose model need not be exported first."""
 QUIET_S = 0.5
 """How long it must stay quiet for a test to say that nothing is published."""
 
@@ -37,7 +39,7 @@ class NodeProcess:
     ) -> None:
         self._log = log
         arguments = [argument for remap in remaps for argument in ('-r', remap)]
-        parameters = {'num_threads': 1, **parameters}
+        parameters = {**QUICK, **parameters}
         for name, value in parameters.items():
             arguments += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
         run = [str(program)] if isinstance(program, Path) else ['-m', program]

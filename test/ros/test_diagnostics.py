@@ -200,10 +200,11 @@ def test_segmentation_verdict():
 def test_model_verdict():
     assert model_verdict(ModelState('unconfigured')) == (OK, 'unconfigured')
     assert model_verdict(ModelState('unconfigured', 'no such file'))[0] == ERROR
-    loaded = ModelState('active', name='tiny', variant='cts', backend='pytorch', device='cpu')
+    runs_on = {'backend': 'pytorch', 'precision': 'float32', 'device': 'cpu'}
+    loaded = ModelState('active', name='tiny', variant='cts', **runs_on)
     assert model_verdict(dataclasses.replace(loaded, at_work_s=12.4)) == (ERROR, (
         'active: the backend hangs, an image has been at work for 12 s; deactivate, or start the process anew'))
-    assert model_verdict(loaded) == (OK, 'active: tiny, cts, pytorch on cpu')
+    assert model_verdict(loaded) == (OK, 'active: tiny, cts, pytorch in float32 on cpu')
 
 
 def test_statuses_are_named_after_node_and_task_and_carry_the_numbers():

@@ -71,7 +71,10 @@ def evaluate(root, model, output, *options):
     return json.loads(output.read_text())
 
 
-@pytest.mark.parametrize('options', [('--threshold', '0.3'), ('--keep', '0.5')], ids=['threshold', 'keep'])
+@pytest.mark.parametrize(
+    'options', [('--threshold', '0.3'), ('--keep', '0.5'), ('--keep', '0.7', '0.5')],
+    ids=['threshold', 'keep', 'one keep per layer'],
+)  # fmt: skip
 def test_offline_is_what_evaluate_says_of_the_same_frames(bag, root, model, tmp_path, options):
     report = run(bag, model, tmp_path / 'out', '--variants', 'hybrid@8,dense', '--json', tmp_path / 'x.json', *options)
     assert (report['mode'], report['frames'], report['damage'], report['unreadable']) == ('offline', FRAMES, None, [])
@@ -102,7 +105,8 @@ def test_without_labels_it_is_compared_with_dense(unlabelled, model, tmp_path, c
     report = run(unlabelled, model, tmp_path / 'out', '--variants', 'cts')
     (row,) = report['rows']
     assert row['miou'] is None and 0 <= row['agreement'] <= 100 and row['flicker'] is not None
-    assert 'of pixels as dense' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'of pixels as dense' in said and '(pytorch in float32 on cpu): ' in said
 
 
 def test_offline_needs_no_ros(bag, model, tmp_path):
@@ -150,6 +154,9 @@ def test_frames_that_cannot_be_decoded_are_left_out_and_named(root, model, tmp_p
         (('--backends', 'abacus'), "unknown backend 'abacus'; legal are pytorch"),
         (('--backends', 'pytorch-plain'), "'pytorch-plain' is only for `hybrid_seg benchmark`"),
         (('--topic', '/nothing'), 'no topic /nothing; it holds /camera/image/compressed'),
+        (('--live', '--keep', '0.7', '0.5'), '--keep with --live: the node takes one value for all pruning layers'),
+        (('--live', '--keep', '1'), 'a fraction or a count from 2 on; got 1'),
+        (('--backends', 'auto'), "unknown backend 'auto'; legal are pytorch"),
         (('--live', '--rate', '-1'), '--rate: expected more than 0'),
         (('--live', '--param', 'variant:=cts'), '--param variant: expected --variants instead'),
         (('--live', '--param', 'target_fps:=5'), '--param target_fps: expected one fixed point a row'),

@@ -62,8 +62,11 @@ def make_node(context):
 def make_worker(make_node):
     workers = []
 
-    def make(*args, **options):
-        workers.append(FrameWorker(make_node(), lambda: Model(load_pipeline(*args, **options), (), 'none was made')))
+    def make(model, backend='pytorch', **options):
+        def load():
+            return Model(load_pipeline(model, backend, 'cpu', 'float32', **options), (), 'none was made')
+
+        workers.append(FrameWorker(make_node(), load))
         return workers[-1]
 
     yield make
@@ -79,7 +82,7 @@ def check(is_configured=True, live_problem=lambda changes: '', **values):
 def test_the_defaults_are_a_legal_configuration(make_node):
     node = make_node()
     assert read_config(node) == NodeConfig(
-        model_path='', backend='pytorch', device='cpu', precision='float32', engine_path='', operating_points='',
+        model_path='', backend='auto', device='auto', precision='auto', engine_path='', operating_points='',
         num_threads=0, cameras=[''], schedule='turns', batch_wait_ms=10.0, image_transport='raw',
         image_reliability='best_effort', mask_size='network', image_timeout_s=1.0, expected_fps=0.0,
         exit_after_failures=0,
@@ -129,8 +132,8 @@ def test_a_start_value_of_wrong_type_or_range_is_refused_at_once(make_node, name
 @pytest.mark.parametrize(
     ('name', 'value', 'reason'),
     [
-        ('backend', 'caffe', "unknown value 'caffe'; legal are pytorch"),
-        ('precision', 'float8', 'legal are float32, bfloat16, float16'),
+        ('backend', 'caffe', "unknown value 'caffe'; legal are auto, pytorch"),
+        ('precision', 'float8', 'legal are auto, float32, bfloat16, float16'),
         ('image_transport', 'theora', 'legal are raw, compressed'),
         ('mask_size', 'huge', 'legal are network, image'),
         ('variant', 'hybrid', 'legal are dense, cts'),

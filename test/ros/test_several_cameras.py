@@ -123,7 +123,7 @@ def test_cameras_whose_topics_resolve_to_one_are_refused(start_node, model):
 
 
 def test_both_schedules_give_the_masks_that_a_single_camera_gets(cameras, model):
-    pipeline = load_pipeline(model, output_size='network')
+    pipeline = load_pipeline(model, 'pytorch', 'cpu', output_size='network')
     for stamp, mask in enumerate(cameras.ask({'front': 80, 'rear': 81}).values()):
         expected = pipeline(image_to_rgb(street(len(mask.header.frame_id)))).labels
         assert bytes(mask.data) == expected.tobytes(), stamp

@@ -43,7 +43,7 @@ def test_policy_then_dense_then_pruning(dataset, tmp_path, capsys):
     assert moved(policy, dense) == {'encoder', 'auxiliary_heads', 'head'}
     assert moved(dense, pruned) == {'encoder', 'auxiliary_heads', 'head'}
     sample = open_dataset(dataset, root, 'val')[0]
-    result = load_pipeline(tmp_path / 'pruned' / 'best.yaml', variant='hybrid@8')(sample.image)
+    result = load_pipeline(tmp_path / 'pruned' / 'best.yaml', 'pytorch', 'cpu', variant='hybrid@8')(sample.image)
     assert result.labels.shape == sample.labels.shape
     assert 'model written to' in capsys.readouterr().out
 

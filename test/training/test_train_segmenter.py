@@ -38,7 +38,8 @@ def test_the_loss_falls(finished):
 
 
 def test_the_finished_model_runs(finished):
-    result = load_pipeline(finished / 'model.yaml', variant='hybrid@6+8')(np.zeros((64, 96, 3), np.uint8))
+    pipeline = load_pipeline(finished / 'model.yaml', 'pytorch', 'cpu', variant='hybrid@6+8')
+    result = pipeline(np.zeros((64, 96, 3), np.uint8))
     assert result.labels.shape == (64, 96)
     assert TrainConfig.load(finished / 'config.yaml') == tiny_config().resolved(CAMVID_CLASSES)
     assert len((finished / 'evaluations.jsonl').read_text().splitlines()) == 1

@@ -16,7 +16,7 @@ from hybrid_seg_ros.evaluation.paper.evidence import PaperOptions, paper_evidenc
 from hybrid_seg_ros.evaluation.paper.rendering import PAGE, TABLES, render_files
 from hybrid_seg_ros.evaluation.result_folder import check_folder, write_files
 from hybrid_seg_ros.inference.backends import BACKENDS
-from hybrid_seg_ros.inference.operating_point import keep_value
+from hybrid_seg_ros.inference.operating_point import add_pruning_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f'of the tables: {", ".join(BACKENDS)}, as in openvino:bfloat16 (default: %(default)s)')
     parser.add_argument('--device', default=PaperOptions.device,
                         help='cpu, cuda or cuda:N; onnxruntime also takes tensorrt')
-    parser.add_argument('--keep', type=keep_value, nargs='+', help='tokens kept at each pruning layer: a count, or a '
-                        "fraction (default: as the model's budget has it)")  # fmt: skip
-    parser.add_argument('--threshold', type=float, help='confidence above which tokens leave')
+    add_pruning_arguments(parser)
     parser.add_argument('--limit', type=int, help='only the first images')
     parser.add_argument('--rounds', type=int, default=PaperOptions.rounds, help='of timing (default: %(default)s)')
     parser.add_argument('--images', nargs='+', metavar='NAME',

@@ -139,4 +139,4 @@ def _subject(
 
 
 def _describe(device: str) -> str:
-    return f'{describe_cpu()}, threads: {torch.get_num_threads()}' if device == 'cpu' else device
+    return describe_cpu(torch.get_num_threads()) if device == 'cpu' else device

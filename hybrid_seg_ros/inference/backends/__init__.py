@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional, Union
 
-from hybrid_seg_ros.inference.backends.base import Backend, GridPrediction
+from hybrid_seg_ros.inference.backends.base import Backend, GridPrediction, list_devices, split_device
 from hybrid_seg_ros.model_spec import ModelSpec
 
 BACKENDS: dict[str, tuple[str, ...]] = {
@@ -18,7 +18,40 @@ BACKENDS: dict[str, tuple[str, ...]] = {
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 
-__all__ = ['BACKENDS', 'PRECISIONS', 'Backend', 'GridPrediction', 'create_backend']
+DEVICES: dict[str, tuple[str, ...]] = {
+    'pytorch': ('cpu', 'cuda'),
+    'onnxruntime': ('cpu', 'cuda', 'tensorrt'),
+    'openvino': ('cpu',),
+    'tensorrt': ('cuda',),
+}
+"""The kinds of device of each backend; `tensorrt` is ONNX Runtime's TensorRT provider."""
+
+AUTO = 'auto'
+"""In the place of a backend, device or precision: what is fastest here (automatic.py)."""
+
+__all__ = ['AUTO', 'BACKENDS', 'DEVICES', 'PRECISIONS', 'Backend', 'GridPrediction', 'check_choice', 'create_backend']
+
+
+def check_choice(backend: str, device: str, precision: str, also: tuple[str, ...] = ()) -> None:
+    """Raise ValueError that lists what is legal; `also` is legal for each of the three, and then rules nothing out."""
+    if backend not in (*also, *BACKENDS):
+        raise ValueError(f'unknown backend {backend!r}; legal are {", ".join((*also, *BACKENDS))}')
+    named = BACKENDS.get(backend, PRECISIONS)
+    if precision not in (*also, *named):
+        of = f' for {backend}' if backend in BACKENDS else ''
+        raise ValueError(f'unknown precision {precision!r}; legal{of} are {", ".join((*also, *named))}')
+    if device in also:
+        return
+    kinds = DEVICES.get(backend, DEVICES['onnxruntime'])
+    if device.partition(':')[0] in DEVICES['onnxruntime'] and device.partition(':')[0] not in kinds:
+        needs = 'needs an NVIDIA GPU' if backend == 'tensorrt' else f'runs on {" and ".join(kinds)}'
+        raise ValueError(f'backend {backend} {needs}: expected device {list_devices(kinds)}, got {device!r}')
+    split_device(device, kinds)
+
+
+def exported_precision(precision: str) -> str:
+    """Return the precision of the graphs that a backend runs in `precision`: bfloat16 is made of float32 on loading."""
+    return 'float32' if precision == 'bfloat16' else precision
 
 
 def create_backend(
@@ -31,10 +64,7 @@ def create_backend(
     that they export and keep in `cache_dir` when an operating point is first used. Raises ValueError that lists what
     is legal, and ModuleNotFoundError where a backend's library is not installed.
     """
-    if name not in BACKENDS:
-        raise ValueError(f'unknown backend {name!r}; legal are {", ".join(BACKENDS)}')
-    if precision not in BACKENDS[name]:
-        raise ValueError(f'unknown precision {precision!r}; legal for {name} are {", ".join(BACKENDS[name])}')
+    check_choice(name, device, precision)
     if name == 'pytorch':
         if graph is not None:
             raise ValueError(f'backend pytorch runs no graph, got {graph}; expected onnxruntime, openvino or tensorrt')
@@ -46,7 +76,7 @@ def create_backend(
     if graph is not None and Path(graph).suffix == '.engine' and name != 'tensorrt':
         raise ValueError(f'backend {name} runs .onnx files, got {graph}; engines run with the backend tensorrt')
     cache = None if cache_dir is None else Path(cache_dir)
-    exported = 'float32' if precision == 'bfloat16' else precision  # bfloat16 is made of float32 when it is loaded
+    exported = exported_precision(precision)
     source = CachedGraphs(spec, exported, cache) if graph is None else GraphFiles(Path(graph), spec, exported)
     if name == 'onnxruntime':
         from hybrid_seg_ros.inference.backends.onnx_backend import create_onnx_backend

@@ -116,6 +116,10 @@ def split_device(name: str, kinds: Collection[str]) -> tuple[str, int]:
     """Read `cpu`, `cuda` or `cuda:1` as kind and index. Raises ValueError that lists the legal kinds."""
     kind, colon, index = str(name).partition(':')
     if kind not in kinds or (colon and (kind == 'cpu' or not index.isdecimal())):
-        legal = ', '.join(kind if kind == 'cpu' else f'{kind}, {kind}:N' for kind in kinds)
-        raise ValueError(f'unknown device {name!r}; legal are {legal}')
+        raise ValueError(f'unknown device {name!r}; legal are {list_devices(kinds)}')
     return kind, int(index or 0)
+
+
+def list_devices(kinds: Collection[str]) -> str:
+    """Return the names of devices of some kinds, for an error."""
+    return ', '.join(kind if kind == 'cpu' else f'{kind}, {kind}:N' for kind in kinds)

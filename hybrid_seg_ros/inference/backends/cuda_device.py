@@ -5,6 +5,7 @@ Addresses are plain ints. All names are the same in cuda-bindings 12 and 13.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
@@ -21,6 +22,17 @@ INSTALL = 'pip install "cuda-bindings>=12.6,<14" (12 for a driver of CUDA 12, as
 
 class CudaError(RuntimeError):
     """A call of CUDA failed."""
+
+
+def count_gpus() -> int:
+    """Return the number of NVIDIA GPUs that this process may use; asks the driver, without cuda-bindings."""
+    try:
+        driver = ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return 0 if failed else count.value
 
 
 class Gpu:

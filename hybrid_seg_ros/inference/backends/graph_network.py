@@ -114,7 +114,7 @@ class GraphNetwork:
         rows = info.tokens
         pruned_after = np.zeros(info.tokens, np.uint8)
         for layer, part, next_part in zip(info.prune_layers, info.parts, info.parts[1:]):
-            finished = _finished(*(out[name] for name in DECISION), budget)
+            finished = finished_by_threshold(*(out[name][0] for name in DECISION), budget)
             pruned_after[alive[finished]] = layer
             stay = np.flatnonzero(~finished)
             alive = alive[stay]
@@ -144,12 +144,19 @@ def _start(runner: Runner, feeds: Mapping[str, Any], fetch: Sequence[str]) -> Ca
     return lambda: outputs
 
 
-def _finished(confidence: np.ndarray, token_class: np.ndarray, budget: TokenBudget) -> np.ndarray:
-    """Return (N,) bool: the tokens that leave, of confidence and class (1, N) each; PyTorch's own rule."""
-    import torch
+def finished_by_threshold(confidence: np.ndarray, token_class: np.ndarray, budget: TokenBudget) -> np.ndarray:
+    """Return (N,) bool: the tokens that leave, of confidence and class (N,) each.
 
-    from hybrid_seg_ros.network.token_pruning import finished_by_threshold
-
-    return finished_by_threshold(
-        torch.from_numpy(confidence), torch.from_numpy(token_class), budget.threshold, budget.keep_per_class
-    )[0].numpy()
+    DToP's rule as `network/token_pruning.py` has it, where no PyTorch need be: more confident than the threshold, but
+    for the most confident of each class, `keep_per_class` of them, of equals the first; one token at least stays.
+    """
+    finished = confidence > budget.threshold
+    order = np.lexsort((-np.where(finished, confidence, -1), token_class))  # by class, then by falling confidence
+    in_order = token_class[order]
+    first = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]]))  # of each class
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(first, np.diff([*first, len(order)]))
+    finished &= rank >= budget.keep_per_class
+    if finished.all():
+        finished[confidence.argmin()] = False
+    return finished

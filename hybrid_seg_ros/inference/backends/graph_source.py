@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Optional, Protocol
 
@@ -19,6 +20,11 @@ from hybrid_seg_ros.inference.backends.graph_info import HEAD, METADATA_KEY, Gra
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 log = logging.getLogger(__name__)
+
+_QUANTISED = re.compile('[Qq]uantize|Integer|^Q[A-Z]|^MatMul(NBits|FpQ4|Bnb4)')
+"""Operators of ONNX and ONNX Runtime that compute in, or unpack, integers of 4 or 8 bits."""
+_WEIGHT_TYPES = {'FLOAT': 'float32', 'FLOAT16': 'float16'}
+_INDEX_TYPES = {'INT64', 'INT32', 'BOOL'}
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class CachedGraphs:
     def __init__(self, spec: ModelSpec, precision: str, cache_dir: Optional[Path] = None) -> None:
         self._spec, self._precision = spec.with_weights_hash(), precision
         self._folder = (cache_dir or default_cache_dir()) / 'graphs'
+        self._kept = '' if cache_dir is not None else f'; once, kept in {self._folder}'  # else the caller knows
 
     def check(self, variant: Variant, budget: TokenBudget, size_hw: tuple[int, int]) -> None:
         """Any operating point of the model can be exported."""
@@ -58,17 +65,21 @@ class CachedGraphs:
         if not info.by_threshold and spec.inference == 'whole':
             info = dataclasses.replace(info, batch=batch)
         shape = {key: value for key, value in spec.to_dict().items() if key not in ('classes', 'variant', 'budget')}
-        made_by = [version('torch'), onnx.__version__,
-                   source_digest(Path(network.__file__).parent, Path(__file__).parent)]  # fmt: skip
+        made_by = source_digest(Path(network.__file__).parent, Path(__file__).parent)
         key = cache_key([dataclasses.asdict(info), shape, made_by])
 
         def make(folder: Path) -> None:
             # PyTorch is loaded only where something must be exported
+            if find_spec('torch') is None:
+                raise FileNotFoundError(
+                    f'no graph of {spec.name}, variant {variant}, {self._precision} is in {self._folder}, and making '
+                    'one takes PyTorch, which is not installed: `hybrid_seg export --outputs scores` on a machine that '
+                    'has it writes a file for engine_path (node) or --graph (commands)'
+                )
             from hybrid_seg_ros.inference.backends.graph_export import export_graphs
             from hybrid_seg_ros.network.checkpoint import load_model
 
-            log.info('exporting %s, variant %s, %s, to ONNX; once, kept in %s',
-                     spec.name, variant, self._precision, self._folder)  # fmt: skip
+            log.info('exporting %s, variant %s, %s, to ONNX%s', spec.name, variant, self._precision, self._kept)
             export_graphs(load_model(spec), info, folder / 'graph.onnx')
 
         folder = cached_folder(self._folder / f'{spec.name}-{variant}-{key}', make)
@@ -102,9 +113,8 @@ class GraphFiles:
             raise GraphError(f'{self._path}: was exported for {"; ".join(other)}')
 
 
-def with_operating_point(spec: ModelSpec, path: Path) -> ModelSpec:
+def with_operating_point(spec: ModelSpec, info: GraphInfo) -> ModelSpec:
     """Return `spec` with variant and token budget of exported graphs as its own."""
-    info = read_graphs(path).info
     budget = dataclasses.replace(spec.budget, keep=info.budget.keep)
     if Variant.parse(info.variant).merges:
         budget = dataclasses.replace(budget, merged_windows=info.merged_windows)
@@ -149,6 +159,24 @@ def read_info(path: Path) -> GraphInfo:
     try:
         proto = onnx.load(str(path), load_external_data=False)
         entries = {entry.key: entry.value for entry in proto.metadata_props}
-        return GraphInfo.from_json(entries[METADATA_KEY])
+        info = GraphInfo.from_json(entries[METADATA_KEY])
     except (DecodeError, KeyError, ValueError, TypeError) as error:
         raise GraphError(f'{path}: expected an ONNX file that hybrid_seg export wrote, whole ({error})') from error
+    return dataclasses.replace(info, precision=computed_precision(proto, path))
+
+
+def computed_precision(proto: onnx.ModelProto, path: Path) -> str:
+    """Return what the operators and weights of a graph say: other tools convert graphs and leave our metadata as it is.
+
+    Raises GraphError for a quantised one, and for one with weights of several types.
+    """
+    quantised = sorted({node.op_type for node in proto.graph.node if _QUANTISED.search(node.op_type)})
+    if quantised:
+        raise GraphError(f'{path}: is quantised (int8: {", ".join(quantised)}); expected float32 or float16, as '
+                         'hybrid_seg export writes it')  # fmt: skip
+    types = {onnx.TensorProto.DataType.Name(weight.data_type) for weight in proto.graph.initializer}
+    found = [name for kind, name in _WEIGHT_TYPES.items() if kind in types]
+    if len(found) != 1 or types - _WEIGHT_TYPES.keys() - _INDEX_TYPES:
+        raise GraphError(f'{path}: has weights of {", ".join(sorted(types)) or "no type"}; expected float32 or float16 '
+                         'throughout, as hybrid_seg export writes it')  # fmt: skip
+    return found[0]

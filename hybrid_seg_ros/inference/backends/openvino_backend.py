@@ -19,11 +19,10 @@ PRECISIONS = {'float32': 'f32', 'bfloat16': 'bf16'}
 def create_openvino_backend(source: GraphSource, device: str, precision: str) -> GraphBackend:
     """Return a backend on the CPU. Raises ValueError for another device, or a precision that the CPU does not have."""
     split_device(device, ('cpu',))
+    if precision == 'bfloat16':
+        check_bfloat16()
     core = openvino.Core()
-    wanted = PRECISIONS[precision]
-    if wanted == 'bf16' and 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
-        raise ValueError('precision bfloat16: this processor does not compute with it; expected float32')
-    settings = {'INFERENCE_PRECISION_HINT': wanted, 'PERFORMANCE_HINT': 'LATENCY'}
+    settings = {'INFERENCE_PRECISION_HINT': PRECISIONS[precision], 'PERFORMANCE_HINT': 'LATENCY'}
     if thread_limit():
         settings['INFERENCE_NUM_THREADS'] = str(thread_limit())
 
@@ -31,6 +30,12 @@ def create_openvino_backend(source: GraphSource, device: str, precision: str) ->
         return OpenVinoRunner(core, path, settings)
 
     return GraphBackend(source, open_graph, 'cpu')
+
+
+def check_bfloat16() -> None:
+    """Raise ValueError where OpenVINO does not compute in bfloat16."""
+    if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        raise ValueError('precision bfloat16: this processor does not compute with it; expected float32')
 
 
 class OpenVinoRunner:

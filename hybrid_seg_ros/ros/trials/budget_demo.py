@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.ros.command_options import exit_in_order, fastest_backend, parse_parameter
+from hybrid_seg_ros.inference.backends import AUTO
+from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
 from hybrid_seg_ros.ros.trials.budget_demo_report import BudgetDemoOptions, BudgetReport
 from hybrid_seg_ros.ros.trials.demo import add_drive_arguments
 
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--busy', type=int, default=default.busy, metavar='N', help='processes that load the machine (%(default)s)'
     )
     parser.add_argument('--rate', type=float, default=default.rate_hz, metavar='HZ', help='of camera (%(default)s)')
-    parser.add_argument('--backend', default=fastest_backend(), help='backend of the node (%(default)s)')
+    parser.add_argument('--backend', default=AUTO, help='of the node (%(default)s: the fastest here in float32)')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     options = BudgetDemoOptions(
         output=args.output, bag=args.bag, topic=args.topic, label_topic=args.label_topic, model=args.model,
         limit=args.limit, target_ms=args.target, phase_s=args.phase, busy=args.busy, rate_hz=args.rate,
-        parameters={'backend': args.backend, **dict(map(parse_parameter, args.param))},
+        # float32: in bfloat16 a load is no match for the default budget
+        parameters={'backend': args.backend, 'precision': 'float32', **dict(map(parse_parameter, args.param))},
     )  # fmt: skip
     try:
         report = demo_budget(options)

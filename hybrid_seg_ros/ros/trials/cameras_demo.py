@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.text_file import replace_text
-from hybrid_seg_ros.ros.command_options import exit_in_order, fastest_backend, parse_parameter
+from hybrid_seg_ros.inference.backends import AUTO
+from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
 from hybrid_seg_ros.ros.trials.cameras_demo_report import CamerasDemoOptions, CamerasReport
 from hybrid_seg_ros.ros.trials.demo import add_drive_arguments
 
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--phase', type=float, default=default.phase_s, metavar='S',
         help='seconds with both cameras, with the front one only, with both again (%(default)s each)',
     )  # fmt: skip
-    parser.add_argument('--backend', default=fastest_backend(), help='backend of the node (%(default)s)')
+    parser.add_argument('--backend', default=AUTO, help='backend of the node (%(default)s: the fastest here)')
 
 
 def run(args: argparse.Namespace) -> int:

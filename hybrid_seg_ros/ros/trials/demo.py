@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `hybrid_seg demo`."""
     default = DemoOptions(DEFAULT_OUTPUT)
     add_drive_arguments(parser, DEFAULT_OUTPUT)
-    parser.add_argument('--variant', default=default.variant, help='which tokens merge and leave early (%(default)s)')
+    parser.add_argument('--variant', help="which tokens merge and leave early (default: the model's own)")
     parser.add_argument('--rate', type=float, default=default.rate, help='speed of the real-time part (%(default)s)')
     parser.add_argument('--timeout', type=float, default=default.timeout_s, help='seconds for a mask (%(default)s)')
 

@@ -15,8 +15,9 @@ class DemoError(RuntimeError):
 class DemoOptions:
     """What to show.
 
-    `bag` and `model` None are those that come with the package, `topic` and `label_topic` None the only ones of the
-    bag. The node may take `start_s` to load, and `timeout_s` for a frame. `parameters` are further ones of the node.
+    `bag` and `model` None are those that come with the package, `variant` None the model's own, `topic` and
+    `label_topic` None the only ones of the bag. The node may take `start_s` to load, and `timeout_s` for a frame.
+    `parameters` are further ones of the node.
     """
 
     output: Path
@@ -24,7 +25,7 @@ class DemoOptions:
     model: Optional[Path] = None
     topic: Optional[str] = None
     label_topic: Optional[str] = None
-    variant: str = 'hybrid@8'
+    variant: Optional[str] = None
     rate: float = 1.0
     limit: Optional[int] = None
     start_s: float = 120.0

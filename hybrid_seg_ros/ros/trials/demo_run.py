@@ -40,7 +40,7 @@ def run_demo(options: DemoOptions) -> DemoReport:
         command, log = _node_command(options, drive), _log_folder(options) / 'node.log'
         with ChildProcess(command, log, os.environ) as node, RosSession('hybrid_seg_demo') as session:
             watch, observer = NodeWatch(session, node), DemoObserver(session, NODE)
-            print(f'starting segmentation_node with {spec.name}, {options.variant}', flush=True)
+            print(f'starting segmentation_node with {spec.name}, {options.variant or spec.variant}', flush=True)
             watch.wait_until_active(options.start_s)
             play = _Player(session, observer, watch, drive, options)
             real_time = play('real-time', _new_score(drive, spec), '--rate', str(options.rate))
@@ -146,7 +146,7 @@ def _log_folder(options: DemoOptions) -> Path:
 
 def _node_command(options: DemoOptions, drive: Drive) -> list[str]:
     parameters = {
-        'variant': options.variant,
+        **({'variant': options.variant} if options.variant else {}),
         'image_transport': 'compressed' if drive.is_compressed else 'raw',
         **({'model_path': str(options.model)} if options.model else {}),
         **options.parameters,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from hybrid_seg_ros.evaluation.street_scene import street_scene
 from hybrid_seg_ros.inference import SegmentationPipeline
 from hybrid_seg_ros.inference.backends import Backend, GridPrediction, create_backend
+from hybrid_seg_ros.inference.backends.automatic import choose_placement
 from hybrid_seg_ros.inference.backends.base import Computed, check_images
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.ros.model_path import resolve_model_path
@@ -71,10 +73,12 @@ def load_idle(config: NodeConfig) -> SegmentationPipeline:
     """Load the model that the parameters name, into an IdleBackend. Raises what load_pipeline raises."""
     limit_threads(config.num_threads)
     spec = ModelSpec.load(resolve_model_path(config.model_path))
-    network = create_backend(config.backend, spec, config.device, config.precision, config.engine_path or None)
+    graph = Path(config.engine_path) if config.engine_path else None
+    placement = choose_placement(config.backend, config.device, config.precision, graph)
+    network = create_backend(placement.backend, spec, placement.device, placement.precision, graph)
     limit_threads(config.num_threads)
     return SegmentationPipeline(
-        spec, IdleBackend(network), f'idle {config.backend}', config.precision, output_size=config.mask_size
+        spec, IdleBackend(network), f'idle {placement.backend}', placement.precision, output_size=config.mask_size
     )
 
 

@@ -34,7 +34,7 @@ def dataset(tmp_path_factory):
 def pipelines(tmp_path_factory):
     torch.set_num_threads(1)
     model = write_tiny_model(tmp_path_factory.mktemp('model'))
-    return {name: load_pipeline(model, variant=name) for name in ('hybrid@6+8', 'dense')}
+    return {name: load_pipeline(model, 'pytorch', 'cpu', variant=name) for name in ('hybrid@6+8', 'dense')}
 
 
 def frames_of(dataset, truth=True):

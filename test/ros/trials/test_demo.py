@@ -12,10 +12,12 @@ import pytest
 from command_process import children_of, command_process, wait_for_line, wait_until_gone
 from tiny_model import write_tiny_model
 
+from hybrid_seg_ros.inference.backends import AUTO
+from hybrid_seg_ros.inference.backends.automatic import choose_placement
 from hybrid_seg_ros.ros.trials.demo_options import DemoReport, PhaseReport
 
 FRAMES = 6
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 @pytest.fixture(scope='module')
@@ -41,10 +43,14 @@ def test_it_shows_what_the_node_does(start_demo, tmp_path):
     demo = start_demo()
     output, errors = demo.communicate(timeout=TIMEOUT_S)
     assert demo.returncode == 0, errors
-    for said in ('tiny, hybrid@8, pytorch', f'lock-step  {FRAMES} frames', 'latency p50', 'kept@8', 'mIoU', 'dropped'):
+    taken = choose_placement(AUTO, AUTO, AUTO)
+    for said in (
+        'starting segmentation_node with tiny, hybrid@6+8', f'{taken.backend} in {taken.precision} on',
+        f'lock-step  {FRAMES} frames', 'latency p50', 'kept@8', 'mIoU', 'dropped',
+    ):  # fmt: skip
         assert said in output
     report = json.loads((tmp_path / 'out/report.json').read_text())
-    assert list(report['tokens_mean']) == ['total', 'merged', 'kept@8']
+    assert list(report['tokens_mean']) == ['total', 'merged', 'kept@6', 'kept@8']
     full, live = report['lock_step'], report['real_time']
     assert full['sent'] == full['answered'] == full['scored_frames'] == live['sent'] == FRAMES
     assert 0 < live['answered'] <= FRAMES and live['latency_p95_ms'] >= live['latency_p50_ms'] > 0
