@@ -32,13 +32,13 @@ SMALLER = {
 
 REPLACED = {
     'hybrid_seg benchmark': {
-        'models/segvit_tiny_camvid.yaml': 'models/tiny.yaml', 'config/benchmark/': 'narrow/',
+        'models/segvit_small_camvid.yaml': 'models/tiny.yaml', 'config/benchmark/': 'narrow/',
         '384x512,512x512,768x1024': '64x96,96x128', '384x512,768x1024': '96x128',
         'pytorch-plain,torch-compile': 'pytorch-plain',  # compiling takes long: once is enough
     },
     'hybrid_seg check-parity': {'test/data/camvid_frames': 'street.jpg'},
     'hybrid_seg check-parity square.png':  # random weights decide by rounding errors
-        {'square.png': 'street.jpg', 'out/light/best.yaml': 'models/segvit_tiny_camvid.yaml'},
+        {'square.png': 'street.jpg', 'out/light/best.yaml': 'models/segvit_small_camvid.yaml'},
     'hybrid_seg convert dtop': {'--backbone ': '--spec narrow/', ' --classes': '.yaml --classes'},
     'hybrid_seg convert segvit': {'--backbone ': '--spec narrow/', ' --classes': '.yaml --classes'},
     'hybrid_seg convert cts': {'--backbone vit_small': '--spec narrow/vit_small.yaml'},
@@ -85,8 +85,8 @@ NOT_HERE = {
     'journalctl': 'wants systemd and the installed unit',
     'python3 -c': 'tensorrt comes with JetPack',
     'hybrid_seg segment street.jpg --model MODEL.yaml': 'wants a GPU and TensorRT',
-    'hybrid_seg benchmark --model models/segvit_tiny_camvid.yaml --device cuda': 'wants a GPU and TensorRT',
-    'hybrid_seg check-parity test/data/camvid_frames --model models/segvit_tiny_camvid.yaml --backends tensorrt':
+    'hybrid_seg benchmark --model models/segvit_small_camvid.yaml --device cuda': 'wants a GPU and TensorRT',
+    'hybrid_seg check-parity test/data/camvid_frames --model models/segvit_small_camvid.yaml --backends tensorrt':
         'wants a GPU and TensorRT; the same as test_tensorrt_execution.py',
 }  # fmt: skip
 """What cannot run here, and why; `hybrid_seg` commands among them are parsed."""

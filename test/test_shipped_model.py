@@ -16,7 +16,7 @@ from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth
 
 ROOT = Path(__file__).parents[1]
-MODEL = ROOT / 'models' / 'segvit_tiny_camvid.yaml'
+MODEL = ROOT / 'models' / 'segvit_small_camvid.yaml'
 EVERY = 20
 """One frame in so many is segmented: the test is to show that masks are right, not how right on average."""
 

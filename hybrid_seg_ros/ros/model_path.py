@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = 'hybrid_seg_ros'
-SHIPPED_MODEL = 'segvit_tiny_camvid'
+SHIPPED_MODEL = 'segvit_small_camvid'
 _SCHEME = 'package://'
 
 
@@ -14,7 +14,7 @@ def resolve_model_path(text: str) -> Path:
     """Return the path of a model's YAML file, which need not exist.
 
     '' is the model that comes with the package; `package://PACKAGE/models/x.yaml` lies in a package's share folder;
-    a bare name such as `segvit_tiny_camvid` is one of this package's models/; anything else is a path.
+    a bare name such as `segvit_small_camvid` is one of this package's models/; anything else is a path.
     Raises ValueError for a package that is not installed.
     """
     if text.startswith(_SCHEME):

@@ -14,7 +14,7 @@ from hybrid_seg_ros.inference.rgb_file import read_rgb
 from hybrid_seg_ros.model_spec import ModelSpec, SlidingWindow, Variant
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / 'models' / 'segvit_tiny_camvid.yaml'
+SHIPPED = ROOT / 'models' / 'segvit_small_camvid.yaml'
 FRAME_FILES = sorted((ROOT / 'test' / 'data' / 'camvid_frames').glob('*.jpg'))
 
 RUNNING = [('pytorch', 'bfloat16'), ('onnxruntime', 'float32'), ('onnxruntime', 'float16'), ('openvino', 'float32'),

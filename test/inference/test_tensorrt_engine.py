@@ -27,7 +27,7 @@ from hybrid_seg_ros.inference.backends.tensorrt_engine import (
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 
-SHIPPED = Path(__file__).parents[2] / 'models' / 'segvit_tiny_camvid.yaml'
+SHIPPED = Path(__file__).parents[2] / 'models' / 'segvit_small_camvid.yaml'
 GPUS = BuildOptions((80, 86, 89, 120))
 PRECISIONS = {'float32': 'FLOAT', 'float16': 'HALF'}
 FIXED = {'keep': (0.6,)}

@@ -240,7 +240,7 @@ def installed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('text', 'path'),
     [
-        ('', 'hybrid_seg_ros/models/segvit_tiny_camvid.yaml'),
+        ('', 'hybrid_seg_ros/models/segvit_small_camvid.yaml'),
         ('other', 'hybrid_seg_ros/models/other.yaml'),
         ('other.yaml', 'hybrid_seg_ros/models/other.yaml'),
         ('package://hybrid_seg_ros/models/x.yaml', 'hybrid_seg_ros/models/x.yaml'),
@@ -261,6 +261,6 @@ def test_paths_are_taken_as_they_are(installed, monkeypatch, tmp_path):
 
 def test_without_an_installed_package_the_source_tree_is_used(monkeypatch):
     monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
-    assert resolve_model_path('') == Path(__file__).parents[2] / 'models' / 'segvit_tiny_camvid.yaml'
+    assert resolve_model_path('') == Path(__file__).parents[2] / 'models' / 'segvit_small_camvid.yaml'
     with pytest.raises(ValueError, match="package 'my_models' is not installed"):
         resolve_model_path('package://my_models/x.yaml')

@@ -19,7 +19,11 @@ from hybrid_seg_ros.training.train_config import TrainConfig
 PAGE = (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'```(\w*)\n(.*?)```', PAGE, re.DOTALL)
 CONFIGS = {re.match(r'# (\S+)', text)[1]: text for kind, text in BLOCKS if kind == 'yaml' and text.startswith('# ')}
-COMMANDS = [line for kind, text in BLOCKS if not kind for line in text.splitlines()]
+FETCHING = ('pip', 'unzip', 'hybrid_seg convert')
+"""How commands begin that bring the encoder: test/test_docs_commands.py and test/export have them."""
+COMMANDS = [
+    line for kind, text in BLOCKS if not kind for line in text.splitlines() if not line.startswith(FETCHING)
+]
 DATASET = OWN_DATASETS[-1]
 SMALLER = {'crop_hw': [64, 96], 'batch_size': 2, 'steps': 2, 'warmup_steps': 0, 'save_every': 1, 'loss_stride': 2,
            'precision': 'float32', 'dataset': DATASET}  # fmt: skip
@@ -38,12 +42,20 @@ def folder(tmp_path_factory):
         (folder / name).write_text(yaml.safe_dump(content), encoding='utf-8')
     encoder = HybridSegmenter(tiny_spec(input_size_hw=(64, 96))).encoder
     save_encoder(encoder.state_dict(), folder / 'out' / 'encoder_vit_tiny.safetensors', encoder.grid_hw)
+    recipe = yaml.safe_load((ROOT / 'config' / 'train_folder.yaml').read_text(encoding='utf-8'))
+    model = {**recipe['model'], **SMALLER_MODEL}
+    model['backbone'] = {**SMALLER_MODEL['backbone'], 'class_token': True, 'final_norm': True}
+    (folder / 'config').mkdir()
+    (folder / 'config' / 'train_folder.yaml').write_text(yaml.safe_dump({**recipe, **SMALLER, 'model': model}))
+    spec = ModelSpec.from_dict({**model, 'classes': [{'name': 'any'}]})
+    encoder = HybridSegmenter(spec).encoder
+    save_encoder(encoder.state_dict(), folder / 'out' / 'dinov2_small.safetensors', encoder.grid_hw)
     return folder
 
 
 def test_the_page_has_what_is_tested_here():
-    assert set(CONFIGS) == {'policy.yaml', 'dense.yaml', 'pruning.yaml', 'small.yaml'}
-    assert [line.split()[0] for line in COMMANDS] == ['hybrid_seg'] * 7 + ['torchrun', 'tensorboard']
+    assert set(CONFIGS) == {'policy.yaml', 'dense.yaml', 'pruning.yaml'}
+    assert [line.split()[0] for line in COMMANDS] == ['hybrid_seg'] * 8 + ['torchrun', 'tensorboard']
 
 
 @pytest.mark.parametrize('name', CONFIGS)
