@@ -131,11 +131,17 @@ def test_an_option_without_effect_is_said(root, model, tmp_path, caplog, options
     assert len(warnings) == len(said) and all(part in line for part, line in zip(said, warnings))
 
 
-@pytest.mark.parametrize('text', ['many', '1.5', '-1', '-0.1', 'nan', 'inf', '1e3', '60%', ''])
+@pytest.mark.parametrize('text', ['many', 'nan', 'inf', '60%', '0.6,0.5', ''])
 def test_keep_is_a_count_or_a_fraction(text):
     assert keep_value('400') == 400 and keep_value('0.6') == 0.6 and keep_value('1') == 1 and keep_value('1e-1') == 0.1
     with pytest.raises(argparse.ArgumentTypeError, match='expected a count as in 400 or a fraction as in 0.6, got'):
         keep_value(text)
+
+
+@pytest.mark.parametrize('text', ['1.5', '-0.1', '1e3', '1e999', '0', '0.0'])
+def test_a_keep_that_is_out_of_range_is_refused_by_the_name_of_its_option(root, model, tmp_path, capsys, text):
+    assert main(['evaluate', '--model', str(model), '--root', str(root), f'--keep={text}']) == 1
+    assert '--keep: expected a count >= 1 or a fraction in (0, 1], got ' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('command', [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Union
@@ -55,14 +54,11 @@ def add_backend_arguments(parser: argparse.ArgumentParser, compared: bool = Fals
 
 
 def keep_value(text: str) -> Keep:
-    """Read '400' as a count and '0.6' as a fraction. Raises ArgumentTypeError for anything else."""
+    """Read '400' as a count and '0.6' as a fraction; TokenBudget says which are legal. Raises ArgumentTypeError."""
     try:
-        value = float(text) if '.' in text or 'e' in text.lower() else int(text)
+        return float(text) if '.' in text or 'e' in text.lower() else int(text)
     except ValueError:
-        value = -1
-    if not 0 <= value <= (1 if isinstance(value, float) else math.inf):
-        raise argparse.ArgumentTypeError(f'expected a count as in 400 or a fraction as in 0.6, got {text!r}')
-    return value
+        raise argparse.ArgumentTypeError(f'expected a count as in 400 or a fraction as in 0.6, got {text!r}') from None
 
 
 def windows_value(text: str) -> Union[Keep, Windows]:

@@ -36,7 +36,7 @@ class EngineCache:
     ) -> None:  # fmt: skip
         self._library, self._gpu, self._options = library, gpu, options
         self._folder = (cache_dir or default_cache_dir()) / 'engines'
-        self._kept = '' if cache_dir is not None else f', once, kept in {self._folder}'  # else the caller knows
+        self._kept = '' if cache_dir is not None else f', kept in {self._folder}'  # else the caller knows
 
     def find(self, path: Path, info: GraphInfo, part: str) -> Path:
         """Return the engine of the ONNX file `path`, built if the cache has none that is whole.
@@ -51,7 +51,7 @@ class EngineCache:
         folder = self._folder / f'{info.model}-{info.variant}-{part}-{key}'
 
         def make(work: Path) -> None:
-            log.info('building an engine of %s, %s, %s, %s for %s with %s; takes minutes%s',
+            log.info('building an engine of %s, %s, %s, %s for %s with %s; takes minutes, once%s',
                      info.model, info.variant, part, info.precision, self._gpu.name, self._library.name,
                      self._kept)  # fmt: skip
             plan = build_plan(self._library, path, info, self._options)
