@@ -34,7 +34,7 @@ def test_broken_messages_of_one_time_are_counted_each(tmp_path, spared):
     path = write_mcap(tmp_path / 'drive.mcap', garbage={CAMERA: [7, 20]}, period_ns=0)
     if not spared:
         cut(path, path.stat().st_size - 4)
-    with BagReader(path, tolerant=True) as bag:
+    with BagReader(path) as bag:
         for _ in range(2):
             assert len(list(bag.messages([bag.select_camera_topic()]))) == COUNT - 2
             assert bag.select_camera_topic().count == COUNT - 2
@@ -94,19 +94,19 @@ def test_nothing_can_be_read(tmp_path, storage, damage):
         file.unlink()
     else:
         file.write_bytes({'empty': b'', 'cut': file.read_bytes()[:40], 'zeros': bytes(5000)}[damage])
-    with pytest.raises(BagError, match=f'bag {folder}: '), BagReader(folder, tolerant=True):
+    with pytest.raises(BagError, match=f'bag {folder}: '), BagReader(folder):
         pass
 
 
 def test_a_folder_without_a_bag_and_a_path_that_is_none(tmp_path):
     for path, complaint in ((tmp_path, 'has no metadata.yaml'), (tmp_path / 'absent', 'no such file or folder')):
-        with pytest.raises(BagError, match=complaint), BagReader(path, tolerant=True):
+        with pytest.raises(BagError, match=complaint), BagReader(path):
             pass
 
 
 def test_the_topics_of_a_damaged_bag_can_be_chosen_from(tmp_path):
     path = write_mcap(tmp_path / 'drive.mcap')
     cut(path, path.stat().st_size // 2)
-    with BagReader(path, tolerant=True) as bag:
+    with BagReader(path) as bag:
         assert (bag.select_camera_topic().name, bag.select_label_topic().name) == (CAMERA, LABELS)
         assert all(topic.msgtype == RAW and 0 < topic.count < COUNT for topic in bag.topics)
