@@ -54,7 +54,7 @@ class BagReader(TopicChoice):
             self._stack = stack.pop_all()
         others = [str(each) for each in self._all_topics() if each.count and (not each.is_ros2 or each not in self.topics)]
         if others:
-            message = 'bag %s: left out, as only ROS 2 messages of one type a topic are read: %s'
+            message = 'bag %s: left out: %s; only ROS 2 messages, of one type a topic, are read'
             _logger.warning(message, self.path, ', '.join(others))
         return self
 

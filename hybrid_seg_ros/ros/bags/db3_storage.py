@@ -73,7 +73,6 @@ class Db3Storage:
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
-        database.row_factory = sqlite3.Row
         database.execute('PRAGMA writable_schema = ON')  # else SQLite refuses a file that is cut off
         return database
 
@@ -81,7 +80,9 @@ class Db3Storage:
         """Note the topics, and where their messages are, as far as they can be read."""
         try:
             with closing(self._connect()) as database:
-                for row in map(dict, database.execute('SELECT * FROM topics')):
+                cursor = database.execute('SELECT * FROM topics')
+                names = [column[0] for column in cursor.description]
+                for row in (dict(zip(names, values)) for values in cursor):
                     encoding = row.get('serialization_format', CDR)
                     self._topics[row['id']] = StoredTopic(str(row['name']), str(row['type']), str(encoding))
                 self._rows = np.sort(np.fromiter(self._locations(database), _ROW))
@@ -91,9 +92,9 @@ class Db3Storage:
     def _locations(self, database: sqlite3.Connection) -> Iterator[tuple[int, int, int]]:
         try:
             for row in database.execute('SELECT timestamp, rowid, topic_id FROM messages NOT INDEXED ORDER BY rowid'):
-                if not all(isinstance(value, int) for value in row):
+                if not type(row[0]) is type(row[2]) is int:
                     raise sqlite3.DatabaseError('a row is no message')  # as of pages that read as zeros
-                yield tuple(row)
+                yield row
         except sqlite3.Error as error:
             self._note_damage(error)
 

@@ -120,7 +120,7 @@ class McapStorage:
             if end != len(content) and not is_cut:
                 raise ValueError('its records do not fill it')
             if missing or strays:
-                raise ValueError(f'lacks {missing} messages that its index names, and has {strays} of no topic')
+                raise ValueError(f'messages of no topic: {strays}, missing that its index names: {missing}')
         except Exception as error:  # damaged bytes come out of the parsers as nearly any type of error
             self._damage[part.place] = str(error) or type(error).__name__
         if part.counts is None:
