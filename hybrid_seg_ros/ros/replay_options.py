@@ -20,10 +20,11 @@ class ReplayError(ValueError):
 class ReplayOptions:
     """What to play and how.
 
-    `topics` empty: all camera topics. `rate` 1.0 is as recorded, but for gaps of more than `max_gap_s`. `lock_step` publishes a frame only once the one
-    before it is answered: by an image with the same stamp on `answer_topic`, within `timeout_s`. Outside lock-step
-    an `answer_topic`, if given, is only counted and timed. `wait_s` is how long subscribers may take to appear, 0
-    plays without them. `remap` maps topic names. `restamp` replaces header stamps by the present time.
+    `topics` empty: all camera topics. `rate` 1.0 is as recorded, but for gaps of more than `max_gap_s`, which become
+    that. `lock_step` publishes a frame only once the one before it is answered: by an image with the same stamp on
+    `answer_topic`, within `timeout_s`. Outside lock-step an `answer_topic`, if given, is only counted and timed.
+    `wait_s` is how long subscribers may take to appear, 0 plays without them. `remap` maps topic names. `restamp`
+    replaces header stamps by the present time.
     """
 
     bag: Path

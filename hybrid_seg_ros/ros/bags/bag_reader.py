@@ -52,7 +52,8 @@ class BagReader(TopicChoice):
             if self.damage and not self._expected:
                 raise BagError(f'bag {self.path}: {self.damage}')
             self._stack = stack.pop_all()
-        others = [str(each) for each in self._all_topics() if each.count and (not each.is_ros2 or each not in self.topics)]
+        chosen = self.topics
+        others = [str(each) for each in self._all_topics() if each.count and not (each.is_ros2 and each in chosen)]
         if others:
             message = 'bag %s: left out: %s; only ROS 2 messages, of one type a topic, are read'
             _logger.warning(message, self.path, ', '.join(others))
@@ -73,7 +74,7 @@ class BagReader(TopicChoice):
         problems = [f'{name} is missing' for name in self._missing]
         problems += [f'{name} {storage.problem}' for name, storage in self._storages.items() if storage.problem]
         found = [f'{"; ".join(problems)}: {self._extent()}'] if problems else []
-        garbage = self._garbage.total()
+        garbage = sum(self._garbage.values())
         if garbage:
             messages = '1 message is' if garbage == 1 else f'{garbage} messages are'
             found.append(f'{messages} damaged and left out, the first on {self._first_garbage}')
@@ -114,7 +115,7 @@ class BagReader(TopicChoice):
         return message
 
     def _note_garbage(self, record: RecordedMessage, count: int, error: BagError) -> None:
-        """Note a message that is the `count`-th of its topic in a reading, unless another reading came so far before."""
+        """Note the `count`-th message of its topic in a reading, unless an earlier reading came so far."""
         if count > self._garbage[record.topic]:
             self._garbage[record.topic] = count
             self._counts[record.topic] -= 1
@@ -131,7 +132,7 @@ class BagReader(TopicChoice):
         count = self._ros2_count()
         if not count:
             return 'nothing could be read'
-        starts_ns, ends_ns = zip(*(each.times_ns for each in self._storages.values() if each.counts.total()))
+        starts_ns, ends_ns = zip(*(each.times_ns for each in self._storages.values() if any(each.counts.values())))
         seconds = (max(ends_ns) - min(starts_ns)) / NANOSECONDS
         of = f' of {self._expected}' if count < self._expected else ''
         return f'{count}{of} messages could be read, up to {seconds:.1f} s after the first'

@@ -90,7 +90,7 @@ def write_bag(options: WriteBagOptions) -> int:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise BagWriterError(f'{folder}: expected a folder of images')
-    images = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES]
+    images = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES and file.name[0] != '.']
     images.sort(key=lambda file: in_natural_order(file.name))
     if not images:
         raise BagWriterError(f'{folder}: expected images ({", ".join(_IMAGE_SUFFIXES)}), found none')

@@ -83,7 +83,7 @@ class Db3Storage:
                 cursor = database.execute('SELECT * FROM topics')
                 names = [column[0] for column in cursor.description]
                 for row in (dict(zip(names, values)) for values in cursor):
-                    encoding = row.get('serialization_format', CDR)
+                    encoding = row.get('serialization_format') or CDR
                     self._topics[row['id']] = StoredTopic(str(row['name']), str(row['type']), str(encoding))
                 self._rows = np.sort(np.fromiter(self._locations(database), _ROW))
         except (sqlite3.Error, KeyError) as error:

@@ -77,8 +77,9 @@ class McapStorage:
     @property
     def times_ns(self) -> tuple[int, int]:
         """The times of the first and of the last message; zeros without any."""
-        used = [part for part in self._parts if part.counts and part.place not in self._damage]
-        return min((part.start_ns for part in used), default=0), max((part.end_ns for part in used), default=0)
+        used = [part for part in self._parts if part.counts]
+        start_ns = min((part.start_ns for part in used), default=0)
+        return start_ns, max((part.end_ns for part in used if part.place not in self._damage), default=start_ns)
 
     @property
     def problem(self) -> Optional[str]:
@@ -97,7 +98,7 @@ class McapStorage:
             yield from in_time_order((part.start_ns, self._messages_of(file, part, channels)) for part in parts)
 
     def _messages_of(self, file: BinaryIO, part: _Part, channels: Collection[int]) -> Iterator[RecordedMessage]:
-        """Yield the messages of these channels in time order, having noted what is damaged, missing or to be counted."""
+        """Yield the messages of these channels in time order; note what is damaged, and count where that is due."""
         messages, times_ns, counts = [], [], Counter()
         try:
             content, is_cut = self._unpack(file, part.place)
@@ -137,12 +138,12 @@ class McapStorage:
         opcode, length = _HEAD.unpack(head)
         if opcode != Opcode.CHUNK:
             return head + file.read(length), False
-        _, _, size, checksum, length = _CHUNK.unpack(file.read(_CHUNK.size))
-        compression = file.read(min(length, self._size)).decode()
+        _, _, size, checksum, name_length = _CHUNK.unpack(file.read(_CHUNK.size))
+        compression = file.read(min(name_length, _HEAD.size)).decode()
         if compression not in _UNPACK:
             raise ValueError(f'compressed as {compression!r}, expected zstd or lz4')
         (packed_size,) = _SIZE.unpack(file.read(_SIZE.size))
-        packed = file.read(min(packed_size, self._size))
+        packed = file.read(min(packed_size, length, self._size))  # damage may ask for more than there is memory
         content = _UNPACK[compression](packed)
         if len(packed) < packed_size:
             return content, True
@@ -155,13 +156,13 @@ class McapStorage:
         stream = ReadDataStream(BytesIO(record))
         if opcode == Opcode.SCHEMA:
             schema = Schema.read(stream)
-            self._schemas[schema.id] = schema.name
+            self._schemas.setdefault(schema.id, schema.name)
         elif opcode == Opcode.CHANNEL:
             channel = Channel.read(stream)
             name = self._schemas.get(channel.schema_id, 'unknown')
             if channel.message_encoding == CDR and name.count('/') == 1:
                 name = name.replace('/', '/msg/')  # some writers leave it out, as ROS 1 does
-            self._channels[channel.id] = StoredTopic(channel.topic, name, channel.message_encoding)
+            self._channels.setdefault(channel.id, StoredTopic(channel.topic, name, channel.message_encoding))
 
     def _follow_records(self, file: BinaryIO) -> Optional[str]:
         """Note all parts; return what is wrong with the file's structure, None if nothing is."""
@@ -213,21 +214,19 @@ class McapStorage:
         """Note the parts between two places; return where the records cannot be followed, None if they can."""
         parts: list[_Part] = []
         place = end = start
+        opcode = 0
         for opcode, place, length in _records(file, start, stop):
             end = place + length
-            if opcode == Opcode.DATA_END:
-                break
             with suppress(struct.error, ValueError):  # of a topic, as a rule; its messages are of no topic then
                 if end <= stop or opcode == Opcode.CHUNK:
                     self._note(file, opcode, place, length, parts)
-        else:
-            if end != stop or stop == self._size:
-                for part in parts[-1:]:
-                    part.counts = None  # to be counted: its index is not whole
-                self._parts += parts
-                return place
+            if opcode == Opcode.DATA_END:
+                break
+        is_followed = opcode == Opcode.DATA_END or end == stop < self._size
+        if parts and not is_followed:
+            parts[-1].counts = None  # to be counted: its index may not be whole
         self._parts += parts
-        return None
+        return None if is_followed else place
 
     def _note(self, file: BinaryIO, opcode: int, place: int, length: int, parts: list[_Part]) -> None:
         """Note the record that the file is at the content of."""

@@ -47,9 +47,9 @@ def find_storage_files(path: Path) -> tuple[list[Path], list[str]]:
             files.setdefault(_plain_name(file), file)  # the plain one of a pair
     names = _names_in_metadata(path)
     if not files:
-        there = sorted(file.name for file in path.iterdir())
-        found = f'its metadata.yaml names {", ".join(names)}' if names else f'it holds {", ".join(there[:5]) or "nothing"}'
-        raise BagError(f'bag {path}: expected a rosbag2 folder with .mcap or .db3 files, found none; {found}')
+        there = ', '.join(sorted(file.name for file in path.iterdir())[:5]) or 'nothing'
+        hint = f'its metadata.yaml wants {", ".join(names)} beside it' if names else f'it holds {there}'
+        raise BagError(f'bag {path}: expected a rosbag2 folder with .mcap or .db3 files, found none; {hint}')
     missing = [name for name in names if name not in files]
     others = [name for name in files if name not in names]
     if others and names and not missing:

@@ -57,7 +57,8 @@ def test_a_chunk_with_a_wrong_checksum_is_left_out(tmp_path, compression):
     assert len(messages) < ALL and set(messages) < set(expected()) and messages == sorted(messages, key=lambda m: m[1])
     assert messages[-1] == expected()[-1]
     assert damage == (
-        f'drive.mcap has 1 damaged chunk (at byte {start}: its size or checksum is wrong): {len(messages)} of {ALL} messages could be read, up to 3.9 s after the first'
+        f'drive.mcap has 1 damaged chunk (at byte {start}: its size or checksum is wrong): '
+        f'{len(messages)} of {ALL} messages could be read, up to 3.9 s after the first'
     )
 
 
