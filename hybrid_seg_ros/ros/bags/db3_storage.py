@@ -86,7 +86,7 @@ class Db3Storage:
                     encoding = row.get('serialization_format') or CDR
                     self._topics[row['id']] = StoredTopic(str(row['name']), str(row['type']), str(encoding))
                 self._rows = np.sort(np.fromiter(self._locations(database), _ROW))
-        except (sqlite3.Error, KeyError) as error:
+        except (sqlite3.Error, KeyError, UnicodeDecodeError) as error:
             self._note_damage(error)
 
     def _locations(self, database: sqlite3.Connection) -> Iterator[tuple[int, int, int]]:

@@ -217,7 +217,7 @@ class McapStorage:
         opcode = 0
         for opcode, place, length in _records(file, start, stop):
             end = place + length
-            with suppress(struct.error, ValueError):  # of a topic, as a rule; its messages are of no topic then
+            with suppress(Exception):  # of a topic, as a rule; its messages are of no topic then
                 if end <= stop or opcode == Opcode.CHUNK:
                     self._note(file, opcode, place, length, parts)
             if opcode == Opcode.DATA_END:

@@ -43,7 +43,7 @@ def find_storage_files(path: Path) -> tuple[list[Path], list[str]]:
         return [path], []
     files: dict[str, Path] = {}
     for file in sorted(path.iterdir(), key=lambda file: in_natural_order(file.name)):
-        if file.is_file() and not file.name.startswith('.') and PurePath(_plain_name(file)).suffix in _SUFFIXES:
+        if file.is_file() and not file.name.startswith('.') and _suffix(file) in _SUFFIXES:
             files.setdefault(_plain_name(file), file)  # the plain one of a pair
     names = _names_in_metadata(path)
     if not files:
@@ -53,7 +53,7 @@ def find_storage_files(path: Path) -> tuple[list[Path], list[str]]:
     missing = [name for name in names if name not in files]
     others = [name for name in files if name not in names]
     if others and names and not missing:
-        _logger.warning('bag %s: %s left out: not in metadata.yaml, but a bag of its own', path, ', '.join(others))
+        _logger.warning('bag %s: %s left out, as metadata.yaml does; to be opened alone', path, ', '.join(others))
         return [files[name] for name in names], []
     if others and missing:
         _logger.warning('bag %s: %s read instead of %s', path, ', '.join(others), ', '.join(missing))
@@ -71,10 +71,9 @@ def open_storages(files: Sequence[Path], stack: ExitStack) -> dict[str, Storage]
         if _starts_with(file, zstandard.FRAME_HEADER):
             plain = scratch() / _plain_name(file)
             _decompress(file, plain)
-        suffix = PurePath(_plain_name(file)).suffix
-        if _starts_with(plain, mcap_storage.MAGIC) or suffix == '.mcap':
+        if _starts_with(plain, mcap_storage.MAGIC) or _suffix(file) == '.mcap':
             storages[file.name] = McapStorage(plain)
-        elif _starts_with(plain, db3_storage.MAGIC) or suffix == '.db3':
+        elif _starts_with(plain, db3_storage.MAGIC) or _suffix(file) == '.db3':
             storages[file.name] = Db3Storage(plain, scratch)
         else:
             hint = '; rosbags-convert makes one of a bag of ROS 1' if _starts_with(file, b'#ROSBAG') else ''
@@ -91,7 +90,9 @@ def _names_in_metadata(folder: Path) -> list[str]:
     """Return the names of files that metadata.yaml lists, without a suffix of compression; none if it is of no use."""
     try:
         metadata = yaml.safe_load((folder / 'metadata.yaml').read_text(encoding='utf-8'))
-        return [_plain_name(PurePath(path)) for path in metadata['rosbag2_bagfile_information']['relative_file_paths']]
+        paths = metadata['rosbag2_bagfile_information']['relative_file_paths']
+        paths = [paths] if isinstance(paths, str) else paths
+        return list(dict.fromkeys(_plain_name(PurePath(path)) for path in paths))
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -117,3 +118,7 @@ def _starts_with(file: Path, magic: bytes) -> bool:
 
 def _plain_name(file: PurePath) -> str:
     return file.stem if file.suffix in _COMPRESSED_SUFFIXES else file.name
+
+
+def _suffix(file: Path) -> str:
+    return PurePath(_plain_name(file)).suffix.lower()

@@ -74,7 +74,7 @@ def test_equal_and_negative_times(tmp_path, log_ns):
 def test_what_metadata_names_otherwise_is_said(tmp_path, caplog):
     for name, line in (
         ('MCAP renamed', 'drive of monday.mcap read instead of bag.mcap'),
-        ('another file in the folder', 'other.mcap left out: not in metadata.yaml, but a bag of its own'),
+        ('another file in the folder', 'other.mcap left out, as metadata.yaml does; to be opened alone'),
         ('split, no metadata', 'read as one: bag_0.mcap, bag_1.mcap, bag_2.mcap'),
         ('MCAP metadata cut off', 'read without metadata.yaml, which cannot be used'),
     ):
