@@ -17,30 +17,21 @@ from pathlib import Path
 from typing import BinaryIO, Optional
 from zlib import crc32
 
-import lz4.frame
-import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
-from mcap.records import Channel, ChunkIndex, Schema
+from mcap.records import Channel, Chunk, ChunkIndex, Schema
+from mcap.stream_reader import get_chunk_data_stream
 
 from hybrid_seg_ros.ros.bags.recorded_message import CDR, RecordedMessage, StoredTopic, in_time_order
 
 MAGIC = b'\x89MCAP0\r\n'  # at both ends of a file
 _HEAD = struct.Struct('<BQ')  # opcode, length of the content
-_CHUNK = struct.Struct('<QQQII')  # first time, last time, size and checksum of the records, length of the next field
-_SIZE = struct.Struct('<Q')
+_CHUNK_TIMES = struct.Struct('<QQ')
 _MESSAGE = struct.Struct('<HIQQ')  # channel, number, time of recording, time of publishing
 _MESSAGE_INDEX = struct.Struct('<HI')  # channel, length of the entries
 _ENTRY_BYTES = 16
 _FOOTER = struct.Struct('<BQQQI')  # head, where the index begins, where its offsets do, checksum from the first to here
 _FOOTER_CRC_BYTES = 4
-
-_UNPACK = {
-    '': bytes,
-    'zstd': lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
-    'lz4': lambda data: lz4.frame.LZ4FrameDecompressor().decompress(data),
-}
-"""How a chunk is decompressed; one that is cut off, as far as it goes."""
 
 
 @dataclass(slots=True)
@@ -138,18 +129,11 @@ class McapStorage:
         opcode, length = _HEAD.unpack(head)
         if opcode != Opcode.CHUNK:
             return head + file.read(length), False
-        _, _, size, checksum, name_length = _CHUNK.unpack(file.read(_CHUNK.size))
-        compression = file.read(min(name_length, _HEAD.size)).decode()
-        if compression not in _UNPACK:
-            raise ValueError(f'compressed as {compression!r}, expected zstd or lz4')
-        (packed_size,) = _SIZE.unpack(file.read(_SIZE.size))
-        packed = file.read(min(packed_size, length, self._size))  # damage may ask for more than there is memory
-        content = _UNPACK[compression](packed)
-        if len(packed) < packed_size:
-            return content, True
-        if len(content) != size or (checksum and crc32(content) != checksum):
-            raise ValueError('its size or checksum is wrong')
-        return content, False
+        chunk = Chunk.read(ReadDataStream(file))
+        if place + _HEAD.size + length > self._size:
+            return b'' if chunk.compression else chunk.data, True
+        stream, size = get_chunk_data_stream(chunk, validate_crc=True)
+        return stream.read(size), False
 
     def _declare(self, opcode: int, record: bytes) -> None:
         """Take note of a schema or a channel; of nothing else."""
@@ -234,8 +218,8 @@ class McapStorage:
             channel, _, log_ns, _ = _MESSAGE.unpack(file.read(_MESSAGE.size))
             parts.append(_Part(place - _HEAD.size, log_ns, log_ns, self._one.setdefault(channel, {channel: 1})))
         elif opcode == Opcode.CHUNK:
-            start_ns, end_ns, *_ = _CHUNK.unpack(file.read(_CHUNK.size))
-            parts.append(_Part(place - _HEAD.size, start_ns, end_ns, None))
+            times_ns = _CHUNK_TIMES.unpack(file.read(_CHUNK_TIMES.size))
+            parts.append(_Part(place - _HEAD.size, *times_ns, None))
         elif opcode == Opcode.MESSAGE_INDEX and parts:
             channel, size = _MESSAGE_INDEX.unpack(file.read(_MESSAGE_INDEX.size))
             parts[-1].counts = {**(parts[-1].counts or {}), channel: size // _ENTRY_BYTES}

@@ -59,7 +59,7 @@ def find_storage_files(path: Path) -> tuple[list[Path], list[str]]:
         _logger.warning('bag %s: %s read instead of %s', path, ', '.join(others), ', '.join(missing))
     elif len(others) > 1:
         _logger.warning('bag %s: read as one: %s', path, ', '.join(others))
-    return list(files.values()), missing[len(others) :]
+    return list(files.values()), missing[len(others) :] if len(missing) < len(names) else []
 
 
 def open_storages(files: Sequence[Path], stack: ExitStack) -> dict[str, Storage]:
