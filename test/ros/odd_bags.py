@@ -187,7 +187,8 @@ METADATA: dict[str, Callable[[str], Optional[str]]] = {
 WHOLE: dict[str, Maker] = {
     **{f'{storage.name} metadata {name}': partial(rosbag2, storage=storage, metadata=change)
        for storage in (MCAP, DB3) for name, change in METADATA.items()},
-    **{f'{storage.name} {mode.name} metadata {name}': partial(rosbag2, storage=storage, compression=mode, metadata=change)
+    **{f'{storage.name} {mode.name} metadata {name}': partial(
+        rosbag2, storage=storage, compression=mode, metadata=change)
        for storage in (MCAP, DB3)
        for mode, name, change in (
            (MESSAGE, 'as written', None), (MESSAGE, 'missing', METADATA['missing']),
