@@ -47,6 +47,7 @@ def test_numbered_names_are_in_natural_order(frames):
         file.unlink()
     for index, name in enumerate(names):
         cv2.imwrite(str(frames / f'images/{name}.jpg'), np.full((*SIZE_HW, 3), 30 * index, np.uint8))
+    (frames / 'images/._frame_1.jpg').write_bytes(b'what macOS leaves beside a file')
     assert write_bag(options(frames, labels=None)) == len(names)
     images = [bytes(content.data) for _, content in read(frames / 'bag')['/camera/image/compressed']]
     assert images == [(frames / f'images/{name}.jpg').read_bytes() for name in ordered]

@@ -164,6 +164,14 @@ def test_recording_times_that_are_all_the_same_say_no_rate(tmp_path):
         assert (drive.rate_hz, drive.times_s, drive.repeated_stamp()) == (0.0, [0.0, 0.0, 0.0], 0)
 
 
+@pytest.mark.parametrize('stamps_ns', [[0, LOG_NS, LOG_NS + PERIOD_NS], [0, 0, 0]])
+def test_a_frame_from_before_the_clock_ran(tmp_path, stamps_ns):
+    """It was recorded at 0; the gap counts as long as a replay waits."""
+    with BagReader(write_frames(tmp_path / 'bag', stamps_ns, [0, LOG_NS, LOG_NS + PERIOD_NS])) as bag:
+        drive = Drive(bag)
+        assert drive.times_s == pytest.approx([0, 5, 5.1]) and drive.rate_hz == pytest.approx(2 / 5.1)
+
+
 @pytest.mark.parametrize('limit', [1, 5, COUNT, COUNT + 1, None])
 def test_a_limit_ends_the_reading(tmp_path, limit):
     """The last frame, which is garbage, is met only without one."""
