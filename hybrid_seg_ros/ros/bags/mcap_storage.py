@@ -19,7 +19,7 @@ from zlib import crc32
 
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
-from mcap.records import Channel, Chunk, ChunkIndex, Schema
+from mcap.records import Channel, Chunk, ChunkIndex, Schema, Statistics
 from mcap.stream_reader import get_chunk_data_stream
 
 from hybrid_seg_ros.ros.bags.recorded_message import CDR, RecordedMessage, StoredTopic, in_time_order
@@ -54,12 +54,16 @@ class McapStorage:
         self._parts: list[_Part] = []
         self._one: dict[int, dict[int, int]] = {}  # the counts of messages outside of chunks, by channel
         self._damage: dict[int, str] = {}  # by place, as a file may be read several times
+        self._promised = 0
         with path.open('rb') as file:
             self._size = file.seek(0, SEEK_END)
             self._structure = self._follow_records(file)
             for part in self._parts:
                 if part.counts is None or part.counts.keys() - self._channels.keys():
                     list(self._messages_of(file, part, ()))
+        lacking = self._promised - sum(sum(part.counts.values()) for part in self._parts)
+        if lacking > 0 and not (self._structure or self._damage):
+            self._structure = f'lacks {lacking} message{"s" * (lacking > 1)} that its index names'
         self.counts: Counter[StoredTopic] = Counter(dict.fromkeys(self._channels.values(), 0))
         for part in self._parts:
             for channel in part.counts.keys() & self._channels.keys():
@@ -192,6 +196,8 @@ class McapStorage:
             self._declare(opcode, record)
             if opcode == Opcode.CHUNK_INDEX:
                 chunks.add(ChunkIndex.read(ReadDataStream(BytesIO(record))).chunk_start_offset)
+            elif opcode == Opcode.STATISTICS:
+                self._promised = Statistics.read(ReadDataStream(BytesIO(record))).message_count
         return sorted(chunks), begin
 
     def _note_parts(self, file: BinaryIO, start: int, stop: int) -> Optional[int]:

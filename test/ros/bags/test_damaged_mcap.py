@@ -93,6 +93,14 @@ def test_messages_that_the_index_names_and_that_are_missing(tmp_path):
     assert damage.startswith(f'drive.mcap has 1 damaged chunk (at byte {start}: messages of no topic: 0, missing')
 
 
+def test_a_message_outside_of_chunks_that_is_missing(tmp_path):
+    path = write_mcap(tmp_path / 'drive.mcap', chunked=False)
+    flip(path, path.read_bytes().index(serialised(13, LABELS)) - 31)  # its opcode
+    messages, damage = read(path)
+    assert len(messages) == ALL - 1
+    assert damage.startswith(f'drive.mcap lacks 1 message that its index names: {ALL - 1} messages could be read')
+
+
 @pytest.mark.parametrize('place', [1, 7, 0])
 def test_a_record_that_hides_the_next_one_is_passed_over(tmp_path, place):
     """With an index that is whole."""
