@@ -93,7 +93,6 @@ NOT_HERE = {
 
 SHORTHAND = {
     'hybrid_seg evaluate --variant cts', 'hybrid_seg evaluate --dataset ade20k', 'hybrid_seg sweep --variants hybrid@8',
-    'hybrid_seg replay --tolerant',
 }  # fmt: skip
 """What pages write in passing, without the arguments that the text or the lines around it give; parsed without them."""
 

@@ -108,7 +108,7 @@ def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbu
     say_what_has_no_effect(options, [point.variant for point in points])
     for point in points:
         check_operating_point(spec, point.variant, budget)
-    with BagReader(options.bag, tolerant=True) as bag, ExitStack() as stack:
+    with BagReader(options.bag) as bag, ExitStack() as stack:
         drive = _open_drive(options, bag, len(spec.classes))
         rows = _rows(options, points, drive, model, stack)
         shown = [row for row in rows if row.shown]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
 from hybrid_seg_ros.ros.answer_watch import AnswerWatch
-from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagMessage, BagReader, BagTopic
-from hybrid_seg_ros.ros.cdr_header import replace_stamp
+from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagError, BagMessage, BagReader, BagTopic
+from hybrid_seg_ros.ros.cdr_header import NANOSECONDS, replace_stamp
 from hybrid_seg_ros.ros.replay_options import ReplayError, ReplayOptions, ReplayReport
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 
@@ -28,6 +29,7 @@ _MISSES_IN_A_ROW = 3
 _LARGE_BYTES = 500_000
 """Best-effort messages above the 512 KB of Fast DDS's default shared memory get lost."""
 
+_logger = logging.getLogger(__name__)
 
 OnFrame = Callable[[int, Optional[AnswerWatch]], None]
 """Called after each frame, in lock-step once it is answered, with the number sent so far and the answers."""
@@ -36,7 +38,7 @@ OnFrame = Callable[[int, Optional[AnswerWatch]], None]
 def play_bag(
     bag: BagReader, session: RosSession, options: ReplayOptions, on_frame: Optional[OnFrame] = None
 ) -> ReplayReport:
-    """Play an open bag. Raises BagError, ReplayError, or what `on_frame` raises."""
+    """Play an open bag. Raises BagError if there is no image to send, ReplayError, or what `on_frame` raises."""
     cameras = _cameras_to_play(bag, options)
     topics = cameras + [topic for topic in bag.label_topics if options.labels and topic not in cameras]
     publishers = _publishers(session, topics, options)
@@ -44,7 +46,7 @@ def play_bag(
     frames = _frames(bag, topics, cameras, options)
     sent = misses = 0
     first_s = last_s = start = time.monotonic()
-    for due_s, message in _schedule(frames, options.rate):
+    for due_s, message in _schedule(frames, options):
         if not due_s:  # of the first: reading it may have taken a while
             start = time.monotonic()
         if not options.lock_step:
@@ -75,10 +77,11 @@ def play_bag(
         publisher.wait_for_all_acked(_LAST_FRAMES)
     sent_hz = (sent - 1) / (last_s - first_s) if last_s > first_s else None
     if answers is None:
-        return ReplayReport(sent, duration_s, sent_hz=sent_hz)
+        return ReplayReport(sent, duration_s, sent_hz=sent_hz, damage=bag.damage)
     return ReplayReport(
-        sent, duration_s, answers.count, answers.answers_hz, answers.latencies_ms, answers.stamps_ns, sent_hz
-    )
+        sent, duration_s, answers.count, answers.answers_hz, answers.latencies_ms, answers.stamps_ns, sent_hz,
+        bag.damage,
+    )  # fmt: skip
 
 
 def _cameras_to_play(bag: BagReader, options: ReplayOptions) -> list[BagTopic]:
@@ -147,17 +150,31 @@ def _frames(
                     played += 1
                     bar.update()
                 yield message
+            if not played:
+                held = ', '.join(map(str, bag.topics))
+                raise BagError(f'bag {bag.path}: no image could be sent ({bag.damage}); it holds {held}')
             if not options.loop:
                 return
 
 
-def _schedule(frames: Iterator[BagMessage], rate: float) -> Iterator[tuple[float, BagMessage]]:
-    """Yield (seconds after the start, message): recorded gaps divided by `rate`; a new round starts one gap later."""
-    due_s, previous_ns, gap_s = 0.0, None, 0.0
+def _schedule(frames: Iterator[BagMessage], options: ReplayOptions) -> Iterator[tuple[float, BagMessage]]:
+    """Yield (seconds after the start, message): recorded gaps, shortened if they are longer than `max_gap_s`, by rate.
+
+    A new round starts one gap later.
+    """
+    due_s, previous_ns, gap_s, is_said = 0.0, None, 0.0, options.lock_step
     for message in frames:
         if previous_ns is not None:
             if message.log_ns >= previous_ns:
-                gap_s = (message.log_ns - previous_ns) / 1e9 / rate
+                recorded_s = (message.log_ns - previous_ns) / NANOSECONDS
+                gap_s = min(recorded_s, options.max_gap_s) / options.rate
+                if recorded_s > options.max_gap_s and not is_said:
+                    _logger.warning(
+                        'a gap of %.1f s in the recording, at %.3f s of %s, is shortened to %g s, as will be others; '
+                        '--max-gap says otherwise', recorded_s, message.log_ns / NANOSECONDS, message.topic.name,
+                        options.max_gap_s,
+                    )  # fmt: skip
+                    is_said = True
             due_s += gap_s  # time runs backwards only where the bag begins anew: keep the last gap
         previous_ns = message.log_ns
         yield due_s, message

@@ -87,7 +87,7 @@ def play_to_node(drive: Drive, parameters: Mapping[str, str], options: LiveOptio
     ):
         watch = NodeWatch(session, node)
         watch.wait_until_active(options.start_s)
-        rate = ('--rate', str(options.rate), '--tolerant')
+        rate = ('--rate', str(options.rate))
         played = run_replay(session, watch, drive, _IMAGE, folder / 'replay.json', options.timeout_s, *rate)
         session.spin_until(lambda: collector.is_complete(played.answered), _LAST_S)
         if not collector.places:

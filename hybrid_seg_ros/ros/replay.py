@@ -14,19 +14,20 @@ __all__ = ['ReplayError', 'ReplayOptions', 'ReplayReport', 'add_arguments', 'rep
 
 
 def replay(options: ReplayOptions) -> ReplayReport:
-    """Play a bag. Raises BagError or ReplayError."""
+    """Play a bag, a damaged one as far as it can be read. Raises BagError or ReplayError."""
     from hybrid_seg_ros.ros.bags.bag_reader import BagReader
     from hybrid_seg_ros.ros.frame_player import play_bag
     from hybrid_seg_ros.ros.session import RosSession
 
-    with BagReader(options.bag, options.tolerant) as bag, RosSession('hybrid_seg_replay') as session:
+    with BagReader(options.bag) as bag, RosSession('hybrid_seg_replay') as session:
         return play_bag(bag, session, options)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `hybrid_seg replay`."""
     default = ReplayOptions(Path())
-    parser.add_argument('bag', type=Path, help='rosbag2 folder, or a single .mcap or .db3 file')
+    parser.add_argument('bag', type=Path, help='rosbag2 folder, or a single .mcap or .db3 file; a damaged one '
+                        'is played as far as it can be read')  # fmt: skip
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument('--rate', type=float, default=default.rate, help='speed, 2.0 is twice as fast (%(default)s)')
     pace.add_argument('--lock-step', action='store_true', help='publish a frame only once the one before is answered')
@@ -34,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--answer-topic', metavar='NAME',
         help=f'count and time answers on this mask topic; with --lock-step {DEFAULT_ANSWER_TOPIC} if not given',
     )  # fmt: skip
+    parser.add_argument('--max-gap', type=float, default=default.max_gap_s, metavar='S',
+                        help='shorten longer gaps of the recording to so many seconds (%(default)s)')  # fmt: skip
     parser.add_argument('--timeout', type=float, default=default.timeout_s, help='seconds for an answer (%(default)s)')
     parser.add_argument('--wait', type=float, default=default.wait_s, help='seconds for subscribers (%(default)s)')
     parser.add_argument('--topic', action='append', default=[], metavar='NAME', help='play this one; may be repeated')
@@ -42,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--restamp', action='store_true', help='set header stamps to the present time')
     parser.add_argument('--loop', action='store_true', help='play again and again, until Ctrl-C')
     parser.add_argument('--limit', type=int, metavar='N', help='stop after N frames')
-    parser.add_argument('--tolerant', action='store_true', help='play a damaged bag as far as it can be read')
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the report to this file')
 
 
@@ -50,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """Run `hybrid_seg replay`; 1 if answers were asked for and none came."""
     report = replay(_options(args))
     print(report)
+    if report.damage:
+        print(f'DAMAGED    {report.damage}')
     if args.json is not None:
         replace_text(args.json, json.dumps(dataclasses.asdict(report)) + '\n')
     return 1 if report.answered == 0 else 0
@@ -59,7 +63,7 @@ def _options(args: argparse.Namespace) -> ReplayOptions:
     return ReplayOptions(
         bag=args.bag, topics=tuple(args.topic), rate=args.rate, lock_step=args.lock_step, loop=args.loop,
         answer_topic=args.answer_topic, timeout_s=args.timeout, wait_s=args.wait, labels=args.labels,
-        restamp=args.restamp, limit=args.limit, tolerant=args.tolerant, remap=dict(map(_parse_remap, args.remap)),
+        restamp=args.restamp, limit=args.limit, max_gap_s=args.max_gap, remap=dict(map(_parse_remap, args.remap)),
     )  # fmt: skip
 
 

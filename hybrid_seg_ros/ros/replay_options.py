@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Optional
 
 DEFAULT_ANSWER_TOPIC = '/segmentation_node/mask'
+MAX_GAP_S = 5.0
+"""A longer pause between two messages is shortened: messages from before /clock ran may be of the year 1970."""
 
 
 class ReplayError(ValueError):
@@ -18,11 +20,11 @@ class ReplayError(ValueError):
 class ReplayOptions:
     """What to play and how.
 
-    `topics` empty: all camera topics. `rate` 1.0 is as recorded. `lock_step` publishes a frame only once the one
-    before it is answered: by an image with the same stamp on `answer_topic`, within `timeout_s`. Outside lock-step
-    an `answer_topic`, if given, is only counted and timed. `wait_s` is how long subscribers may take to appear, 0
-    plays without them. `remap` maps topic names. `restamp` replaces header stamps by the present time.
-    `tolerant` plays a damaged bag as far as it can be read.
+    `topics` empty: all camera topics. `rate` 1.0 is as recorded, but for gaps of more than `max_gap_s`, which become
+    that. `lock_step` publishes a frame only once the one before it is answered: by an image with the same stamp on
+    `answer_topic`, within `timeout_s`. Outside lock-step an `answer_topic`, if given, is only counted and timed.
+    `wait_s` is how long subscribers may take to appear, 0 plays without them. `remap` maps topic names. `restamp`
+    replaces header stamps by the present time.
     """
 
     bag: Path
@@ -38,11 +40,13 @@ class ReplayOptions:
     limit: Optional[int] = None
     remap: dict[str, str] = field(default_factory=dict)
     progress: bool = True
-    tolerant: bool = False
+    max_gap_s: float = MAX_GAP_S
 
     def __post_init__(self) -> None:
         if not self.rate > 0:
             raise ReplayError(f'rate: expected more than 0, got {self.rate}')
+        if not self.max_gap_s > 0:
+            raise ReplayError(f'max-gap: expected more than 0 s, got {self.max_gap_s}')
         if self.limit is not None and self.limit < 1:
             raise ReplayError(f'limit: expected at least 1 frame, got {self.limit}')
         if self.lock_step and self.answer_topic is None:
@@ -54,7 +58,7 @@ class ReplayReport:
     """What was played; `answered` and what follows are None or empty where no answers were awaited.
 
     `latencies_ms` and `answered_stamps_ns` are of the same frames, in the order of their answers. `sent_hz` is the rate
-    between the first and the last frame, None for fewer than two.
+    between the first and the last frame, None for fewer than two. `damage` is what BagReader says.
     """
 
     sent: int
@@ -64,6 +68,7 @@ class ReplayReport:
     latencies_ms: tuple[float, ...] = ()
     answered_stamps_ns: tuple[int, ...] = ()
     sent_hz: Optional[float] = None
+    damage: Optional[str] = None
 
     def percentile_ms(self, percent: float) -> float:
         """Return the latency that `percent` of the answers stayed within (nearest rank); nan without answers."""

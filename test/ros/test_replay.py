@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bag_files import CAMERA, RAW, Sent, serialised, write_messages
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.ros.bags.bag_reader import BagError
@@ -105,7 +106,23 @@ def test_what_is_not_there_is_said(changes, error):
         replay(options(**changes))
 
 
-@pytest.mark.parametrize('changes', [{'rate': 0.0}, {'limit': 0}])
+@pytest.mark.parametrize(('changes', 'duration_s'), [
+    ({'rate': 20.0}, 0.25),
+    ({'max_gap_s': 0.4}, 0.4),
+    ({'max_gap_s': 4.0, 'rate': 4}, 1.0),
+])  # fmt: skip
+def test_a_gap_of_decades_is_shortened(tmp_path, changes, duration_s, caplog):
+    """As of a message from before /clock ran, which was recorded at 0."""
+    log_ns = (0, 1_700_000_000 * 10**9, 1_700_000_000 * 10**9)
+    bag = write_messages(tmp_path / 'bag', (
+        Sent(CAMERA, RAW, each, serialised(index, CAMERA)) for index, each in enumerate(log_ns)
+    ))  # fmt: skip
+    report = replay(options(bag=bag, wait_s=0.0, **changes))
+    assert report.sent == 3 and report.duration_s == pytest.approx(duration_s, abs=0.3)
+    assert f'a gap of 1700000000.0 s in the recording, at 1700000000.000 s of {CAMERA}, is shortened' in caplog.text
+
+
+@pytest.mark.parametrize('changes', [{'rate': 0.0}, {'limit': 0}, {'max_gap_s': 0.0}])
 def test_impossible_options_are_refused(changes):
     with pytest.raises(ReplayError, match='expected'):
         options(**changes)

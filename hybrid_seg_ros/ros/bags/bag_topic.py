@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from hybrid_seg_ros.ros.bags.recorded_message import CDR
+
 RAW_IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 LABEL_NAMESPACE = 'labels'
@@ -19,16 +21,27 @@ class BagError(ValueError):
 
 @dataclass(frozen=True)
 class BagTopic:
-    """A topic of a bag: its name, message type and number of messages."""
+    """A topic of a bag: its name, message type, number of messages, and how they are serialised."""
 
     name: str
     msgtype: str
     count: int
+    encoding: str = CDR
+
+    @property
+    def is_ros2(self) -> bool:
+        """Say whether the messages are serialised as ROS 2 does."""
+        return self.encoding == CDR
 
     @property
     def is_image(self) -> bool:
         """Say whether the messages are images, raw or compressed."""
-        return self.msgtype in (RAW_IMAGE, COMPRESSED_IMAGE)
+        return self.is_ros2 and self.msgtype in (RAW_IMAGE, COMPRESSED_IMAGE)
+
+    @property
+    def kind(self) -> str:
+        """The message type, and the serialisation where it is not that of ROS 2."""
+        return self.msgtype if self.is_ros2 else f'{self.msgtype} as {self.encoding or "unknown"}'
 
     @property
     def is_labels(self) -> bool:
@@ -47,7 +60,7 @@ class BagTopic:
         return len(namespace) > 1 and image.split('/')[: len(namespace)] == namespace
 
     def __str__(self) -> str:
-        return f'{self.name} ({self.msgtype}, {self.count} messages)'
+        return f'{self.name} ({self.kind}, {self.count} messages)'
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,7 @@ class TopicChoice:
 
     path: Path
     topics: tuple[BagTopic, ...]
+    damage: Optional[str]
 
     @property
     def camera_topics(self) -> tuple[BagTopic, ...]:
@@ -108,9 +122,10 @@ class TopicChoice:
         for topic in self.topics:
             if topic.name == absolute:
                 if not topic.is_image:
-                    raise BagError(f'bag {self.path}: expected images on {absolute}, got {topic.msgtype}')
+                    raise BagError(f'bag {self.path}: expected images on {absolute}, got {topic.kind}')
                 if not topic.count:
-                    raise BagError(f'bag {self.path}: {absolute} holds no messages')
+                    because = f' that can be read: {self.damage}' if self.damage else ''
+                    raise BagError(f'bag {self.path}: {absolute} holds no messages{because}')
                 return topic
         raise BagError(f'bag {self.path}: no topic {absolute}; it holds {_listing(self.topics)}')
 

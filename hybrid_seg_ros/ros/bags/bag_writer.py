@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from hybrid_seg_ros.label_space import UNLABELLED
+from hybrid_seg_ros.ros.bags.storage_files import in_natural_order
 
 _NANOSECONDS = 1_000_000_000
 _JPEG_SUFFIXES = ('.jpg', '.jpeg')
@@ -89,7 +90,8 @@ def write_bag(options: WriteBagOptions) -> int:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise BagWriterError(f'{folder}: expected a folder of images')
-    images = sorted(file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES)
+    images = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES and file.name[0] != '.']
+    images.sort(key=lambda file: in_natural_order(file.name))
     if not images:
         raise BagWriterError(f'{folder}: expected images ({", ".join(_IMAGE_SUFFIXES)}), found none')
     return images
@@ -150,7 +152,8 @@ def _reliable_qos() -> Any:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `hybrid_seg write-bag`."""
     default = WriteBagOptions(Path(), Path())
-    parser.add_argument('images', type=Path, help='folder of camera images, .jpg or .png, played in name order')
+    parser.add_argument('images', type=Path, help='folder of camera images, .jpg or .png, in the order of names: '
+                        'frame_2 before frame_10')  # fmt: skip
     parser.add_argument('output', type=Path, help='bag folder to write; must not exist')
     parser.add_argument('--labels', type=Path, help='folder of label images: .png of class ids, named as the images')
     parser.add_argument('--classes', type=int, default=default.classes, help='ids from this on become 255, unlabelled')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Optional
 
 import numpy as np
@@ -14,6 +14,7 @@ from hybrid_seg_ros.ros.bags.reading_bar import with_bar
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
+from hybrid_seg_ros.ros.replay_options import MAX_GAP_S
 
 
 class Drive:
@@ -21,7 +22,8 @@ class Drive:
 
     `stamps_ns` are the header stamps, `times_s` the seconds since the first frame: of the stamps if each is later than
     the one before, else of the recording. `rate_hz` is the mean rate of recording, which a replay keeps; 0 where
-    that says nothing, as of a single frame or of a bag that was written with one time for all.
+    that says nothing, as of a single frame or of a bag that was written with one time for all. Long gaps are
+    shortened in both, as a replay does (MAX_GAP_S).
     """
 
     def __init__(
@@ -39,11 +41,10 @@ class Drive:
         camera = bag.select_camera_topic(topic)
         log_ns, stamps_ns = _read_times(bag, camera, limit)
         self.camera = bag.select_camera_topic(camera.name)  # counted anew, where reading has found damage
-        if not stamps_ns:
-            raise BagError(f'bag {bag.path}: its index names {camera}, but none was found')
-        self.rate_hz = _rate_hz(log_ns)
+        recorded_s = _since_first(log_ns)
+        self.rate_hz = (len(recorded_s) - 1) / recorded_s[-1] if recorded_s[-1] else 0.0
         self.stamps_ns = stamps_ns[:limit]
-        self.times_s = _since_first(self.stamps_ns if _is_ascending(self.stamps_ns) else log_ns[:limit])
+        self.times_s = _since_first(self.stamps_ns) if _is_ascending(self.stamps_ns) else recorded_s[:limit]
         self.truth: Optional[LabelSource] = None
         if with_labels:
             self.truth = truth if truth is not None else self._find_truth(label_topic, classes, void)
@@ -110,13 +111,10 @@ def _read_times(bag: BagReader, camera: BagTopic, limit: Optional[int]) -> tuple
     return log_ns, stamps_ns
 
 
-def _rate_hz(log_ns: Sequence[int]) -> float:
-    return (len(log_ns) - 1) * NANOSECONDS / (log_ns[-1] - log_ns[0]) if log_ns[-1] > log_ns[0] else 0.0
-
-
 def _is_ascending(times_ns: Sequence[int]) -> bool:
     return all(earlier < later for earlier, later in zip(times_ns, times_ns[1:]))
 
 
 def _since_first(times_ns: Sequence[int]) -> list[float]:
-    return [(time_ns - times_ns[0]) / NANOSECONDS for time_ns in times_ns]
+    gaps_s = ((later - earlier) / NANOSECONDS for earlier, later in zip(times_ns, times_ns[1:]))
+    return list(accumulate((min(gap_s, MAX_GAP_S) for gap_s in gaps_s), initial=0.0))

@@ -72,7 +72,7 @@ def parse_stamp_ns(name: str) -> Optional[int]:
 def _files_by_stamp(folder: Path) -> dict[int, Path]:
     if not folder.is_dir():
         raise LabelsFolderError(f'{folder}: expected a folder of label images')
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == '.png')
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == '.png' and file.name[0] != '.')
     if not files:
         raise LabelsFolderError(f'{folder}: expected label images, PNG files named by stamp, found none')
     by_stamp: dict[int, Path] = {}

@@ -15,7 +15,7 @@ Keys = list[tuple[str, int]]
 
 def read(path: Path, topics: tuple[str, ...] = (CAMERA, LABELS)) -> tuple[Keys, Optional[str]]:
     """Read a bag to its end twice, check every message, and return (topic, index) of each, with the damage."""
-    with BagReader(path, tolerant=True) as bag:
+    with BagReader(path) as bag:
         wanted = [topic for topic in bag.topics if topic.name in topics]
         runs = [list(bag.messages(wanted)) for _ in range(2)]
         keys = [[(m.topic.name, (m.stamp_ns - STAMP_NS) // PERIOD_NS) for m in run] for run in runs]

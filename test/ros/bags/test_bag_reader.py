@@ -2,41 +2,24 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from bag_files import COUNT, write_mcap
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from bag_files import CAMERA, COMPRESSED, COUNT, LOG_NS, RAW, STORE, TEXT, Sent, serialised, write_mcap, write_messages
+from damaged_reading import expected, read
+from odd_bags import FRAMES, USELESS, WHOLE, mcap
+from rosbags.rosbag2 import StoragePlugin
 
 from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
 from hybrid_seg_ros.ros.cdr_header import read_stamp_ns, replace_stamp
 
 DRIVE = Path(__file__).parents[3] / 'bags' / 'camvid_val'
-STORE = get_typestore(Stores.ROS2_HUMBLE)
-RAW, COMPRESSED, TEXT = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage', 'std_msgs/msg/String'
 
 
-def message(msgtype, stamp_ns):
-    if msgtype == TEXT:
-        return STORE.types[TEXT]('hello')
-    stamp = STORE.types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 10**9))
-    header = STORE.types['std_msgs/msg/Header'](stamp, 'camera')
-    pixels = np.arange(12, dtype=np.uint8)
-    if msgtype == COMPRESSED:
-        return STORE.types[COMPRESSED](header, 'jpeg', pixels)
-    return STORE.types[RAW](header, 2, 2, 'rgb8', 0, 6, pixels)
-
-
-def write(folder, topics, storage=StoragePlugin.MCAP, compression=CompressionMode.NONE, count=3):
-    writer = Writer(folder, version=8, storage_plugin=storage)
-    writer.set_compression(compression, CompressionFormat.ZSTD)
-    with writer:
-        links = [writer.add_connection(name, msgtype, typestore=STORE) for name, msgtype in topics.items()]
-        for index in range(count):
-            for link in links:
-                data = STORE.serialize_cdr(message(link.msgtype, 5_000_000_000 + index), link.msgtype)
-                writer.write(link, 7_000_000_000 + index, data)
-    return folder
+def write(folder, topics):
+    """Write three messages of each topic; all but a text hold an Image, whatever their type."""
+    return write_messages(folder, [
+        Sent(name, msgtype, LOG_NS + index, b'\0\1\0\0\1\0\0\0\0' if msgtype == TEXT else serialised(index, name))
+        for index in range(3) for name, msgtype in topics.items()
+    ])  # fmt: skip
 
 
 def test_the_shipped_drive_is_whole():
@@ -49,30 +32,55 @@ def test_the_shipped_drive_is_whole():
     assert sum(file.stat().st_size for file in DRIVE.iterdir()) <= 8_000_000
 
 
-@pytest.mark.parametrize('compression', [CompressionMode.NONE, CompressionMode.MESSAGE, CompressionMode.FILE])
-@pytest.mark.parametrize('storage', list(StoragePlugin))
-@pytest.mark.parametrize('msgtype', [RAW, COMPRESSED])
-def test_every_kind_of_bag(tmp_path, storage, compression, msgtype):
-    bag = write(tmp_path / 'bag', {'/camera': msgtype, '/chatter': TEXT}, storage, compression)
-    with BagReader(bag) as reader:
-        frames = list(reader.messages([reader.select_camera_topic()]))
-        assert [(f.topic.name, f.log_ns, f.stamp_ns) for f in frames] == [
-            ('/camera', 7_000_000_000 + i, 5_000_000_000 + i) for i in range(3)
-        ]
-        content = reader.deserialize(frames[1])
-        assert content.header.frame_id == 'camera'
-        assert bytes(content.data) == bytes(range(12))
+@pytest.mark.parametrize('name', WHOLE)
+def test_a_bag_that_lacks_nothing(tmp_path, name, caplog):
+    bag = WHOLE[name](tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob('*') if file.is_file()}
+    tmp_path.chmod(0o555)
+    assert read(bag) == (expected(2 * FRAMES), None)
+    assert {file: file.read_bytes() for file in tmp_path.rglob('*') if file.is_file()} == before
+    if 'foreign' in name:
+        (line,) = (each.getMessage() for each in caplog.records)
+        for left_out in (f'{CAMERA} (foxglove.CompressedImage as protobuf, 12 ', '/scene (unknown as json, 12 '):
+            assert left_out in line
 
 
-@pytest.mark.parametrize('storage', list(StoragePlugin))
-def test_a_single_file_opens_like_its_folder(tmp_path, storage):
-    folder = write(tmp_path / 'bag', {'/camera': RAW}, storage)
-    (file,) = (f for f in folder.iterdir() if f.suffix in ('.mcap', '.db3'))
-    with BagReader(file) as reader:
-        assert len(list(reader.messages([reader.select_camera_topic()]))) == 3
-    (folder / 'metadata.yaml').unlink()
-    with pytest.raises(BagError, match=f'no metadata.yaml.*can be opened by itself: .*{file.name}'):
-        BagReader(folder)
+@pytest.mark.parametrize('name', USELESS)
+def test_a_bag_of_no_use(tmp_path, name):
+    maker, complaint = USELESS[name]
+    bag = maker(tmp_path)
+    with pytest.raises(BagError, match=f'^bag {tmp_path}.*{complaint}'), BagReader(bag) as reader:  # noqa: PT012
+        assert list(reader.messages([reader.select_camera_topic()])) == []
+        reader.select_camera_topic(CAMERA)
+
+
+@pytest.mark.parametrize('log_ns', [[0, 0, 0, 0], [-5, -4, 0, LOG_NS], [7, 7, 9, 9]])
+def test_equal_and_negative_times(tmp_path, log_ns):
+    """In the order in which they were written, where times are equal; SQLite holds negative ones, too."""
+    messages = [Sent(CAMERA, RAW, each, serialised(index, CAMERA)) for index, each in enumerate(log_ns)]
+    bags = [write_messages(tmp_path / 'db3', messages, StoragePlugin.SQLITE3)]
+    if min(log_ns) >= 0:
+        bags += [mcap(tmp_path, messages, use_chunking=chunked, file=f'{chunked}.mcap') for chunked in (True, False)]
+        (tmp_path / 'split').mkdir()
+        bags += [mcap(tmp_path / 'split', messages[:2], file='1.mcap').parent]
+        mcap(tmp_path / 'split', messages[2:], file='2.mcap')
+    for bag in bags:
+        with BagReader(bag) as reader:
+            frames = list(reader.messages(reader.camera_topics))
+            assert [frame.log_ns for frame in frames] == log_ns and reader.damage is None
+            assert [frame.cdr for frame in frames] == [message.cdr for message in messages]
+
+
+def test_what_metadata_names_otherwise_is_said(tmp_path, caplog):
+    for name, line in (
+        ('MCAP renamed', 'drive of monday.mcap read instead of bag.mcap'),
+        ('another file in the folder', 'other.mcap left out, as metadata.yaml does; to be opened alone'),
+        ('split, no metadata', 'read as one: bag_0.mcap, bag_1.mcap, bag_2.mcap'),
+        ('MCAP metadata cut off', 'read without metadata.yaml, which cannot be used'),
+    ):
+        (tmp_path / name).mkdir()
+        with BagReader(WHOLE[name](tmp_path / name)):
+            assert line in caplog.messages[-1]
 
 
 @pytest.mark.parametrize('chunked', [True, False])
@@ -115,50 +123,22 @@ def test_a_topic_that_cannot_be_chosen(tmp_path, topics, name, complaint):
 
 
 def test_a_topic_without_messages_is_not_chosen(tmp_path):
-    with BagReader(write(tmp_path / 'bag', {'/a': RAW}, count=0)) as reader:
+    with BagReader(mcap(tmp_path, [])) as reader:
         with pytest.raises(BagError, match='expected a topic of'):
             reader.select_camera_topic()
-        with pytest.raises(BagError, match='/a holds no messages'):
-            reader.select_camera_topic('/a')
-
-
-@pytest.mark.parametrize('storage', list(StoragePlugin))
-@pytest.mark.parametrize('kept', [0.0, 0.3, 0.9])
-def test_a_cut_off_bag(tmp_path, storage, kept):
-    folder = write(tmp_path / 'bag', {'/camera': RAW}, storage, count=2000)
-    (file,) = (f for f in folder.iterdir() if f.suffix in ('.mcap', '.db3'))
-    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * kept)])
-    for path in (folder, file):
-        with pytest.raises(BagError, match='cannot be read; it may be damaged'), BagReader(path) as reader:
-            list(reader.messages(reader.camera_topics))
-
-
-@pytest.mark.parametrize('content', ['', 'a: [', 'rosbag2_bagfile_information: 3'])
-def test_damaged_metadata(tmp_path, content):
-    folder = write(tmp_path / 'bag', {'/camera': RAW})
-    (folder / 'metadata.yaml').write_text(content)
-    with pytest.raises(BagError, match='cannot be read'), BagReader(folder):
-        pass
-
-
-def test_paths_that_are_no_bag(tmp_path):
-    (tmp_path / 'notes.txt').write_text('hello')
-    for path, complaint in (
-        (tmp_path / 'absent', 'no such file or folder'),
-        (tmp_path / 'notes.txt', "or a .mcap or .db3 file, got 'notes.txt'"),
-        (tmp_path, 'has no metadata.yaml'),
-    ):
-        with pytest.raises(BagError, match=complaint):
-            BagReader(path)
+        with pytest.raises(BagError, match=f'{CAMERA} holds no messages'):
+            reader.select_camera_topic(CAMERA)
 
 
 @pytest.mark.parametrize('little_endian', [True, False])
 def test_the_stamp_is_replaced_and_nothing_else(little_endian):
-    cdr = bytes(STORE.serialize_cdr(message(RAW, 12_345_678_901), RAW, little_endian=little_endian))
+    image = STORE.deserialize_cdr(serialised(3, CAMERA), RAW)
+    image.header.stamp.sec, image.header.stamp.nanosec = 12, 345_678_901
+    cdr = bytes(STORE.serialize_cdr(image, RAW, little_endian=little_endian))
     assert read_stamp_ns(cdr) == 12_345_678_901
     changed = STORE.deserialize_cdr(replace_stamp(cdr, 98_000_000_007), RAW)
     assert (changed.header.stamp.sec, changed.header.stamp.nanosec) == (98, 7)
-    assert (changed.header.frame_id, bytes(changed.data)) == ('camera', bytes(range(12)))
+    assert (changed.header.frame_id, bytes(changed.data)) == ('camera', bytes(image.data))
 
 
 def test_a_message_too_short_for_a_stamp():

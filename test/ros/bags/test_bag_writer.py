@@ -40,6 +40,19 @@ def test_jpeg_files_are_kept_byte_for_byte(frames):
     assert {(image.format, image.header.frame_id) for image in images} == {('jpeg', 'camera')}
 
 
+def test_numbered_names_are_in_natural_order(frames):
+    names = ('frame_1', 'frame_2', 'frame_10', 'frame_010', 'frame_10b', 'frames', '\u00b2')
+    ordered = ('frame_1', 'frame_2', 'frame_010', 'frame_10', 'frame_10b', 'frames', '\u00b2')
+    for file in (frames / 'images').iterdir():
+        file.unlink()
+    for index, name in enumerate(names):
+        cv2.imwrite(str(frames / f'images/{name}.jpg'), np.full((*SIZE_HW, 3), 30 * index, np.uint8))
+    (frames / 'images/._frame_1.jpg').write_bytes(b'what macOS leaves beside a file')
+    assert write_bag(options(frames, labels=None)) == len(names)
+    images = [bytes(content.data) for _, content in read(frames / 'bag')['/camera/image/compressed']]
+    assert images == [(frames / f'images/{name}.jpg').read_bytes() for name in ordered]
+
+
 def test_labels_are_lossless_and_void_becomes_255(frames):
     write_bag(options(frames))
     for name, (_, content) in zip('abc', read(frames / 'bag')['/camera/labels/compressed']):

@@ -12,8 +12,6 @@ from bag_files import CAMERA, LABELS, LOG_NS, PERIOD_NS, cut, flip, serialised, 
 from damaged_reading import expected, read, storage_of
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
-from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
-
 DB3 = StoragePlugin.SQLITE3
 
 
@@ -36,8 +34,6 @@ def test_a_database_with_a_bad_page(tmp_path):
     flip(file, file.stat().st_size // 8192 * 4096, 4096)
     messages, damage = read(folder)
     assert 100 < len(messages) < 300 and 'malformed' in damage
-    with pytest.raises(BagError), BagReader(folder) as bag:
-        list(bag.messages(bag.topics))
 
 
 @pytest.mark.parametrize('room', ['to link', 'to copy', None])
@@ -72,7 +68,7 @@ def test_a_write_ahead_log_is_read(tmp_path, monkeypatch, room):
             assert 'bag.db3 was left open, and its write-ahead log bag.db3-wal cannot be read here: 20' in damage
         else:
             assert messages == [*expected(20), (CAMERA, 10)]
-            assert 'bag.db3 was left open, with a write-ahead log bag.db3-wal: 21 messages' in damage
+            assert damage is None
         assert {each.name: each.read_bytes() for each in killed.iterdir()} == before
 
 

@@ -112,7 +112,7 @@ def test_mono8_labels_through_the_reader(tmp_path, classes, void):
 
 
 def test_ground_truth_may_come_from_elsewhere(tmp_path):
-    with BagReader(write_mcap(tmp_path / 'drive.mcap', garbage={CAMERA: [3]}), tolerant=True) as bag:
+    with BagReader(write_mcap(tmp_path / 'drive.mcap', garbage={CAMERA: [3]})) as bag:
         elsewhere = SimpleNamespace(name='elsewhere', stamps_ns=(), labels_at=lambda stamp_ns: None)
         drive = Drive(bag, truth=elsewhere)
         assert drive.truth is elsewhere and Drive(bag, truth=elsewhere, with_labels=False).truth is None
@@ -124,9 +124,9 @@ def test_labels_that_are_all_garbage(tmp_path, spared):
     path = write_mcap(tmp_path / 'drive.mcap', garbage={LABELS: range(COUNT)})
     if not spared:
         cut(path, path.stat().st_size - 4)
-    with BagReader(path, tolerant=True) as bag, pytest.raises(BagError, match='/camera/labels holds no'):
+    with BagReader(path) as bag, pytest.raises(BagError, match='/camera/labels holds no'):
         Drive(bag, label_topic=LABELS)
-    with BagReader(path, tolerant=True) as bag:
+    with BagReader(path) as bag:
         drive = Drive(bag)
         assert drive.truth is None and len(drive.stamps_ns) == COUNT
         assert '40 messages are damaged and left out, the first on /camera/labels' in bag.damage
@@ -134,7 +134,7 @@ def test_labels_that_are_all_garbage(tmp_path, spared):
 
 def test_frames_that_are_all_garbage(tmp_path):
     path = write_mcap(tmp_path / 'drive.mcap', garbage={CAMERA: range(COUNT)})
-    with BagReader(path, tolerant=True) as bag, pytest.raises(BagError, match='/camera/image holds no messages'):
+    with BagReader(path) as bag, pytest.raises(BagError, match='/camera/image holds no messages'):
         Drive(bag)
 
 
@@ -164,10 +164,18 @@ def test_recording_times_that_are_all_the_same_say_no_rate(tmp_path):
         assert (drive.rate_hz, drive.times_s, drive.repeated_stamp()) == (0.0, [0.0, 0.0, 0.0], 0)
 
 
+@pytest.mark.parametrize('stamps_ns', [[0, LOG_NS, LOG_NS + PERIOD_NS], [0, 0, 0]])
+def test_a_frame_from_before_the_clock_ran(tmp_path, stamps_ns):
+    """It was recorded at 0; the gap counts as long as a replay waits."""
+    with BagReader(write_frames(tmp_path / 'bag', stamps_ns, [0, LOG_NS, LOG_NS + PERIOD_NS])) as bag:
+        drive = Drive(bag)
+        assert drive.times_s == pytest.approx([0, 5, 5.1]) and drive.rate_hz == pytest.approx(2 / 5.1)
+
+
 @pytest.mark.parametrize('limit', [1, 5, COUNT, COUNT + 1, None])
 def test_a_limit_ends_the_reading(tmp_path, limit):
     """The last frame, which is garbage, is met only without one."""
-    with BagReader(write_mcap(tmp_path / 'drive.mcap', garbage={CAMERA: [COUNT - 1]}), tolerant=True) as bag:
+    with BagReader(write_mcap(tmp_path / 'drive.mcap', garbage={CAMERA: [COUNT - 1]})) as bag:
         drive = Drive(bag, limit=limit)
         frames = min(limit or COUNT, COUNT - 1)
         assert len(drive.stamps_ns) == len(drive.times_s) == len(drive.frames()) == frames

@@ -108,7 +108,7 @@ def test_what_is_no_png_of_labels(data, complaint):
 ], ids=['png', 'encoding', 'size'])  # fmt: skip
 def test_a_picture_that_cannot_be_read_is_told_from_ids_that_are_illegal(tmp_path, msgtype, good, broken):
     messages = [Sent(LABEL_TOPIC, msgtype, LOG_NS, cdr) for cdr in (good, broken)]
-    with BagReader(write_messages(tmp_path / 'bag', messages), tolerant=True) as bag:
+    with BagReader(write_messages(tmp_path / 'bag', messages)) as bag:
         truth = GroundTruth(bag, bag.select_label_topic(), classes=6)
         assert np.array_equal(truth.labels_at(STAMP_NS), LABELS)
         with pytest.raises(UnreadableLabelsError, match=r'bag: /camera/labels at 5.100 s: '):

@@ -36,6 +36,7 @@ def test_names(name, stamp_ns):
 def test_labels_of_a_frame(tmp_path, name):
     write_picture(tmp_path / 'file.png', LABELS).rename(tmp_path / name)
     (tmp_path / 'notes.txt').write_text('not a label image')
+    (tmp_path / f'._{name}').write_bytes(b'what macOS leaves beside a file')
     truth = FolderTruth(tmp_path)
     assert np.array_equal(truth.labels_at(STAMP_NS), LABELS)
     assert truth.name == str(tmp_path) and len(truth.stamps_ns) == 1
