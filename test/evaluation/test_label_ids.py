@@ -6,9 +6,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from picture_files import indexed_png, write_picture
-
 from hybrid_seg_ros.evaluation.label_ids import decode_label_png, label_id_code, read_label_values
+from picture_files import indexed_png, write_picture
 
 VALUES = np.array([[0, 10, 11], [0, 255, 3]], np.uint8)
 PNG = cv2.imencode('.png', VALUES)[1].tobytes()

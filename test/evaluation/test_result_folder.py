@@ -1,7 +1,6 @@
 """A folder of results has all its files or none, and a file in its place is found before anything is measured."""
 
 import pytest
-
 from hybrid_seg_ros.evaluation.result_folder import check_file, check_folder, write_files
 
 

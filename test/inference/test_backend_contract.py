@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hybrid_seg_ros.inference.rgb_file import read_rgb
 from tiny_model import tiny_spec, write_lively_model
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.inference.backends import BACKENDS, create_backend
-from hybrid_seg_ros.inference.rgb_file import read_rgb
 from hybrid_seg_ros.model_spec import ModelSpec, SlidingWindow, Variant
 
 ROOT = Path(__file__).parents[2]

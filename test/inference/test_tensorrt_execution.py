@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from hybrid_seg_ros.inference.rgb_file import read_rgb
 from test_backend_contract import (
     FRAME_FILES,
     LEAST_SHARE,
@@ -35,7 +36,6 @@ from hybrid_seg_ros.inference.backends.device_scores import DeviceScores
 from hybrid_seg_ros.inference.backends.tensorrt_library import load_tensorrt
 from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import fit_geometry
-from hybrid_seg_ros.inference.rgb_file import read_rgb
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 
