@@ -43,7 +43,8 @@ class DatasetReport:
         if not self.absent or not self.samples:
             return None
         is_mask = self.unlabelled_pixels and len(self.absent) == len(self.class_pixels) - 1
-        return f'classes that never occur, and cannot be learned: {", ".join(self.absent)}' + (f'; {_MASKS}' if is_mask else '')
+        hint = f'; {_MASKS}' if is_mask else ''
+        return f'classes that never occur, and cannot be learned: {", ".join(self.absent)}{hint}'
 
     def raise_for_problems(self, what: str = 'dataset') -> None:
         """Raise DatasetError that lists the first problems and how many there are."""

@@ -12,7 +12,7 @@ from typing import Optional, Union
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 - they register themselves
 
 Data = Union[bytes, memoryview, np.ndarray]
 

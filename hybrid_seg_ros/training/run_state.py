@@ -41,7 +41,10 @@ class RunState:
             'update': self.update.state_dict(),
         }
         with whole_file(path) as partial, open(partial, 'wb') as stream:
-            torch.save(content, stream)
+            try:
+                torch.save(content, stream)
+            except RuntimeError as error:  # so it says that the disk is full
+                raise OSError(f'{path}: not written, is the disk full? ({error})') from error
             stream.flush()
             os.fsync(stream.fileno())
         folder = os.open(path.parent, os.O_RDONLY)

@@ -119,12 +119,12 @@ def test_names_in_either_unicode_form_and_hidden_files_and_loops(tmp_path):
     write_pair(tmp_path / 'elsewhere/c.png', tmp_path / 'labels/linked/c.png', IDS)
     (tmp_path / 'images/linked').symlink_to(tmp_path / 'elsewhere')
     (tmp_path / 'train.txt').write_text(f'{apart}\n{together}/b.png\nlinked/c\n', encoding='utf-8')
-    listed = open_dataset('folder', tmp_path, 'train')
-    assert [listed[index].name for index in range(len(listed))] == [together, f'{together}/b', 'linked/c']
+    names, listed = [together, f'{together}/b', 'linked/c'], open_dataset('folder', tmp_path, 'train')
+    assert [listed[index].name for index in range(len(listed))] == names
     for kind in ('images', 'labels'):
         (tmp_path / f'val/{kind}').parent.mkdir(exist_ok=True)
         (tmp_path / f'val/{kind}').symlink_to(tmp_path / kind)
-    assert [pair.name for pair in open_dataset('folder', tmp_path, 'val').files.pairs] == [together, f'{together}/b', 'linked/c']
+    assert [pair.name for pair in open_dataset('folder', tmp_path, 'val').files.pairs] == names
 
 
 @pytest.mark.parametrize(
