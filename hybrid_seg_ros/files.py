@@ -20,15 +20,23 @@ def whole_file(path: Union[str, Path]) -> Iterator[Path]:
     partial = path.with_name(path.name + '.partial')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        if error.errno is None or error.filename not in (None, str(partial)):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        with naming(path, instead_of=partial):
+            yield partial
+            partial.replace(path)
     finally:
         with contextlib.suppress(OSError):  # of a name that is too long there is nothing
             partial.unlink()
+
+
+@contextlib.contextmanager
+def naming(path: Path, instead_of: Optional[Path] = None) -> Iterator[None]:
+    """Let errors of writing that name no file, or `instead_of`, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(instead_of)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_bytes(path: Union[str, Path], data: bytes) -> None:

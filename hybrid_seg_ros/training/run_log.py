@@ -42,7 +42,7 @@ class RunLog:
         line = {'step': done, **report.numbers}
         log.info('%s', line)
         with open(self._jsonl, 'a', encoding='utf-8') as stream:
-            stream.write(json.dumps(finite_or_null(line), allow_nan=False) + '\n')
+            stream.write(_as_line(line))
             stream.flush()
             os.fsync(stream.fileno())
         self._evaluations.append(line)
@@ -116,8 +116,12 @@ def _cut_jsonl(path: Path, done: int) -> list[dict[str, Any]]:
     text = path.read_text(encoding='utf-8').splitlines(keepends=True)
     lines = [json.loads(line) for line in text if line.endswith('\n')]
     kept = [line for line in lines if line['step'] <= done]
-    write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
+    write_text(path, ''.join(map(_as_line, kept)))
     return kept
+
+
+def _as_line(numbers: Mapping[str, Any]) -> str:
+    return json.dumps(finite_or_null(numbers), allow_nan=False) + '\n'
 
 
 def _open_tensorboard(folder: Path, done: int) -> Any:

@@ -21,6 +21,7 @@ from hybrid_seg_ros.data.image_files import (
     read_picture,
     same_name,
 )
+from hybrid_seg_ros.files import naming
 from hybrid_seg_ros.label_space import UNLABELLED
 from hybrid_seg_ros.ros.bags.ground_truth import have_one_aspect
 
@@ -78,8 +79,9 @@ def write_bag(options: WriteBagOptions) -> int:
     if turned:
         log.warning('%d images are encoded anew, as EXIF turns them, such as %s', len(turned), turned[0])
     typestore = get_typestore(Stores.ROS2_HUMBLE)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.output.parent, suffix='.partial') as folder:
+    parent = options.output.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with naming(options.output), tempfile.TemporaryDirectory(dir=parent, suffix='.partial') as folder:
         partial = Path(folder) / options.output.name
         # version 8 and not 9: 9 changes how QoS is spelt, which Humble and Iron cannot read
         with Writer(partial, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
