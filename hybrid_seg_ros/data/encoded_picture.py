@@ -70,12 +70,15 @@ class EncodedPicture:
     def values(self, turned: bool) -> np.ndarray:
         """Return the values (H, W) uint8 or uint16 as they are stored, of a palette the indices.
 
-        Three equal channels count as one, and alpha as none. Raises PictureError for colours and for other numbers.
+        Three equal channels count as one, and alpha as none. Raises PictureError for colours, other
+        numbers, and lossy kinds.
         """
         values = _bmp_values(self.data) if self.kind == 'BMP' else None
         if values is not None:
             return values
         image = _loaded(self.data)
+        if self.kind in ('JPEG', 'WEBP') or image.info.get('compression') == 'jpeg':
+            raise PictureError(f'expected a lossless label file, got {self.kind}, whose lossy compression blends ids')
         raw_mode = _raw_mode(image)
         if ';16' in raw_mode and not image.mode.startswith('I'):  # Pillow keeps the high bytes of colours alone
             values = _decode(self.data, cv2.IMREAD_UNCHANGED)

@@ -223,6 +223,13 @@ def test_three_equal_channels_are_one_value(tmp_path):
     assert np.array_equal(read_label_ids(tmp_path / 'grey.png'), INDICES)
 
 
+@pytest.mark.parametrize('name', ['jpeg', 'webp', 'tiff, jpeg within'])
+def test_lossy_files_hold_no_ids(tmp_path, name):
+    (tmp_path / 'labels.png').write_bytes(FILES[name])
+    with pytest.raises(DatasetError, match='expected a lossless label file, got'):
+        read_label_ids(tmp_path / 'labels.png')
+
+
 @pytest.mark.parametrize('values', [np.full((2, 3), -1, np.int32), np.full((2, 3), 0.5, np.float32)])
 def test_numbers_that_are_no_ids(tmp_path, values):
     Image.fromarray(values).save(tmp_path / 'labels.tif')

@@ -71,15 +71,12 @@ def have_one_aspect(image_hw: tuple[int, int], labels_hw: tuple[int, int]) -> bo
 
 
 def compressed_to_values(message: Any) -> np.ndarray:
-    """Return the values (H, W) uint8 or uint16 of a PNG CompressedImage, of a palette the indices.
+    """Return the values (H, W) uint8 or uint16 of a lossless CompressedImage, of a palette the indices.
 
     Raises ValueError for anything else.
     """
     data = np.frombuffer(message.data, np.uint8)
     try:
-        picture = open_picture(data)
-        if picture.kind != 'PNG':
-            raise ValueError(f'expected a PNG of labels, got {picture.kind}, which may blend them')
-        return picture.values(turned=False)
+        return open_picture(data).values(turned=False)
     except ValueError as error:
         raise ValueError(f'{error}; {data.size} bytes (format {message.format!r})') from error

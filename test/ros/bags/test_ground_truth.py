@@ -98,7 +98,7 @@ def test_png_gives_the_values_as_stored(bits, palette):
 @pytest.mark.parametrize(('data', 'complaint'), [
     (b'', 'the file is empty; 0 bytes'),
     (b'no picture', 'not a readable image'),
-    (file('.jpg', LABELS), 'expected a PNG of labels, got JPEG, which may blend them'),
+    (file('.jpg', LABELS), 'expected a lossless label file, got JPEG'),
     (PNG[:-12], 'cut off'),
     (PNG[: len(PNG) // 2], 'cut off'),
     (INDEXED[:-12], 'cut off'),
