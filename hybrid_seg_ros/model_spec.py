@@ -12,6 +12,7 @@ from typing import Any, Optional, Union
 
 import yaml
 
+from hybrid_seg_ros.files import write_text
 from hybrid_seg_ros.label_space import LabelSpace
 
 POLICIES = ('none', 'efficientnet_lite0', 'half_size', 'patch_mlp')
@@ -376,14 +377,7 @@ class ModelSpec:
 
     def save(self, path: Union[str, Path]) -> None:
         """Write the spec as YAML, whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(path.name + '.partial')
-        try:
-            content = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
-            partial.write_text(content, encoding='utf-8')
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None))
 
 
 def sha256_of(path: Union[str, Path]) -> str:

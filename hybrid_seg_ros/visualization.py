@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Optional
 
 import cv2
 import numpy as np
 
+from hybrid_seg_ros.files import write_bytes
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace
 from hybrid_seg_ros.segmentation import TokenReport
 
@@ -152,6 +154,11 @@ def fit_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
         return image
     shrinks = size_hw[0] < image.shape[0]
     return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write (H, W) uint8, or (H, W, 3) uint8 RGB, whole or not at all. Raises OSError that names the file."""
+    write_bytes(path, cv2.imencode('.png', picture if picture.ndim == 2 else picture[..., ::-1])[1].tobytes())
 
 
 def _grids(

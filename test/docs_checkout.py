@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import yaml
 from camvid_folder import write_camvid_folder
@@ -128,6 +129,10 @@ def write_checkout(folder: Path) -> None:
         write_camvid_folder(folder / name, train=2, val=2)
         classes = {'classes': CAMVID_CLASSES.to_entries(), 'ignore': [11], 'labels': 'ids'}
         (folder / name / 'classes.yaml').write_text(yaml.safe_dump(classes), encoding='utf-8')
+        labels = folder / name / 'train/labels/0.png'
+        every_class = cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)
+        every_class[0, : len(CAMVID_CLASSES)] = np.arange(len(CAMVID_CLASSES))
+        assert cv2.imwrite(str(labels), every_class)
     (folder / 'drive.mcap').symlink_to('bags/camvid_val/camvid_val.mcap')
     write_pair(folder / 'IMAGES' / '0.jpg', folder / 'LABELS' / '0.png', np.zeros((72, 96), np.uint8))
     shutil.copy(ROOT / FRAME, folder / 'street.jpg')

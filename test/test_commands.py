@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import resource
+import shutil
 
 import cv2
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 import yaml
 from camvid_folder import write_camvid_folder
+from picture_files import with_orientation
 from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros.cli import COMMANDS, build_parser, main
@@ -18,6 +21,8 @@ from hybrid_seg_ros.inference.operating_point import keep_value
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.training.train_config import TrainConfig
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -90,9 +95,10 @@ def test_evaluate_says_what_was_expected(root, model, capsys, extra, expected):
     assert expected in capsys.readouterr().err
 
 
-def test_segment_writes_labels_and_overlay(root, model, tmp_path):
+def test_segment_writes_labels_and_overlay(root, model, tmp_path, capsys):
     image = root / 'val' / 'images' / '0.png'
     assert main(['segment', str(image), '--model', str(model), '--output', str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f'{tmp_path}/0_overlay.png and 0_labels.png\n'
     labels = cv2.imread(str(tmp_path / '0_labels.png'), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (72, 96) and labels.dtype == np.uint8 and labels.max() < 11
     assert cv2.imread(str(tmp_path / '0_overlay.png')).shape == (72, 96, 3)
@@ -105,15 +111,6 @@ def test_segment_writes_nothing_if_an_image_is_unreadable(root, model, tmp_path,
     assert main(['segment', *images, '--model', str(model), '--output', str(tmp_path / 'out')]) == 1
     assert 'bad.png' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
-
-
-def test_segment_tells_a_missing_file_from_an_unreadable_one(root, model, tmp_path, capsys):
-    command = ['segment', '--model', str(model), '--output', str(tmp_path / 'out')]
-    assert main([*command, str(root / 'val' / 'images' / '0.png'), str(tmp_path / 'none.png')]) == 1
-    error = capsys.readouterr().err
-    assert f'no such file: {tmp_path / "none.png"}' in error and '0.png' not in error
-    assert main([*command, str(tmp_path)]) == 1
-    assert f'not a readable image: {tmp_path}' in capsys.readouterr().err and not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(('options', 'said'), [
@@ -154,6 +151,68 @@ def test_every_command_takes_keep_in_the_same_forms(command):
     assert parser.parse_args(command).keep is None
     for words, keep in ((['0.6'], [0.6]), (['400'], [400]), (['0.7', '11'], [0.7, 11])):
         assert parser.parse_args([*command, '--keep', *words]).keep == keep
+
+
+@pytest.mark.parametrize('stem', ['a_overlay', 'a_overlay_b', '_overlay'])
+def test_segment_names_what_it_writes(root, model, tmp_path, capsys, stem):
+    image = shutil.copy(root / 'val/images/0.png', tmp_path / f'{stem}.png')
+    assert main(['segment', str(image), '--model', str(model), '--output', str(tmp_path / 'out')]) == 0
+    overlay, labels = capsys.readouterr().out.split(' and ')
+    assert overlay == f'{tmp_path}/out/{stem}_overlay.png' and labels == f'{stem}_labels.png\n'
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [f'{stem}_labels.png', f'{stem}_overlay.png']
+
+
+@pytest.mark.parametrize(
+    ('name', 'make', 'complaint'),
+    [
+        ('cut.jpg', lambda path: path.write_bytes(cv2.imencode('.jpg', NOISE)[1][:3000].tobytes()), 'is cut off'),
+        ('empty.png', lambda path: path.touch(), 'empty.png: the file is empty'),
+        ('folder.png', lambda path: path.mkdir(), 'folder.png: cannot be read: Is a directory'),
+        ('gone.png', lambda path: None, 'gone.png: cannot be read: No such file'),
+        ('x' * 245 + '.png', lambda path: path.write_bytes(cv2.imencode('.png', NOISE)[1]), 'File name too long: '),
+        ('image_labels.png', lambda path: path.write_bytes(cv2.imencode('.png', NOISE)[1]), 'write over images of its'),
+    ],
+    ids=['cut', 'empty', 'folder', 'gone', 'long name', 'output is an input'],
+)
+def test_segment_says_what_it_cannot_read_or_write(model, tmp_path, capsys, name, make, complaint):
+    (tmp_path / 'image.png').write_bytes(cv2.imencode('.png', NOISE)[1])
+    make(tmp_path / name)
+    before = sorted(tmp_path.rglob('*'))
+    images = [str(tmp_path / each) for each in (name, 'image.png')]
+    assert main(['segment', *images, '--model', str(model), '--output', str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    assert complaint in output.err and not output.out
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_segment_on_a_full_disk(root, model, tmp_path, capsys):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900, before[1]))
+    try:
+        status = main(['segment', str(root / 'val/images/0.png'), '--model', str(model), '--output', str(tmp_path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    output = capsys.readouterr()
+    assert status == 1 and not output.out and f'File too large: {tmp_path}/0_' in output.err
+    assert not (tmp_path / '0_overlay.png').exists() and not list(tmp_path.glob('*.partial'))
+
+
+def test_segment_turns_images_as_exif_says(model, tmp_path):
+    picture = np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40, np.ones((16, 16), np.uint8))
+    (tmp_path / 'a.jpg').write_bytes(with_orientation(np.dstack([picture] * 3), 6, 'JPEG'))
+    assert main(['segment', str(tmp_path / 'a.jpg'), '--model', str(model), '--output', str(tmp_path)]) == 0
+    assert cv2.imread(str(tmp_path / 'a_labels.png'), cv2.IMREAD_UNCHANGED).shape == (48, 32)
+
+
+def test_evaluate_without_a_labelled_pixel_has_no_number(root, model, tmp_path, capsys):
+    unlabelled = shutil.copytree(root / 'val', tmp_path / 'val')
+    for path in (unlabelled / 'labels').iterdir():
+        cv2.imwrite(str(path), np.full((72, 96), 11, np.uint8))
+    command = ['evaluate', '--model', str(model), '--root', str(tmp_path), '--json', str(tmp_path / 'x.json')]
+    assert main(command) == 0
+    content = json.loads((tmp_path / 'x.json').read_text(), parse_constant=pytest.fail)
+    assert content['miou'] is content['pixel_accuracy'] is None and content['gflops_mean'] > 0
+    assert 'mIoU unknown, not a single pixel has a label, over 2 images' in capsys.readouterr().out
 
 
 def test_flops_counts_the_policy_network_and_auxiliary_heads(tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""Datasets, one file each, augmentation, and the labels that the policy network learns from."""
+"""Image and label files, datasets, one file each, augmentation, and the labels that the policy network learns from."""

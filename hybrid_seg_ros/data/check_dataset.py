@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from hybrid_seg_ros.label_space import UNLABELLED
 
 _READ_AHEAD = 4
 """Samples per thread that may wait to be counted."""
+_MASKS = 'values of 255 are unlabelled, and no class: masks of 0 and 255 need "labels: colors" in classes.yaml'
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,23 @@ class DatasetReport:
     """What reading a whole dataset showed.
 
     `class_pixels` (classes,) int64 and `unlabelled_pixels` are over the readable samples. `problems` has one line per
-    unreadable sample, and per file without a partner; it names the file, what was expected and what there is.
+    unreadable sample, and per file without a partner; it names the file, what was expected and what there is; a set
+    without a single labelled pixel is one, too. `absent` are the classes that never occur.
     """
 
     samples: int
     class_pixels: np.ndarray
     unlabelled_pixels: int
     problems: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+
+    def untaught(self) -> Optional[str]:
+        """Name the classes that a model trained on this set cannot learn; None if all occur."""
+        if not self.absent or not self.samples:
+            return None
+        is_mask = self.unlabelled_pixels and len(self.absent) == len(self.class_pixels) - 1
+        hint = f'; {_MASKS}' if is_mask else ''
+        return f'classes that never occur, and cannot be learned: {", ".join(self.absent)}{hint}'
 
     def raise_for_problems(self, what: str = 'dataset') -> None:
         """Raise DatasetError that lists the first problems and how many there are."""
@@ -54,8 +66,11 @@ def check_dataset(
             problems.append(outcome)
         else:
             pixels += outcome
-    classes = len(dataset.classes)
-    return DatasetReport(len(dataset), pixels[:classes], int(pixels[UNLABELLED]), tuple(problems))
+    class_pixels, unlabelled = pixels[: len(dataset.classes)], int(pixels[UNLABELLED])
+    if unlabelled and not class_pixels.any():
+        problems.append(f'expected labelled pixels, got none in {len(dataset)} images; {_MASKS}')
+    absent = tuple(name for name, count in zip(dataset.classes.names, class_pixels) if not count)
+    return DatasetReport(len(dataset), class_pixels, unlabelled, tuple(problems), absent)
 
 
 def _read_all(dataset: SegmentationDataset, threads: int) -> Iterator[Union[np.ndarray, str]]:
@@ -93,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
             continue
         opened[split] = dataset
         report = check_dataset(dataset, args.threads, f'check {split}')
+        if split.startswith('train') and report.untaught():
+            report = dataclasses.replace(report, problems=(*report.problems, report.untaught()))
         print('\n'.join(_lines(split, dataset, report, args.problems)))
         found += len(report.problems)
     for shared in _shared_images(opened):
@@ -119,7 +136,7 @@ def _lines(split: str, dataset: FileDataset, report: DatasetReport, shown: int) 
 
 def _shared_images(opened: dict[str, FileDataset]) -> Iterator[str]:
     """Name images that stand in two splits: a model is not to be evaluated on what it was trained on."""
-    files = {split: {pair.image for pair in dataset.files.pairs} for split, dataset in opened.items()}
+    files = {split: {pair.image.resolve() for pair in dataset.files.pairs} for split, dataset in opened.items()}
     splits = list(files)
     for position, first in enumerate(splits):
         for second in splits[position + 1 :]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from hybrid_seg_ros.data.image_files import IMAGE_SUFFIXES, LABEL_SUFFIXES, DatasetError
+from hybrid_seg_ros.data.image_files import IMAGE_SUFFIXES, LABEL_SUFFIXES, DatasetError, same_name
 
 
 class FilePair(NamedTuple):
@@ -29,7 +29,10 @@ class PairedFiles:
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """The files of a folder by name: path below the folder, without suffix and without `ending`."""
+    """The files of a folder by name: path below the folder, without suffix and without `ending`, in `same_name`'s form.
+
+    Hidden files and folders are left out; a link that leads back to a folder above is not followed.
+    """
 
     folder: Path
     by_name: dict[str, list[Path]]
@@ -53,12 +56,18 @@ class FoundFiles:
         if not folder.is_dir():
             raise DatasetError(f'{folder}: no such folder')
         by_name: dict[str, list[Path]] = {}
-        for parent, _, files in os.walk(folder, followlinks=True):
+        for parent, folders, files in os.walk(folder, followlinks=True):
+            folders[:] = (name for name in folders if not name.startswith('.') and not _leads_back(Path(parent, name)))
             for path in (Path(parent, name) for name in files if not name.startswith('.')):
                 if path.suffix.lower() in suffixes and path.stem.endswith(ending):
-                    name = path.relative_to(folder).with_suffix('').as_posix()
+                    name = same_name(path.relative_to(folder).with_suffix('').as_posix())
                     by_name.setdefault(name.removesuffix(ending), []).append(path)
         return cls(folder, by_name, ending)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Tell whether a folder is a link to one of those that it was reached through."""
+    return folder.is_symlink() and any(folder.samefile(parent) for parent in folder.absolute().parents)
 
 
 def pair_files(images: FoundFiles, labels: FoundFiles, names: Optional[Iterable[str]] = None) -> PairedFiles:
@@ -106,5 +115,5 @@ def read_split_list(path: Path) -> list[str]:
 
 def listed_name(line: str) -> str:
     """Return the name of a listed image, which may come with its suffix."""
-    path = Path(line)
+    path = Path(same_name(line))
     return (path.with_suffix('') if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix()

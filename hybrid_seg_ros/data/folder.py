@@ -11,8 +11,8 @@ import numpy as np
 import yaml
 
 from hybrid_seg_ros.data.file_pairs import FoundFiles, PairedFiles, listed_name, pair_files, read_split_list
-from hybrid_seg_ros.data.image_files import DatasetError, read_label_colors
-from hybrid_seg_ros.data.label_codes import Color, ColorCode, IdCode
+from hybrid_seg_ros.data.image_files import DatasetError, read_label_colors, read_label_ids_or_colors
+from hybrid_seg_ros.data.label_codes import MOST_ID, Color, ColorCode, IdCode
 from hybrid_seg_ros.data.segmentation_dataset import FileDataset
 from hybrid_seg_ros.label_space import LabelSpace
 
@@ -75,8 +75,9 @@ class FolderClasses:
         ignored = content.get('ignore', [])
         for value in ignored if isinstance(ignored, list) else [ignored]:
             numbers = value if isinstance(value, list) else [value]
-            if len(numbers) not in (1, 3) or not all(type(n) is int and 0 <= n <= 255 for n in numbers):
-                raise ValueError(f'ignore: expected a list of ids 0 to 255 or colors [R, G, B], got {value!r}')
+            most = 255 if len(numbers) == 3 else MOST_ID
+            if len(numbers) not in (1, 3) or not all(type(n) is int and 0 <= n <= most for n in numbers):
+                raise ValueError(f'ignore: expected a list of ids 0 to {MOST_ID} or colors [R, G, B], got {value!r}')
             if len(numbers) == 3:
                 colors.append(tuple(numbers))
             else:
@@ -108,14 +109,11 @@ class FolderCode:
         """Return labels (H, W) uint8."""
         if self.colors is None:
             return self.ids.read(path)
-        values = read_label_colors(path)
-        if values.ndim == 3:
-            return self.colors.decode(path, values)
-        if self.ids is not None:
-            return self.ids.decode(path, values)
-        if values.dtype != np.uint8:
-            raise DatasetError(f'{path}: expected colours of 8 bits a channel, got {values.dtype}')
-        return self.colors.decode(path, np.repeat(values[:, :, None], 3, axis=2))
+        if self.ids is None:
+            colors = read_label_colors(path)
+            return self.colors.decode(path, colors if colors.ndim == 3 else np.repeat(colors[:, :, None], 3, axis=2))
+        values = read_label_ids_or_colors(path)
+        return (self.ids if values.ndim == 2 else self.colors).decode(path, values)
 
 
 def open_folder(root: Path, split: str) -> FileDataset:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Union
+from typing import TypeVar, Union
 
-import cv2
 import numpy as np
 
-from hybrid_seg_ros.data.file_damage import find_damage
-from hybrid_seg_ros.data.png_file import palette_indices
+from hybrid_seg_ros.data.encoded_picture import EncodedPicture, PictureError, open_picture
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
 LABEL_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
 """Label files are lossless: JPEG would blend the ids of neighbours into those of others."""
+
+Content = TypeVar('Content')
 
 
 class DatasetError(ValueError):
@@ -22,59 +25,62 @@ class DatasetError(ValueError):
 
 def read_image(path: Union[str, Path]) -> np.ndarray:
     """Read an image file as RGB (H, W, 3) uint8, turned as its EXIF orientation says."""
-    return cv2.cvtColor(_decode(path, read_whole(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return _read(path, lambda picture: picture.rgb(turned=True))
 
 
 def read_label_ids(path: Union[str, Path]) -> np.ndarray:
-    """Read a file of one value per pixel, (H, W) uint8 or uint16; of a file with a palette, the indices.
+    """Read a file of one value per pixel, (H, W) uint8 or uint16, as stored; of a file with a palette, the indices.
 
-    Three equal channels count as one.
+    Three equal channels count as one. Turned as an image is.
     """
-    data = read_whole(path)
-    indices = palette_indices(data)
-    if indices is not None:
-        return indices
-    values = _without_alpha(_decode(path, data, cv2.IMREAD_UNCHANGED))
-    if values.ndim == 3:
-        if not (values == values[:, :, :1]).all():
-            raise DatasetError(f'{path}: expected one class id per pixel, got colours (each class needs its color)')
-        values = np.ascontiguousarray(values[:, :, 0])
-    if values.dtype not in (np.uint8, np.uint16):
-        raise DatasetError(f'{path}: expected labels of 8 or 16 bits, got {values.dtype}')
-    return values
+    return _read(path, lambda picture: picture.values(turned=True))
 
 
 def read_label_colors(path: Union[str, Path]) -> np.ndarray:
-    """Read a file of one colour per pixel, by palette or not, as RGB (H, W, 3) uint8; a grey one as (H, W)."""
-    colors = _without_alpha(_decode(path, read_whole(path), cv2.IMREAD_UNCHANGED))
-    if colors.ndim == 2:
-        return colors
-    if colors.dtype != np.uint8:
-        raise DatasetError(f'{path}: expected colours of 8 bits a channel, got {colors.dtype}')
-    return cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
+    """Read a file of one colour per pixel, by palette or not, as RGB (H, W, 3) uint8; a grey one as shades (H, W)."""
+    return _read(path, _colors)
 
 
-def read_whole(path: Union[str, Path]) -> bytes:
-    """Read an image file's bytes. Raises DatasetError if they end early or are damaged."""
+def read_label_ids_or_colors(path: Union[str, Path]) -> np.ndarray:
+    """Read a file with one channel as ids (H, W), any other, with a palette too, as colours (H, W, 3)."""
+    return _read(path, lambda picture: picture.values(turned=True) if picture.is_grey else _colors(picture))
+
+
+def list_images(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """List the image files in a folder, those below it aside, in natural order: frame_2 comes before frame_10.
+
+    Hidden files are left out: macOS puts a `._NAME` beside each file on disks of others.
+    """
+    files = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith('.'))
+    return sorted((path for path in files if not path.is_dir()), key=lambda path: natural_key(path.name))
+
+
+def natural_key(name: str) -> tuple:
+    """Return what to sort names by so that the numbers in them count as numbers."""
+    parts = re.split(r'(\d+)', same_name(name))
+    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), name
+
+
+def same_name(name: str) -> str:
+    """Return a name in the one form (NFC) that is compared: macOS takes letters with accents apart, others do not."""
+    return unicodedata.normalize('NFC', name)
+
+
+def read_picture(path: Union[str, Path]) -> EncodedPicture:
+    """Read and check a file, its pixels aside. Raises DatasetError."""
+    return _read(path, lambda picture: picture)
+
+
+def _read(path: Union[str, Path], content: Callable[[EncodedPicture], Content]) -> Content:
     try:
-        data = Path(path).read_bytes()
+        return content(open_picture(Path(path).read_bytes()))
     except OSError as error:
         raise DatasetError(f'{path}: cannot be read: {error.strerror}') from error
-    damage = find_damage(data)
-    if damage is not None:
-        raise DatasetError(f'{path}: {damage}')
-    return data
+    except PictureError as error:
+        raise DatasetError(f'{path}: {error}') from error
 
 
-def _decode(path: Union[str, Path], data: bytes, mode: int) -> np.ndarray:
-    try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error as error:
-        raise DatasetError(f'{path}: not a readable image: {error.err}') from error
-    if picture is None:
-        raise DatasetError(f'{path}: not a readable image')
-    return picture
-
-
-def _without_alpha(picture: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(picture[:, :, :3]) if picture.ndim == 3 else picture
+def _colors(picture: EncodedPicture) -> np.ndarray:
+    if picture.has_wide_colors():
+        raise PictureError('expected colours of 8 bits a channel, got more')
+    return picture.pixels(turned=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, Union
+from typing import Optional, Protocol, Union
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from hybrid_seg_ros.data.image_files import DatasetError, read_label_colors, rea
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace
 
 Color = tuple[int, int, int]
+MOST_ID = 0xFFFF
+"""Label files have 16 bits at most."""
 _NAMED = 5
 
 
@@ -39,7 +41,7 @@ class IdCode:
 
     @cached_property
     def _table(self) -> np.ndarray:
-        table = np.zeros(256, np.uint8)
+        table = np.zeros(max(self.class_of) + 1, np.uint8)
         table[list(self.class_of)] = list(self.class_of.values())
         return table
 
@@ -61,6 +63,20 @@ class IdCode:
         labelled = [value for value, each in self.class_of.items() if each != UNLABELLED]
         unlabelled = [value for value, each in self.class_of.items() if each == UNLABELLED]
         return f'legal are {ranges(labelled)}' + (f', and {ranges(unlabelled)} for unlabelled' if unlabelled else '')
+
+
+def label_id_code(classes: Optional[int] = None, void: Optional[int] = None) -> IdCode:
+    """Return the code of ground truth that belongs to no data set: class ids below `classes`, and 255 for unlabelled.
+
+    Without `classes`, ids up to 254 are legal. `void` is an id that means unlabelled, too, as CamVid's 11. A value
+    that is not legal is a ValueError that names the file and the value. Raises ValueError for numbers out of range.
+    """
+    if classes is not None and not 1 <= classes <= UNLABELLED:
+        raise ValueError(f'classes: expected 1 to {UNLABELLED}, got {classes}')
+    if void is not None and not 0 <= void <= MOST_ID:
+        raise ValueError(f'void: expected a label id, 0 to {MOST_ID}, got {void}')
+    hint = '; --void takes one more id as unlabelled' if void is None else ''
+    return IdCode.plain(UNLABELLED if classes is None else classes, () if void is None else (void,), hint)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.data.image_files import IMAGE_SUFFIXES, read_image
+from hybrid_seg_ros.data.image_files import IMAGE_SUFFIXES, list_images, read_image
 from hybrid_seg_ros.evaluation.benchmark_plan import PLAIN, RowKey, Subject
 from hybrid_seg_ros.evaluation.dense_network import export_dense
 from hybrid_seg_ros.evaluation.paper_form import paper_form
@@ -64,7 +64,7 @@ def load_frames(
         return {subject: [street_scene(spec.network_size_hw)] for subject, spec in specs.items()}
     if not folder.is_dir():
         raise FileNotFoundError(f'--images {folder}: no such folder')
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = list_images(folder)
     if not paths:
         raise ValueError(f'--images {folder}: expected image files ({", ".join(IMAGE_SUFFIXES)}), found none')
     images = [read_image(path) for path in paths[:limit]]

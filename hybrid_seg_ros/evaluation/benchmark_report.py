@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from hybrid_seg_ros.evaluation.benchmark_plan import Subject, format_size
 from hybrid_seg_ros.evaluation.benchmark_rows import BenchmarkRow
-from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.evaluation.text_table import format_table, format_tokens
+from hybrid_seg_ros.files import write_json
 
 DISTURBED = 0.05
 """Where a ratio of medians and the rounds' own ratio differ by more than this, something else ran beside the rows."""
@@ -40,7 +39,7 @@ class Benchmark:
 
     def save_json(self, path: Path) -> None:
         """Write everything, whole or not at all."""
-        replace_text(path, json.dumps(dataclasses.asdict(self), indent=2) + '\n')
+        write_json(path, dataclasses.asdict(self))
 
     def text(self) -> str:
         """Return heading, table in aligned columns, and the parts of the networks."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.evaluate_dataset import check_classes, count_frames
 from hybrid_seg_ros.evaluation.figures import draw_reliability, require_matplotlib
 from hybrid_seg_ros.evaluation.label_layout import fit_labels, majority_labels
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.backends.torch_backend import torch_device
 from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
 from hybrid_seg_ros.label_space import UNLABELLED
@@ -184,7 +183,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         content = {'model': spec.name, 'dataset': args.dataset, 'split': args.split, 'frames': frames,
                    'stages': [dataclasses.asdict(stage) for stage in stages]}  # fmt: skip
-        replace_text(args.json, json.dumps(content, indent=2) + '\n')
+        write_json(args.json, content)
     if args.png:
         draw_reliability(stages, spec.budget.threshold, title, args.png)
     return 0

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepRow
-from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.evaluation.text_table import format_tokens
+from hybrid_seg_ros.files import write_text
 from hybrid_seg_ros.inference.operating_points import (
     OperatingPoint,
     PointsSource,
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     source.check_model(spec)
     points = choose_points(sweep, spec, args.count, args.min_miou)
     output = args.output or default_points_path(args.model)
-    replace_text(output, format_operating_points(source, points))
+    write_text(output, format_operating_points(source, points))
     print(points_markdown(points), end='')
     if len(points) < args.count:
         print(f'{len(points)} points instead of {args.count}: the others cost more than one that is as accurate')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.flops import count_flops, merged_sizes
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
 from hybrid_seg_ros.evaluation.policy_accuracy import count_wrong_merges
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
 from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
@@ -145,8 +145,10 @@ def run(args: argparse.Namespace) -> int:
     pipeline = open_pipeline(args)
     check_classes(pipeline.spec, dataset)
     result = evaluate(pipeline, dataset, args.limit)
-    print(f'{pipeline.spec.name} {pipeline.variant}: mIoU {result.miou:.2f} %, '
-          f'pixel accuracy {result.pixel_accuracy:.2f} % over {result.frames} images')  # fmt: skip
+    accuracy = f'mIoU {result.miou:.2f} %, pixel accuracy {result.pixel_accuracy:.2f} %'
+    if math.isnan(result.miou):
+        accuracy = 'mIoU unknown, not a single pixel has a label,'
+    print(f'{pipeline.spec.name} {pipeline.variant}: {accuracy} over {result.frames} images')
     for name, iou in result.iou_per_class.items():
         print(f'  {name:<16}' + ('absent' if iou is None else f'{iou:6.2f}'))
     print('tokens ' + ', '.join(f'{stage} {count:.1f}' for stage, count in result.tokens_mean.items()))
@@ -157,5 +159,5 @@ def run(args: argparse.Namespace) -> int:
           + f' ({pipeline.backend_name} in {pipeline.precision} on {pipeline.device_name})')  # fmt: skip
     if args.json:
         made_by = {'backend': pipeline.backend_name, 'device': pipeline.device_name, 'precision': pipeline.precision}
-        replace_text(args.json, json.dumps({**dataclasses.asdict(result), **made_by}, indent=2) + '\n')
+        write_json(args.json, {**dataclasses.asdict(result), **made_by})
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from hybrid_seg_ros.evaluation.label_placement import LabelPlacer
 from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepRow
+from hybrid_seg_ros.files import write_bytes
 
 if TYPE_CHECKING:
     from hybrid_seg_ros.evaluation.calibration import StageCalibration
@@ -229,10 +230,4 @@ def figure_png(figure: Any) -> bytes:
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG, whole or not at all, and the folders that it is to lie in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.partial')
-    try:
-        figure.savefig(partial, format='png', dpi=DPI)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes(path, figure_png(figure))

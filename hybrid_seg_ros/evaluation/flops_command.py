@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from hybrid_seg_ros.evaluation.flops_subject import (
 )
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_GFLOPS, PAPER_SIZE_HW
 from hybrid_seg_ros.evaluation.paper_flops import compare_with_paper
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect, windows_value
 from hybrid_seg_ros.model_spec import AUXILIARY_HEADS, BACKBONES, HEADS, POLICIES, REFINEMENTS, Variant
 
@@ -112,4 +111,4 @@ def _format(subject: Subject, costs: Mapping[str, VariantCost], args: argparse.N
 
 def _write(args: argparse.Namespace, content: dict[str, Any]) -> None:
     if args.json:
-        replace_text(args.json, json.dumps(content, indent=2) + '\n')
+        write_json(args.json, content)

@@ -11,7 +11,7 @@ from typing import Union
 import cv2
 import numpy as np
 
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_text
 
 _TEMPLATE = Path(__file__).with_name('html_page.html.j2')
 _JPEG_QUALITY = 88
@@ -89,7 +89,7 @@ class Page:
 
 def write_page(page: Page, path: Path) -> None:
     """Write a page, whole or not at all. Raises ModuleNotFoundError if Jinja2 is not there."""
-    replace_text(path, render_page(page))
+    write_text(path, render_page(page))
 
 
 def render_page(page: Page) -> str:

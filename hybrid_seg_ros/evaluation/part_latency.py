@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.flops import expected_tokens
 from hybrid_seg_ros.evaluation.machine import describe_cpu
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
@@ -168,5 +167,5 @@ def run(args: argparse.Namespace) -> int:
         for part, milliseconds in row.items():
             print(f'  {part:<32}{milliseconds:9.2f}')
     if args.json:
-        replace_text(args.json, json.dumps(table, indent=2) + '\n')
+        write_json(args.json, table)
     return 0

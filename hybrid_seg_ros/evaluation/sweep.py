@@ -17,7 +17,7 @@ from hybrid_seg_ros.evaluation.evaluate_dataset import EvaluationResult, check_c
 from hybrid_seg_ros.evaluation.figures import draw_sweep, require_matplotlib
 from hybrid_seg_ros.evaluation.flops import count_flops
 from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepPoint, SweepRow, SweepSubject
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_text
 from hybrid_seg_ros.inference.operating_point import add_backend_arguments, keep_value, windows_value
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, check_operating_point, load_pipeline
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant, Windows, sha256_of
@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
     sweep = run_sweep(pipeline, dataset, points, sweep, path, args.limit)
     sweep.save_json(path)
     sweep.save_csv(args.output / 'sweep.csv')
-    replace_text(args.output / 'sweep.md', sweep.markdown())
+    write_text(args.output / 'sweep.md', sweep.markdown())
     draw_sweep(sweep, args.output / 'sweep.png')
     print(sweep.markdown(), end='')
     print(f'written to {args.output}: sweep.json, sweep.csv, sweep.md, sweep.png')

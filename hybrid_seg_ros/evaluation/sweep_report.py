@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.evaluation.text_table import format_tokens
+from hybrid_seg_ros.files import write_json, write_text
 from hybrid_seg_ros.inference.operating_points import name_point, windows_text
 from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Keep, ModelSpec, TokenBudget, Variant, Windows
@@ -138,7 +138,7 @@ class Sweep:
         rows = [{**dataclasses.asdict(row.point), **_without_point(row)} for row in self.rows]
         default = None if self.default is None else dataclasses.asdict(self.default)
         content = {**dataclasses.asdict(self.subject), 'default': default, 'rows': rows}
-        replace_text(path, json.dumps(content, indent=2) + '\n')
+        write_json(path, content)
 
     @classmethod
     def load_json(cls, path: Path) -> 'Sweep':
@@ -177,7 +177,7 @@ class Sweep:
         writer = csv.DictWriter(text, columns, restval='', lineterminator='\n')
         writer.writeheader()
         writer.writerows(lines)
-        replace_text(path, text.getvalue())
+        write_text(path, text.getvalue())
 
     def markdown(self) -> str:
         """Return the model card's table; the model's own operating point is in bold."""

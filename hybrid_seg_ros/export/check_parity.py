@@ -11,17 +11,16 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
+from hybrid_seg_ros.data.image_files import IMAGE_SUFFIXES, list_images, read_image
 from hybrid_seg_ros.inference.backends import BACKENDS, check_choice
 from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.inference.pipeline import load_pipeline
-from hybrid_seg_ros.inference.rgb_file import read_rgb
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
 from hybrid_seg_ros.segmentation import Segmentation
 
 REQUIRED_PERCENT = {'float32': 99.9, 'float16': 99.5, 'bfloat16': 99.5}
 """Least share of pixels with PyTorch's label, over all images."""
 KEEP = 0.6
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
 
 
 @dataclass(frozen=True)
@@ -104,13 +103,11 @@ def read_images(paths: Sequence[Path]) -> list[np.ndarray]:
     """Read image files, and all those of folders, as RGB. Raises ValueError that names what is no image."""
     files: list[Path] = []
     for path in paths:
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        inside = list_images(path) if path.is_dir() else [path]
         if not inside:
             raise ValueError(f'no images in {path}; expected files that end in {", ".join(IMAGE_SUFFIXES)}')
         files += inside
-    return [read_rgb(file) for file in files]
+    return [read_image(file) for file in files]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

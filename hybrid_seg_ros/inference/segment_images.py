@@ -3,44 +3,52 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
 from tqdm import tqdm
 
+from hybrid_seg_ros.data.image_files import read_image
+from hybrid_seg_ros.files import check_folder
 from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
-from hybrid_seg_ros.inference.rgb_file import read_rgb
-from hybrid_seg_ros.visualization import draw_overlay
+from hybrid_seg_ros.visualization import draw_overlay, write_png
 
 
-def segment_images(pipeline: SegmentationPipeline, images: list[Path], output: Path, alpha: float = 0.5) -> list[Path]:
-    """Write, for each image, NAME_labels.png (class ids, 255 = unlabelled) and NAME_overlay.png; return the latter.
+class SegmentedFile(NamedTuple):
+    """The two files written of an image."""
 
-    Raises FileNotFoundError, or ValueError that names an unreadable image, or two images of one name, before anything
-    is written.
+    labels: Path
+    overlay: Path
+
+
+def segment_images(
+    pipeline: SegmentationPipeline, images: Sequence[Path], output: Path, alpha: float = 0.5
+) -> Iterator[SegmentedFile]:
+    """Write, for each image, NAME_labels.png (class ids, 255 = unlabelled) and NAME_overlay.png, and yield the paths.
+
+    Raises ValueError that names an unreadable image, two images of one name, or an image that would be written over,
+    before anything is written; and OSError that names a file that cannot be.
     """
+    written = {path: SegmentedFile(*(output / f'{path.stem}_{kind}.png' for kind in SegmentedFile._fields))
+               for path in images}  # fmt: skip
     names = [path.stem for path in images]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f'images of the same name would overwrite each other: {", ".join(repeated)}')
-    missing = [str(path) for path in images if not path.exists()]
-    if missing:
-        raise FileNotFoundError(f'no such file: {", ".join(missing)}')
-    unreadable = [str(path) for path in images if not path.is_file() or not cv2.haveImageReader(str(path))]
-    if unreadable:
-        raise ValueError(f'not a readable image: {", ".join(unreadable)}')
-    output.mkdir(parents=True, exist_ok=True)
-    overlays = []
-    for path in tqdm(images, desc='segment', unit='image', leave=False):
-        rgb = read_rgb(path)
+    targets = {target.resolve() for pair in written.values() for target in pair}
+    overwritten = [str(path) for path in images if path.resolve() in targets]
+    if overwritten:
+        raise ValueError(f'would write over images of its own, choose another --output: {", ".join(overwritten)}')
+    for path in images:
+        read_image(path)
+    for path in images:
+        rgb = read_image(path)
         labels = pipeline(rgb).labels
-        picture = draw_overlay(rgb, labels, pipeline.spec.classes, alpha)
-        overlay = output / f'{path.stem}_overlay.png'
-        cv2.imwrite(str(output / f'{path.stem}_labels.png'), labels)
-        cv2.imwrite(str(overlay), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        overlays.append(overlay)
-    return overlays
+        write_png(written[path].labels, labels)
+        write_png(written[path].overlay, draw_overlay(rgb, labels, pipeline.spec.classes, alpha))
+        yield written[path]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    for path in segment_images(open_pipeline(args), args.images, args.output):
-        print(path, 'and', path.with_name(path.name.replace('_overlay', '_labels')).name)
+    check_folder(args.output)
+    files = segment_images(open_pipeline(args), args.images, args.output)
+    for labels, overlay in tqdm(files, 'segment', len(args.images), unit='image', leave=False):
+        tqdm.write(f'{overlay} and {labels.name}')
     return 0

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from hybrid_seg_ros.files import whole_file
 from hybrid_seg_ros.model_spec import ModelSpec, sha256_of
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.vit import resize_grid
@@ -29,23 +30,18 @@ def save_model(model: HybridSegmenter, path: Union[str, Path], dtype: torch.dtyp
     """
     path = Path(path)
     weights = path.with_suffix('.safetensors')
-    partial = weights.with_name(weights.name + '.partial')
     state = {
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for key, value in model.state_dict().items()
         if not key.endswith('num_batches_tracked')
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with whole_file(weights) as partial:
         # not save_file, which makes files that only their owner can read
         # one entry of metadata: several are written in no fixed order, and equal weights shall be equal files
         partial.write_bytes(save(state, metadata={'format': 'pt'}))
         with open(partial, 'rb') as stream:
             os.fsync(stream.fileno())  # a run that says it has evaluated the model must have it after a power cut
         spec = dataclasses.replace(model.spec, weights=weights.name, sha256=sha256_of(partial), folder=path.parent)
-        partial.replace(weights)
-    finally:
-        partial.unlink(missing_ok=True)
     spec.save(path)
     return spec
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from hybrid_seg_ros.files import whole_file
 from hybrid_seg_ros.model_spec import Backbone, sha256_of
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly, resize_position_embedding
 from hybrid_seg_ros.network.convert_checkpoint import without_unused_prefix_tokens
@@ -25,18 +26,11 @@ def save_encoder(
     state: Mapping[str, Tensor], path: Union[str, Path], grid_hw: tuple[int, int], dtype: torch.dtype = torch.float32
 ) -> str:
     """Write an encoder's weights, whole or not at all, with the grid of its position embedding; returns the sha256."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.partial')
     metadata = {'format': 'pt', 'content': CONTENT, 'grid_hw': f'{grid_hw[0]} {grid_hw[1]}'}
-    try:
+    with whole_file(path) as partial:
         stored = {key: value.to(dtype).contiguous() for key, value in state.items()}
         partial.write_bytes(save(stored, metadata=metadata))  # save_file's files can be read by their owner alone
-        digest = sha256_of(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return digest
+        return sha256_of(partial)
 
 
 def load_encoder(model: HybridSegmenter, path: Union[str, Path], selecting: bool = False) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice, split_list
 from hybrid_seg_ros.evaluation.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.html_page import render_page, require_jinja2
-from hybrid_seg_ros.evaluation.result_folder import check_file, check_folder, write_files
 from hybrid_seg_ros.evaluation.sequence.page import sequence_page
 from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
-from hybrid_seg_ros.evaluation.text_file import replace_text
 from hybrid_seg_ros.evaluation.text_table import format_tokens
+from hybrid_seg_ros.files import check_file, check_folder, write_files, write_text
 from hybrid_seg_ros.inference.backends import BACKENDS
 from hybrid_seg_ros.inference.operating_point import add_pruning_arguments
 from hybrid_seg_ros.model_spec import Variant
@@ -84,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     figures = {REPORT: report.to_json(), FRAMES: report.to_csv()}
     if args.json:
-        replace_text(args.json, figures[REPORT])
+        write_text(args.json, figures[REPORT])
     files = {**figures, PAGE: render_page(sequence_page(report, album))}
     write_files(args.output, {name: text.encode() for name, text in files.items()})
     print_report(report)

@@ -104,6 +104,17 @@ def image_to_rgb(message: Image) -> np.ndarray:
     return np.ascontiguousarray(pixels) if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb)
 
 
+def grey_values(message: Image) -> np.ndarray:
+    """Return the values (H, W) uint8 or uint16 of an Image of one channel as they are. Raises BadFrameError."""
+    layout = _PACKED.get(_BY_LOWER_CASE.get(message.encoding.lower(), ''))
+    if layout is None or layout.to_rgb != cv2.COLOR_GRAY2RGB or layout.dtype == 'f4':
+        raise BadFrameError(f'expected one channel of 8 or 16 bits (mono8, 8UC1, mono16, 16UC1), got '
+                            f'{message.encoding!r}')  # fmt: skip
+    if message.height < 1 or message.width < 1:
+        raise BadFrameError(f'expected an image of at least 1x1 pixel, got {message.width}x{message.height}')
+    return _pixels(message, layout)[..., 0]
+
+
 def _pixels(message: Image, layout: _Packed) -> np.ndarray:
     """Return the message's data as (H, W, channels) in this machine's byte order, as a view where that is possible."""
     height, width, step = message.height, message.width, message.step
@@ -118,6 +129,11 @@ def _pixels(message: Image, layout: _Packed) -> np.ndarray:
     if step < row_bytes:
         raise BadFrameError(f'expected step >= {row_bytes} ({width} pixels of {message.encoding}), got step {step}')
     data = np.frombuffer(message.data, np.uint8)
+    if layout.channels == 1 and 3 * row_bytes in (step, data.size / height):
+        raise BadFrameError(
+            f'expected one channel ({message.encoding}), {row_bytes} bytes a row, got three: step {step}, '
+            f'{data.size} bytes'
+        )
     if data.size < step * height:
         raise BadFrameError(f'expected {step * height} bytes (step {step} x height {height}), got {data.size}')
     strides = (step, layout.channels * dtype.itemsize, dtype.itemsize)

@@ -16,7 +16,7 @@ from std_msgs.msg import Int32MultiArray
 from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
 from hybrid_seg_ros.evaluation.sequence.report import LiveFigures
 from hybrid_seg_ros.ros.bags.drive import Drive
-from hybrid_seg_ros.ros.bags.ground_truth import image_to_labels
+from hybrid_seg_ros.ros.bags.ground_truth import grey_values
 from hybrid_seg_ros.ros.camera_monitor import WORK_STEPS
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 from hybrid_seg_ros.ros.child_process import ChildProcess
@@ -132,7 +132,7 @@ class _Collector:
         return dict(zip(self.places, self._usages)) if len(self.places) == len(self._usages) else {}
 
     def _mask_came(self, mask: Image) -> None:
-        png = cv2.imencode('.png', image_to_labels(mask))[1].tobytes()
+        png = cv2.imencode('.png', grey_values(mask))[1].tobytes()
         stamp_ns = mask.header.stamp.sec * NANOSECONDS + mask.header.stamp.nanosec
         self.places[stamp_ns] = _Mask(self._file.tell(), len(png))
         self._file.write(png)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.ros.replay_options import DEFAULT_ANSWER_TOPIC, ReplayError, ReplayOptions, ReplayReport
 
 __all__ = ['ReplayError', 'ReplayOptions', 'ReplayReport', 'add_arguments', 'replay', 'run']
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if report.damage:
         print(f'DAMAGED    {report.damage}')
     if args.json is not None:
-        replace_text(args.json, json.dumps(dataclasses.asdict(report)) + '\n')
+        write_json(args.json, dataclasses.asdict(report))
     return 1 if report.answered == 0 else 0
 
 

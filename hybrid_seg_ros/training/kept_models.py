@@ -45,7 +45,7 @@ class KeptModels:
         report = self.stage.evaluate(model.to(self.device).eval(), written, self.val_set, self.config, self.device)
         metric = self.config.best_metric or self.stage.best_metric
         value, best = metric_value(report.numbers, metric), self.run_log.best(metric)
-        if best is None or (not math.isnan(value) and value > best):
+        if not math.isnan(value) and (best is None or value > best):
             save_model(self._model(average), self.run_dir / 'best.yaml')
             log.info('best so far by %s: kept as %s', metric, self.run_dir / 'best.yaml')
         self.run_log.evaluation(done, report)

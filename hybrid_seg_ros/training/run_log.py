@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
+from hybrid_seg_ros.files import finite_or_null, whole_file, write_text
 from hybrid_seg_ros.training.stage import EvaluationReport
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class RunLog:
         line = {'step': done, **report.numbers}
         log.info('%s', line)
         with open(self._jsonl, 'a', encoding='utf-8') as stream:
-            stream.write(json.dumps(line) + '\n')
+            stream.write(_as_line(line))
             stream.flush()
             os.fsync(stream.fileno())
         self._evaluations.append(line)
@@ -75,8 +76,9 @@ class RunLog:
 
 
 def metric_value(numbers: Mapping[str, Any], metric: str) -> float:
-    """Return the number that `metric` names, negated for `-name`."""
-    return -float(numbers[metric[1:]]) if metric.startswith('-') else float(numbers[metric])
+    """Return the number that `metric` names, negated for `-name`; NaN where there is none."""
+    value = numbers[metric.removeprefix('-')]
+    return math.nan if value is None else -float(value) if metric.startswith('-') else float(value)
 
 
 def _cut_csv(path: Path, done: int) -> list[str]:
@@ -89,7 +91,7 @@ def _cut_csv(path: Path, done: int) -> list[str]:
         path.unlink()
         return []
     kept = [whole[0], *(line for line in whole[1:] if int(line.split(',', 1)[0]) < done)]
-    _replace(path, ''.join(kept))
+    write_text(path, ''.join(kept))
     return next(csv.reader(whole[:1]))
 
 
@@ -100,12 +102,10 @@ def _widen_csv(path: Path, columns: list[str], names: list[str]) -> list[str]:
         with open(path, newline='', encoding='utf-8') as stream:
             rows = list(csv.DictReader(stream))
     columns = [*columns, *(name for name in names if name not in columns)]
-    partial = path.with_name(path.name + '.partial')
-    with open(partial, 'w', newline='', encoding='utf-8') as stream:
+    with whole_file(path) as partial, open(partial, 'w', newline='', encoding='utf-8') as stream:
         writer = csv.DictWriter(stream, columns, restval='', lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
     return columns
 
 
@@ -116,14 +116,12 @@ def _cut_jsonl(path: Path, done: int) -> list[dict[str, Any]]:
     text = path.read_text(encoding='utf-8').splitlines(keepends=True)
     lines = [json.loads(line) for line in text if line.endswith('\n')]
     kept = [line for line in lines if line['step'] <= done]
-    _replace(path, ''.join(json.dumps(line) + '\n' for line in kept))
+    write_text(path, ''.join(map(_as_line, kept)))
     return kept
 
 
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(text, encoding='utf-8')
-    partial.replace(path)
+def _as_line(numbers: Mapping[str, Any]) -> str:
+    return json.dumps(finite_or_null(numbers), allow_nan=False) + '\n'
 
 
 def _open_tensorboard(folder: Path, done: int) -> Any:

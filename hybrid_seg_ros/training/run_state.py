@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybrid_seg_ros.files import whole_file
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.train_config import TrainConfigError
 from hybrid_seg_ros.training.weight_update import WeightUpdate
@@ -39,12 +40,13 @@ class RunState:
             'optimizer': self.optimizer.state_dict(),
             'update': self.update.state_dict(),
         }
-        partial = path.with_name(path.name + '.partial')
-        with open(partial, 'wb') as stream:
-            torch.save(content, stream)
+        with whole_file(path) as partial, open(partial, 'wb') as stream:
+            try:
+                torch.save(content, stream)
+            except RuntimeError as error:  # so it says that the disk is full
+                raise OSError(f'{path}: not written, is the disk full? ({error})') from error
             stream.flush()
             os.fsync(stream.fileno())
-        partial.replace(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the new name too must outlive a loss of power

@@ -12,6 +12,7 @@ from typing import Any, Optional, Union
 
 import yaml
 
+from hybrid_seg_ros.files import write_text
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.model_spec import Variant
 
@@ -223,9 +224,7 @@ class TrainConfig:
     def save(self, path: Path) -> None:
         """Write the resolved configuration, whole or not at all."""
         content = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-        partial = path.with_name(path.name + '.partial')
-        partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding='utf-8')
-        partial.replace(path)
+        write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from camvid_folder import write_camvid_folder
 from picture_files import write_pair, write_picture
 
 from hybrid_seg_ros.cli import main
+from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
 from hybrid_seg_ros.data.check_dataset import check_dataset
 from hybrid_seg_ros.data.class_frequency import balancing_weights, median_frequency_weights
 from hybrid_seg_ros.data.image_files import DatasetError
@@ -119,10 +120,14 @@ def test_median_frequency_weights(pixels, exponent, weights):
 
 
 def test_command_reports(root, capsys):
-    assert main(['check-dataset', '--dataset', 'camvid', '--root', str(root)]) == 0
+    assert main(['check-dataset', '--dataset', 'camvid', '--root', str(root)]) == 1
     lines = [' '.join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == 'train: 6 images, 41472 pixels'
-    assert 'val: 2 images, 13824 pixels' in lines and lines[-1] == 'no problems'
+    assert 'val: 2 images, 13824 pixels' in lines and lines[-1] == 'problems: 1'
+    absent = ', '.join(name for name in CAMVID_CLASSES.names if name not in ('sky', 'road'))
+    assert f'classes that never occur, and cannot be learned: {absent}' in lines
+    assert main(['check-dataset', '--dataset', 'camvid', '--root', str(root), '--splits', 'val']) == 0
+    assert capsys.readouterr().out.endswith('no problems\n')
     assert 'sky 6528 47.887 %' in lines and 'road 7104 52.113 %' in lines and 'building 0 absent' in lines
     assert 'unlabelled 192 1.389 % of all' in lines
 
@@ -133,9 +138,32 @@ def test_command_names_problems_and_fails(root, capsys):
     (root / 'val/labels/1.png').unlink()
     assert main(['check-dataset', '--root', str(root), '--problems', '2', '--splits', 'train', 'val', 'test']) == 1
     out = capsys.readouterr().out
-    assert '5 problems, the first 2:' in out and out.count('label 99') == 2
+    assert '6 problems, the first 2:' in out and out.count('label 99') == 2
     assert '1.png: no label file' in out and "test: CamVid: no split 'test'" in out
-    assert out.endswith('problems: 7\n')
+    assert out.endswith('problems: 8\n')
+
+
+def folder_of(root, **splits):
+    (root / 'classes.yaml').write_text('[background, target]')
+    for split, values in splits.items():
+        write_pair(root / split / 'images/a.png', root / split / 'labels/a.png', np.array(values, np.uint8))
+    return root
+
+
+def test_masks_whose_255_is_meant_as_a_class_are_named(tmp_path, capsys):
+    root = folder_of(tmp_path, train=[[0, 255, 0]], val=[[0, 255, 0]])
+    assert main(['check-dataset', '--dataset', 'folder', '--root', str(root)]) == 1
+    out = capsys.readouterr().out
+    assert 'never occur, and cannot be learned: target; values of 255 are unlabelled' in out and 'labels: colors' in out
+    assert out.endswith('problems: 1\n'), 'a val set may show some classes only'
+
+
+def test_a_set_without_labelled_pixels_is_named(tmp_path, capsys):
+    root = folder_of(tmp_path, train=[[0, 1]], val=[[255, 255]])
+    assert main(['check-dataset', '--dataset', 'folder', '--root', str(root)]) == 1
+    assert 'expected labelled pixels, got none in 1 images' in capsys.readouterr().out
+    with pytest.raises(DatasetError, match='val: 1 problem:\n  expected labelled pixels, got none'):
+        check_dataset(open_dataset('folder', root, 'val'), progress=False).raise_for_problems('val')
 
 
 def test_command_names_images_in_two_splits(tmp_path, capsys):
@@ -143,9 +171,11 @@ def test_command_names_images_in_two_splits(tmp_path, capsys):
     for stem in 'abc':
         write_pair(tmp_path / f'images/{stem}.png', tmp_path / f'labels/{stem}.png', np.zeros((2, 3), np.uint8))
     (tmp_path / 'train.txt').write_text('a\nb\n')
-    (tmp_path / 'val.txt').write_text('b\nc\n')
+    (tmp_path / 'images/d.png').symlink_to('a.png')
+    (tmp_path / 'labels/d.png').symlink_to('a.png')
+    (tmp_path / 'val.txt').write_text('b\nc\nd\n')
     assert main(['check-dataset', '--dataset', 'folder', '--root', str(tmp_path)]) == 1
-    assert f'train and val share 1 images, such as {tmp_path / "images" / "b.png"}' in capsys.readouterr().out
+    assert f'train and val share 2 images, such as {tmp_path / "images" / "a.png"}' in capsys.readouterr().out
 
 
 def test_command_with_a_wrong_root_fails(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +88,43 @@ def test_every_file_without_its_partner_is_named(tmp_path, images, labels, compl
 
 
 def test_ids_of_16_bits(tmp_path):
+    write_classes(tmp_path, f'{{classes: {NAMES}, ignore: [65535, 300]}}')
+    values = np.where(IDS == 2, 65535, np.where(IDS == 1, 1, 300)).astype(np.uint16)
+    write_pair(tmp_path / 'train/images/a.png', tmp_path / 'train/labels/a.png', values)
+    assert np.array_equal(one_sample(tmp_path).labels, np.where(IDS == 1, 1, 255))
+
+
+@pytest.mark.parametrize('classes', [NAMES, COLORS])
+def test_ids_of_few_bits(tmp_path, classes):
+    """OpenCV and Pillow stretch them to 0..255, which makes other classes of them."""
+    write_classes(tmp_path, classes)
+    path = tmp_path / 'train/labels/a.png'
+    write_pair(tmp_path / 'train/images/a.png', path, IDS)
+    for bits in (2, 4):
+        path.write_bytes(indexed_png(IDS, None, bits))
+        assert np.array_equal(one_sample(tmp_path).labels, IDS)
+
+
+def test_names_in_either_unicode_form_and_hidden_files_and_loops(tmp_path):
     write_classes(tmp_path, NAMES)
-    write_pair(tmp_path / 'train/images/a.png', tmp_path / 'train/labels/a.png', IDS.astype(np.uint16))
-    assert np.array_equal(one_sample(tmp_path).labels, IDS)
+    apart, together = (unicodedata.normalize(form, 'caf\u00e9') for form in ('NFD', 'NFC'))
+    write_pair(tmp_path / f'images/{together}.png', tmp_path / f'labels/{apart}_mask.png', IDS)
+    write_pair(tmp_path / f'images/{apart}/b.png', tmp_path / f'labels/{together}/b.png', IDS)
+    for name in ('._b.png', '.ipynb_checkpoints/b.png'):
+        write_picture(tmp_path / 'images' / name, IDS)
+    (tmp_path / 'images/sub').mkdir()
+    (tmp_path / 'images/sub/loop').symlink_to(tmp_path / 'images')
+    (tmp_path / 'images/loop').symlink_to('.')
+    (tmp_path / 'elsewhere').mkdir()
+    write_pair(tmp_path / 'elsewhere/c.png', tmp_path / 'labels/linked/c.png', IDS)
+    (tmp_path / 'images/linked').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'train.txt').write_text(f'{apart}\n{together}/b.png\nlinked/c\n', encoding='utf-8')
+    names, listed = [together, f'{together}/b', 'linked/c'], open_dataset('folder', tmp_path, 'train')
+    assert [listed[index].name for index in range(len(listed))] == names
+    for kind in ('images', 'labels'):
+        (tmp_path / f'val/{kind}').parent.mkdir(exist_ok=True)
+        (tmp_path / f'val/{kind}').symlink_to(tmp_path / kind)
+    assert [pair.name for pair in open_dataset('folder', tmp_path, 'val').files.pairs] == names
 
 
 @pytest.mark.parametrize(
@@ -137,7 +172,7 @@ def test_black_and_white_masks(tmp_path, labels, expected):
     assert one_sample(tmp_path).labels.tolist() == expected
     write_picture(tmp_path / 'train/labels/a.png', values.astype(np.uint16))
     if labels == 'colors':
-        with pytest.raises(DatasetError, match='expected colours of 8 bits a channel, got uint16'):
+        with pytest.raises(DatasetError, match='expected colours of 8 bits a channel, got more'):
             one_sample(tmp_path)
 
 
@@ -186,7 +221,8 @@ def test_sizes_that_differ_are_named(tmp_path):
         ('[{name: sky, color: [1, 2, 300]}]', 'integers 0 to 255'),
         ('[{name: sky, colour: [1, 2, 3]}]', r'expected a class as \{name: NAME, color'),
         ('{classes: [sky], ignored: [1]}', r"unknown keys \['ignored'\]; legal are classes, ignore, labels"),
-        ('{classes: [sky], ignore: [256]}', r'ignore: expected a list of ids 0 to 255 or colors'),
+        ('{classes: [sky], ignore: [65536]}', r'ignore: expected a list of ids 0 to 65535 or colors'),
+        ('{classes: [{name: sky, color: [1, 2, 3]}], ignore: [[0, 0, 256]]}', r'ignore: expected .* got \[0, 0, 256\]'),
         ('{classes: [sky], ignore: }', r'ignore: expected .* got None'),
         ('{classes: [sky], ignore: void}', r"ignore: expected .* got 'void'"),
         ('{classes: [sky], ignore: [[0, 0, 0]]}', r'ignore: expected ids, as no class has a color'),

@@ -7,7 +7,7 @@ import pytest
 from picture_files import indexed_png, write_picture
 
 from hybrid_seg_ros.data.image_files import DatasetError
-from hybrid_seg_ros.data.label_codes import ColorCode, IdCode, pack_colors, ranges
+from hybrid_seg_ros.data.label_codes import ColorCode, IdCode, label_id_code, pack_colors, ranges
 from hybrid_seg_ros.label_space import LabelSpace
 
 THREE = LabelSpace(names=('road', 'grass', 'sky'), palette=((90, 90, 90), (0, 200, 0), (1, 2, 250)))
@@ -86,3 +86,35 @@ def test_packed_colors_differ():
 )
 def test_ranges(values, text):
     assert ranges(values) == text
+
+
+@pytest.mark.parametrize(
+    ('classes', 'void', 'expected'),
+    [
+        (None, None, [[0, 10, 11, 255, 3]]),
+        (12, None, [[0, 10, 11, 255, 3]]),
+        (11, 11, [[0, 10, 255, 255, 3]]),
+        (None, 0, [[255, 10, 11, 255, 3]]),
+        (12, 255, [[0, 10, 11, 255, 3]]),
+        (12, 65535, [[0, 10, 11, 255, 3]]),
+    ],
+)
+def test_ids_of_no_data_set(classes, void, expected):
+    values = np.array([[0, 10, 11, 255 if void != 65535 else 65535, 3]], np.uint16)
+    labels = label_id_code(classes, void).decode('labels', values)
+    assert labels.dtype == np.uint8 and labels.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ('classes', 'void', 'complaint'),
+    [
+        (11, None, r'drive/5\.png: label 11 \(1 pixels\); legal are 0 to 10, and 255 for unlabelled; --void'),
+        (0, None, 'classes: expected 1 to 255, got 0'),
+        (256, None, 'classes: expected 1 to 255, got 256'),
+        (11, -1, 'void: expected a label id, 0 to 65535, got -1'),
+        (11, 65536, 'void: expected a label id, 0 to 65535, got 65536'),
+    ],
+)
+def test_what_is_not_legal_of_no_data_set(classes, void, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        label_id_code(classes, void).decode('drive/5.png', np.array([[0, 10, 11]], np.uint8))

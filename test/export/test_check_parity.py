@@ -62,7 +62,7 @@ def test_the_command(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(('arguments', 'complaint'), [
-    (['missing.png'], 'not a readable image: missing.png'),
+    (['missing.png'], 'missing.png: cannot be read: No such file'),
     (['.', '--variants', 'hybrid@7'], 'no auxiliary head after layer 7'),
     (['FOLDER'], 'no images in'),
     (['FRAME', '--backends', 'caffe'], 'unknown backend'),

@@ -9,8 +9,8 @@ import pytest
 from tiny_model import tiny_spec, write_lively_model
 
 from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.data.image_files import read_image
 from hybrid_seg_ros.inference.backends import BACKENDS, create_backend
-from hybrid_seg_ros.inference.rgb_file import read_rgb
 from hybrid_seg_ros.model_spec import ModelSpec, SlidingWindow, Variant
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def noise(size_hw, seed=0):
 @pytest.fixture(scope='module')
 def frames():
     """Two frames that show all classes, and the roofs of a third, which do not."""
-    return [read_rgb(FRAME_FILES[0]), read_rgb(FRAME_FILES[-1]), read_rgb(FRAME_FILES[2])[:150, :250]]
+    return [read_image(FRAME_FILES[0]), read_image(FRAME_FILES[-1]), read_image(FRAME_FILES[2])[:150, :250]]
 
 
 @pytest.fixture(scope='module')

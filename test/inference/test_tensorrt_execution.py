@@ -27,6 +27,7 @@ from test_backend_contract import (
 )
 
 from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.data.image_files import read_image
 from hybrid_seg_ros.export.build_engine import build_engines
 from hybrid_seg_ros.export.export_onnx import export_model
 from hybrid_seg_ros.inference.backends import create_backend
@@ -35,7 +36,6 @@ from hybrid_seg_ros.inference.backends.device_scores import DeviceScores
 from hybrid_seg_ros.inference.backends.tensorrt_library import load_tensorrt
 from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import fit_geometry
-from hybrid_seg_ros.inference.rgb_file import read_rgb
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 
@@ -170,7 +170,7 @@ def test_engine_files_run(tiny, cache, tmp_path, options):
 
 def test_times(cache, capsys):
     """No times are asserted: they are shown, one frame at a time and overlapped."""
-    frame = read_rgb(FRAME_FILES[0])
+    frame = read_image(FRAME_FILES[0])
     for precision in PRECISIONS:
         for variant, options in POINTS:
             pipeline = open_pipeline(cache, variant, options, precision)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from image_encodings import BAYER, encode, gradient
+from picture_files import with_orientation
 from sensor_msgs.msg import CompressedImage
 
 from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
@@ -32,13 +33,43 @@ def noise(height=40, width=40):
 GREY = gradient()[..., 1]
 BGR = gradient()[..., ::-1]
 BGRA = np.dstack([BGR, np.full(BGR.shape[:2], 77, np.uint8)])
-JPEG, PNG = file('.jpg', noise()), file('.png', noise())
+JPEG, PNG, TIFF = (file(kind, noise()) for kind in ('.jpg', '.png', '.tiff'))
 PROGRESSIVE = cv2.IMWRITE_JPEG_PROGRESSIVE, 1
 
 
-@pytest.mark.parametrize('image_format', ['png', 'jpeg', 'rgb8; png compressed bgr8', ''])
-def test_png_is_read_exactly_whatever_the_format_field_says(image_format):
-    np.testing.assert_array_equal(compressed_to_rgb(message(file('.png', noise()), image_format)), noise()[..., ::-1])
+AS_THEY_ARE = (
+    '', 'jpeg', 'jpg', 'png', 'PNG', 'tiff', 'webp', 'rgb8', 'bgr8', 'bgr8; jpeg compressed bgr8', 'jpeg; rgb8',
+    'rgb8; jpeg compressed bgr8', 'rgb8;jpeg compressed bgr8', ' RGB8 ;  JPEG  Compressed   BGR8 ',
+    'rgb8; jpeg compressed ', 'rgb8; jpeg compressed', 'bgr8; png compressed ', 'rgba8; jpeg compressed bgr8',
+    'bgra8; png compressed bgra8', 'rgb16; png compressed bgr16', 'bayer_rggb8; jpeg compressed bgr8',
+    '8UC3; png compressed ', 'yuv422_yuy2; jpeg compressed bgr8', 'bgr8; tiff compressed ',
+    'bayer_rggb8; png compressed ', 'bayer_rggb8',
+)  # fmt: skip
+EXCHANGED = (
+    'rgb8; jpeg compressed rgb8', 'bgr8; jpeg compressed rgb8', 'bgr8; png compressed rgb8', 'rgba8; tiff compressed',
+    'RGB8;JPEG compressed RGB8', 'rgba8; png compressed rgba8', 'bgra8; jpeg compressed rgb8', 'rgb8; tiff compressed ',
+    'rgb16; png compressed rgb16', 'bayer_rggb8; png compressed rgb8', '  rgb8  ;  png  compressed  rgb8',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('image_format', [*AS_THEY_ARE, *EXCHANGED])
+@pytest.mark.parametrize('kind', ['.png', '.jpg', '.tiff', '.webp', '.bmp'])
+def test_the_format_says_in_which_order_colours_were_encoded(kind, image_format):
+    """Encoders take BGR; what is encoded as RGB has red and blue exchanged for all who read it as any file."""
+    encoded = gradient() if image_format in EXCHANGED else BGR
+    result = compressed_to_rgb(message(file(kind, encoded), image_format))
+    np.testing.assert_allclose(result.astype(int), gradient(), atol=6)
+
+
+@pytest.mark.parametrize('kind', ['.png', '.jpg', '.tiff'])
+@pytest.mark.parametrize('image_format', [
+    *AS_THEY_ARE[:-2], *EXCHANGED, 'mono8; jpeg compressed ', 'mono8; jpeg compressed mono8', 'mono16; png compressed',
+    'MONO8; PNG compressed', 'bayer_rggb8; jpeg compressed mono8', 'bayer_grbg16; jpeg compressed mono8',
+    '16UC1; png compressed ',
+])  # fmt: skip
+def test_grey_is_grey_unless_it_is_a_mosaic(kind, image_format):
+    result = compressed_to_rgb(message(file(kind, GREY), image_format))
+    np.testing.assert_allclose(result.astype(int), np.dstack([GREY] * 3), atol=6)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +101,16 @@ def test_jpeg_is_read_as_rgb(pixels, expected, settings):
 
 
 @pytest.mark.parametrize('data', [JPEG, PNG], ids=['jpeg', 'png'])
-def test_zeros_after_the_end_are_read_over(data):
-    np.testing.assert_array_equal(compressed_to_rgb(message(data + bytes(10))), compressed_to_rgb(message(data)))
+@pytest.mark.parametrize('padding', [bytes(9000), b' ' * 9000, b'\xff' * 9000, JPEG[-999:]],
+                         ids=['zeros', 'blanks', 'ff', 'rest of an older frame'])  # fmt: skip
+def test_what_is_after_the_end_is_read_over(data, padding):
+    np.testing.assert_array_equal(compressed_to_rgb(message(data + padding)), compressed_to_rgb(message(data)))
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_exif_turns_nothing_that_comes_from_a_camera(kind):
+    data = with_orientation(gradient(), 6, kind)
+    np.testing.assert_allclose(compressed_to_rgb(message(data)).astype(int), gradient(), atol=6)
 
 
 def test_the_largest_shrinkage_is_read():
@@ -83,10 +122,14 @@ def test_the_largest_shrinkage_is_read():
 
 @pytest.mark.parametrize('pattern', BAYER)
 @pytest.mark.parametrize('bits', [8, 16])
-def test_a_bayer_mosaic_is_compressed_as_grey_and_only_the_format_says_so(pattern, bits):
+@pytest.mark.parametrize(('kind', 'image_format'), [
+    ('.png', 'bayer_{}; png compressed '), ('.png', 'BAYER_{};png compressed'), ('.png', 'bayer_{}'),
+    ('.png', 'bayer_{0}; png compressed bayer_{0}'), ('.tiff', 'bayer_{}; tiff compressed '),
+])  # fmt: skip
+def test_a_bayer_mosaic_is_compressed_as_grey_and_only_the_format_says_so(pattern, bits, kind, image_format):
     mosaic = np.frombuffer(encode(gradient(), f'bayer_{pattern}8').data, np.uint8).reshape(GREY.shape)
     pixels = mosaic if bits == 8 else mosaic.astype(np.uint16) * 257
-    result = compressed_to_rgb(message(file('.png', pixels), f'bayer_{pattern}{bits}; png compressed '))
+    result = compressed_to_rgb(message(file(kind, pixels), image_format.format(f'{pattern}{bits}')))
     np.testing.assert_allclose(result.astype(int), gradient(), atol=8)
 
 
@@ -116,24 +159,29 @@ def flipped(data, at):
     ('data', 'image_format', 'problem'),
     [
         (b'', 'jpeg', 'got 0 bytes that start with nothing'),
-        (b'GIF89a and more', 'gif', "JPEG or PNG picture, got 15 bytes that start with 47 49 46 .*format 'gif'"),
-        (JPEG[:-30], 'jpeg', 'JPEG picture of .* is cut off'),
-        (JPEG[:3], 'jpeg', 'JPEG picture of 3 bytes is cut off'),
-        (b'\xff\xd8\xff\xe0 not a JPEG \xff\xd9', 'jpeg', 'cannot be decoded'),
-        (b'\xff\xd8' + b'\xff' * 5000 + b'\xff\xd9', 'jpeg', 'cannot be decoded: it has no header'),
+        (b'GIF89a and more', 'gif', "not a readable image .*got 15 bytes that start with 47 49 46 .*format 'gif'"),
+        (JPEG[:-30], 'jpeg', 'cut off before the end'),
+        (JPEG[:3], 'jpeg', 'cut off before the end of the image; got 3 bytes'),
+        (JPEG[: len(JPEG) // 2] + bytes(5000), 'jpeg', 'cut off before the end'),
+        (JPEG[: len(JPEG) // 2] + JPEG, 'jpeg', 'cut off before the end'),
+        (b'\xff\xd8\xff\xe0\x00\x0dnot a JPEG.\xff\xd9', 'jpeg', 'it has no header'),
+        (b'\xff\xd8' + b'\xff' * 5000 + b'\xff\xd9', 'jpeg', 'it has no header'),
+        (JPEG[:2] + b'\xff\xe0\x00\x02' * 2000 + JPEG[2:], 'jpeg', 'more than 1000 JPEG segments'),
         (jpeg_of_size(0, 0), 'jpeg', 'got 0x0 pixels'),
         (jpeg_of_size(20000, 20000), 'jpeg', f'JPEG picture that fits its {len(JPEG)} bytes, got 20000x20000'),
         (jpeg_of_size(65535, 65535), 'jpeg', 'got 65535x65535'),
-        (PNG[:60], 'png', 'PNG picture of 60 bytes is cut off'),
-        (PNG[:8], 'png', 'PNG picture of 8 bytes is cut off'),
-        (PNG[:-12], 'png', 'is cut off'),
-        (PNG[: len(PNG) // 2] + PNG[-12:], 'png', 'is cut off'),
-        (flipped(PNG, len(PNG) // 2), 'png', 'cannot be decoded'),
+        (PNG[:60], 'png', 'cut off before the end'),
+        (PNG[:8], 'png', 'cut off'),
+        (PNG[:-12], 'png', 'cut off before the end'),
+        (PNG[: len(PNG) // 2] + PNG[-12:], 'png', 'cut off before the end'),
+        (flipped(PNG, len(PNG) // 2), 'png', 'damaged .*IDAT'),
         (png_without_a_chunk(), 'png', 'cannot be decoded'),
-        (PNG[:8] + PNG[33:], 'png', 'cannot be decoded: it has no header'),
-        (png_of_size(0, 40), 'png', 'got 40x0 pixels'),
-        (png_of_size(30000, 30000), 'png', f'PNG picture that fits its {len(PNG)} bytes, got 30000x30000'),
-        (png_of_size(2**31, 2**31), 'png', 'got 2147483648x2147483648'),
+        (PNG[:8] + PNG[33:], 'png', 'not a readable image'),
+        (png_of_size(0, 40), 'png', 'not a readable image'),
+        (png_of_size(8000, 8000), 'png', f'PNG picture that fits its {len(PNG)} bytes, got 8000x8000'),
+        (png_of_size(30000, 30000), 'png', '900000000 pixels'),
+        (file('.png', np.zeros((8200, 8200), np.uint8)), 'png', 'at most 67108864 pixels, got 8200x8200'),
+        (TIFF[:-200], 'tiff', 'cut off'),
         (file('.png', GREY.astype(np.uint16)), '16UC1; compressedDepth', "depth image .*'16UC1; compressedDepth'"),
         (b'0123456789ab' + PNG, '32FC1; compressedDepth png', 'expected a colour picture, got a depth image'),
         (file('.png', GREY[:2]), 'bayer_rggb8; png compressed ', 'at least 3x3 Bayer pixels, got 32x2'),

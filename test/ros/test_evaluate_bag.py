@@ -7,11 +7,13 @@ import subprocess
 import sys
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from bag_files import CAMERA, LABELS, LOG_NS, PERIOD_NS, RAW, Sent, image_cdr, picture, write_messages
 from camvid_folder import write_camvid_folder
 from command_process import command_process
+from picture_files import with_orientation
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.cli import main
@@ -99,6 +101,28 @@ def test_labels_may_lie_in_a_folder(bag, unlabelled, root, model, tmp_path):
     by_topic = run(bag, model, tmp_path / 'topic')
     by_folder = run(unlabelled, model, tmp_path / 'folder', '--labels', labels, '--void', '11')
     assert {name: by_folder[name] for name in SAME} == {name: by_topic[name] for name in SAME}
+
+
+def test_ground_truth_of_another_aspect_is_refused_not_stretched(unlabelled, root, model, tmp_path, capsys):
+    (tmp_path / 'labels').mkdir()
+    turned = np.rot90(cv2.imread(str(root / 'val/labels/0.png'), cv2.IMREAD_UNCHANGED))
+    assert cv2.imwrite(str(tmp_path / 'labels/1000000000000.png'), turned)
+    arguments = ['evaluate-bag', unlabelled, '--model', model, '--labels', tmp_path / 'labels', '--void', '11']
+    assert main(list(map(str, [*arguments, '--output', tmp_path / 'out']))) == 1
+    assert 'expected ground truth of the aspect of its image, 96x72, got 72x96' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_images_that_exif_turns_score_as_data_sets_say(root, model, tmp_path):
+    """In a file EXIF says how people see it, which labels are made for; what comes from a camera nobody turns."""
+    shutil.copytree(root, tmp_path / 'turned')
+    for path in (tmp_path / 'turned/val/images').iterdir():
+        path.write_bytes(with_orientation(cv2.imread(str(path))[::-1, ::-1, ::-1].copy(), 3, 'JPEG'))
+    images, labels = (str(tmp_path / 'turned/val' / kind) for kind in ('images', 'labels'))
+    assert main(['write-bag', images, str(tmp_path / 'bag'), '--labels', labels, '--classes', '11']) == 0
+    expected = evaluate(tmp_path / 'turned', model, tmp_path / 'set.json')['iou_per_class']
+    found = run(tmp_path / 'bag', model, tmp_path / 'out')['iou_per_class']
+    assert found == pytest.approx(expected, abs=2.0)
 
 
 def test_without_labels_it_is_compared_with_dense(unlabelled, model, tmp_path, capsys):

@@ -10,6 +10,7 @@ from tiny_training import tiny_config
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.training import train_segmenter
+from hybrid_seg_ros.training.run_log import RunLog
 from hybrid_seg_ros.training.run_loop import RunOptions, run_training
 from hybrid_seg_ros.training.stage import EvaluationReport, Stage
 from hybrid_seg_ros.training.train_config import TrainConfigError
@@ -55,6 +56,17 @@ def test_the_best_stays_and_the_last_follows(root, tmp_path, metric, best):
     assert torch.equal(query_of(tmp_path / 'best.yaml'), half[best])
     assert torch.equal(query_of(tmp_path / 'model.yaml'), half[3])
     assert not torch.equal(half[best], half[3])
+
+
+def test_no_number_is_never_the_best_and_null_in_json(root, tmp_path):
+    evaluations = Evaluations(float('nan'), 1.0, float('nan'))
+    run_training(tiny_config(steps=3, evaluate_every=1), root, tmp_path, evaluations.stage(), RunOptions())
+    assert torch.equal(query_of(tmp_path / 'best.yaml'), evaluations.shown[1].half().float())
+    lines = (tmp_path / 'evaluations.jsonl').read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)['quality'] for line in lines] == [None, 1.0, None]
+    run_log = RunLog(tmp_path, 3)
+    assert run_log.best('quality') == 1.0 and run_log.best('-errors') == 1.0
+    run_log.close()
 
 
 def test_an_evaluation_that_was_cut_off_is_made_up_for(root, tmp_path):

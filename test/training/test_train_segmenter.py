@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 from camvid_folder import write_camvid_folder
+from picture_files import write_pair
 from tiny_training import log_rows, same_state, tiny_config
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
+from hybrid_seg_ros.data.image_files import DatasetError
 from hybrid_seg_ros.evaluation.prediction_pictures import prediction_pictures
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.training import train_segmenter
+from hybrid_seg_ros.training.run_loop import open_datasets
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 from hybrid_seg_ros.visualization import draw_overlay
 
@@ -134,3 +137,19 @@ def test_what_cannot_be_trained_is_said_before_the_first_step(root, tmp_path, ch
     with pytest.raises(TrainConfigError, match=message):
         train_segmenter.train(tiny_config(**changes), root, tmp_path)
     assert not (tmp_path / 'log.csv').exists()
+
+
+@pytest.mark.parametrize(
+    ('train', 'val', 'complaint'),
+    [
+        ([[0, 255]], [[0, 255]], 'train: expected two classes to tell apart, got one; .*target; values of 255'),
+        ([[0, 1]], [[255, 255]], 'val: 1 problem:\n  expected labelled pixels, got none in 1 images'),
+        ([[255, 255]], [[0, 1]], 'train: 1 problem:\n  expected labelled pixels, got none in 1 images'),
+    ],
+)
+def test_a_set_with_nothing_to_learn_or_to_measure_is_refused_before_training(tmp_path, train, val, complaint):
+    (tmp_path / 'classes.yaml').write_text('[background, target]')
+    for split, values in (('train', train), ('val', val)):
+        write_pair(tmp_path / split / 'images/a.png', tmp_path / split / 'labels/a.png', np.array(values, np.uint8))
+    with pytest.raises(DatasetError, match=complaint):
+        open_datasets(tiny_config(dataset='folder'), tmp_path, check=True)

@@ -14,7 +14,7 @@ from hybrid_seg_ros.evaluation.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.html_page import require_jinja2
 from hybrid_seg_ros.evaluation.paper.evidence import PaperOptions, paper_evidence
 from hybrid_seg_ros.evaluation.paper.rendering import PAGE, TABLES, render_files
-from hybrid_seg_ros.evaluation.result_folder import check_folder, write_files
+from hybrid_seg_ros.files import check_folder, write_files
 from hybrid_seg_ros.inference.backends import BACKENDS
 from hybrid_seg_ros.inference.operating_point import add_pruning_arguments
 

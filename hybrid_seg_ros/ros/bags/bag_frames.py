@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.sequence.frame import Frame
 from hybrid_seg_ros.ros.bags.drive import Drive
-from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError
+from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError, have_one_aspect
 
 
 class BagFrames:
@@ -37,7 +37,13 @@ class BagFrames:
             except ValueError as error:
                 self.unreadable.append(f'frame {index} (stamp {message.stamp_ns}): {error}')
                 continue
-            yield Frame(index, message.stamp_ns, time_s, image, self._truth(index, message.stamp_ns))
+            truth = self._truth(index, message.stamp_ns)
+            if truth is not None and not have_one_aspect(image.shape[:2], truth.shape):
+                raise ValueError(
+                    f'frame {index} (stamp {message.stamp_ns}): expected ground truth of the aspect of its image, '
+                    f'{image.shape[1]}x{image.shape[0]}, got {truth.shape[1]}x{truth.shape[0]} (--no-labels: none)'
+                )
+            yield Frame(index, message.stamp_ns, time_s, image, truth)
 
     def _truth(self, index: int, stamp_ns: int) -> Optional[np.ndarray]:
         if self._drive.truth is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,23 @@ from typing import Any, Optional
 import cv2
 import numpy as np
 
+from hybrid_seg_ros.data.image_files import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    list_images,
+    read_image,
+    read_label_ids,
+    read_picture,
+    same_name,
+)
+from hybrid_seg_ros.files import naming
 from hybrid_seg_ros.label_space import UNLABELLED
-from hybrid_seg_ros.ros.bags.storage_files import in_natural_order
+from hybrid_seg_ros.ros.bags.ground_truth import have_one_aspect
+
+log = logging.getLogger(__name__)
 
 _NANOSECONDS = 1_000_000_000
-_JPEG_SUFFIXES = ('.jpg', '.jpeg')
-_IMAGE_SUFFIXES = (*_JPEG_SUFFIXES, '.png')
+_TURNED_QUALITY = 95
 _COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 
 
@@ -28,9 +40,10 @@ class BagWriterError(ValueError):
 class WriteBagOptions:
     """What to write where.
 
-    `images` is a folder of .jpg or .png; `labels`, if given, one of single-channel .png with the same names, ids of
-    `classes` and above becoming 255 (unlabelled). `quality` None keeps JPEG files byte for byte, so nothing is lost
-    by writing them; a number (1 to 100) encodes anew. Stamps start at `start_s` seconds and are 1/rate apart.
+    `images` is a folder of image files, taken in natural order; `labels`, if given, one of label files with the same
+    names, ids of `classes` and above becoming 255 (unlabelled). `quality` None keeps JPEG files byte for byte, so
+    nothing is lost by writing them, but for those that EXIF turns; a number (1 to 100) encodes anew. Stamps start at
+    `start_s` seconds and are 1/rate apart.
     """
 
     images: Path
@@ -62,9 +75,13 @@ def write_bag(options: WriteBagOptions) -> int:
         raise BagWriterError(f'{options.output} exists already; remove it, or write elsewhere')
     images = _images(options.images)
     labels = None if options.labels is None else _labels_of(images, options.labels)
+    turned = [image for image in images if options.quality is None and read_picture(image).orientation() != 1]
+    if turned:
+        log.warning('%d images are encoded anew, as EXIF turns them, such as %s', len(turned), turned[0])
     typestore = get_typestore(Stores.ROS2_HUMBLE)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.output.parent, suffix='.partial') as folder:
+    parent = options.output.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with naming(options.output), tempfile.TemporaryDirectory(dir=parent, suffix='.partial') as folder:
         partial = Path(folder) / options.output.name
         # version 8 and not 9: 9 changes how QoS is spelt, which Humble and Iron cannot read
         with Writer(partial, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -77,9 +94,7 @@ def write_bag(options: WriteBagOptions) -> int:
             ]
             for index, image in enumerate(images):
                 stamp_ns = options.start_s * _NANOSECONDS + round(index * _NANOSECONDS / options.rate_hz)
-                payloads = [('jpeg', _jpeg(image, options.quality))]
-                if labels is not None:
-                    payloads.append(('png', _label_png(labels[index], options.classes)))
+                payloads = _frame(image, None if labels is None else labels[index], options)
                 for link, (encoding, payload) in zip(links, payloads):
                     message = _compressed_image(typestore, stamp_ns, options.frame_id, encoding, payload)
                     writer.write(link, stamp_ns, typestore.serialize_cdr(message, _COMPRESSED_IMAGE))
@@ -90,45 +105,55 @@ def write_bag(options: WriteBagOptions) -> int:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise BagWriterError(f'{folder}: expected a folder of images')
-    images = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES and file.name[0] != '.']
-    images.sort(key=lambda file: in_natural_order(file.name))
+    images = list_images(folder)
     if not images:
-        raise BagWriterError(f'{folder}: expected images ({", ".join(_IMAGE_SUFFIXES)}), found none')
+        raise BagWriterError(f'{folder}: expected images ({", ".join(IMAGE_SUFFIXES)}), found none')
     return images
 
 
 def _labels_of(images: list[Path], folder: Path) -> list[Path]:
-    labels = [folder / f'{image.stem}.png' for image in images]
-    missing = [label.name for label in labels if not label.is_file()]
+    if not folder.is_dir():
+        raise BagWriterError(f'{folder}: expected a folder of label images')
+    by_name: dict[str, Path] = {}
+    for path in list_images(folder, LABEL_SUFFIXES):
+        other = by_name.setdefault(same_name(path.stem), path)
+        if other is not path:
+            raise BagWriterError(f'{folder}: expected one file for {path.stem}, got {other.name} and {path.name}')
+    missing = [f'{image.stem}.png' for image in images if same_name(image.stem) not in by_name]
     if missing:
         raise BagWriterError(f'{folder}: {len(missing)} label images are missing, the first is {missing[0]}')
-    return labels
+    return [by_name[same_name(image.stem)] for image in images]
 
 
-def _jpeg(path: Path, quality: Optional[int]) -> np.ndarray:
+def _frame(image: Path, labels: Optional[Path], options: WriteBagOptions) -> list[tuple[str, np.ndarray]]:
+    """Return format and bytes of a frame's messages: the image as JPEG and, where there are labels, these as PNG."""
+    rgb = read_image(image)
+    payloads = [('jpeg', _jpeg(image, rgb, options.quality))]
+    if labels is not None:
+        values = read_label_ids(labels)
+        if not have_one_aspect(rgb.shape[:2], values.shape):
+            raise BagWriterError(f'{labels}: expected labels of the aspect of {image.name}, {rgb.shape[1]}x'
+                                 f'{rgb.shape[0]}, got {values.shape[1]}x{values.shape[0]}')  # fmt: skip
+        values = np.where(values < options.classes, values, UNLABELLED).astype(np.uint8)
+        payloads.append(('png', _encode('.png', values, cv2.IMWRITE_PNG_COMPRESSION, 9)))
+    return payloads
+
+
+def _jpeg(path: Path, rgb: np.ndarray, quality: Optional[int]) -> np.ndarray:
+    """Return an image as JPEG; one that EXIF turns is encoded anew, as nobody turns what comes from a camera."""
     if quality is None:
-        if path.suffix.lower() not in _JPEG_SUFFIXES:
+        picture = read_picture(path)
+        if picture.kind != 'JPEG':
             raise BagWriterError(f'{path}: only JPEG files can be kept as they are; give a quality to encode it')
-        return np.frombuffer(path.read_bytes(), np.uint8)
-    return _encode(path, cv2.IMREAD_COLOR, '.jpg', [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1])
+        if picture.orientation() == 1:
+            return np.frombuffer(path.read_bytes(), np.uint8)
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    settings = cv2.IMWRITE_JPEG_QUALITY, quality or _TURNED_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1
+    return _encode('.jpg', bgr, *settings)
 
 
-def _label_png(path: Path, classes: int) -> np.ndarray:
-    return _encode(path, cv2.IMREAD_UNCHANGED, '.png', [cv2.IMWRITE_PNG_COMPRESSION, 9], classes)
-
-
-def _encode(path: Path, mode: int, suffix: str, settings: list[int], classes: Optional[int] = None) -> np.ndarray:
-    picture = cv2.imread(str(path), mode)
-    if picture is None:
-        raise BagWriterError(f'{path}: cannot be decoded as an image')
-    if classes is not None:
-        if picture.ndim != 2 or picture.dtype != np.uint8:
-            raise BagWriterError(f'{path}: expected labels (H, W) uint8, got {picture.shape} {picture.dtype}')
-        picture = np.where(picture < classes, picture, UNLABELLED).astype(np.uint8)
-    encoded, payload = cv2.imencode(suffix, picture, settings)
-    if not encoded:
-        raise BagWriterError(f'{path}: cannot be encoded as {suffix}')
-    return payload.reshape(-1)
+def _encode(suffix: str, picture: np.ndarray, *settings: int) -> np.ndarray:
+    return cv2.imencode(suffix, picture, settings)[1].reshape(-1)
 
 
 def _compressed_image(typestore: Any, stamp_ns: int, frame_id: str, encoding: str, payload: np.ndarray) -> Any:
@@ -152,13 +177,15 @@ def _reliable_qos() -> Any:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `hybrid_seg write-bag`."""
     default = WriteBagOptions(Path(), Path())
-    parser.add_argument('images', type=Path, help='folder of camera images, .jpg or .png, in the order of names: '
-                        'frame_2 before frame_10')  # fmt: skip
+    parser.add_argument('images', type=Path, help='folder of camera images, in the order of the numbers in '
+                        'their names')  # fmt: skip
     parser.add_argument('output', type=Path, help='bag folder to write; must not exist')
-    parser.add_argument('--labels', type=Path, help='folder of label images: .png of class ids, named as the images')
+    parser.add_argument('--labels', type=Path, help='folder of label images, class ids or palette, named as the '
+                        'images')  # fmt: skip
     parser.add_argument('--classes', type=int, default=default.classes, help='ids from this on become 255, unlabelled')
     parser.add_argument('--rate', type=float, default=default.rate_hz, help='frames per second (%(default)s)')
-    parser.add_argument('--quality', type=int, help='JPEG quality to encode with; default: keep JPEG files as they are')
+    parser.add_argument('--quality', type=int, help='JPEG quality to encode with; default: keep JPEG files as they '
+                        'are, but for those that EXIF turns')  # fmt: skip
     parser.add_argument('--image-topic', default=default.image_topic, help='default %(default)s')
     parser.add_argument('--label-topic', default=default.label_topic, help='default %(default)s')
     parser.add_argument('--frame-id', default=default.frame_id, help='default %(default)s')

@@ -6,11 +6,11 @@ from typing import Any, Optional, Protocol
 
 import numpy as np
 
-from hybrid_seg_ros.evaluation.label_ids import decode_label_png, label_id_code
+from hybrid_seg_ros.data.encoded_picture import open_picture
+from hybrid_seg_ros.data.label_codes import label_id_code
 from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagError, BagReader, BagTopic
 from hybrid_seg_ros.ros.bags.message_window import KEPT_BYTES, MessageWindow
-
-_LABEL_ENCODINGS = ('mono8', '8UC1')
+from hybrid_seg_ros.ros.image_decoding import grey_values
 
 
 class UnreadableLabelsError(BagError):
@@ -34,7 +34,7 @@ class LabelSource(Protocol):
 class GroundTruth:
     """The label images of one topic. They are decoded when asked for; `kept_bytes` of them stay in memory as recorded.
 
-    With `classes` or `void`, their ids are checked and read as `label_id_code` says.
+    Their ids are checked and read as `label_id_code` says.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class GroundTruth:
     ) -> None:  # fmt: skip
         self._bag = bag
         self.name = topic.name
-        self._code = None if classes is None and void is None else label_id_code(classes, void)
+        self._code = label_id_code(classes, void)
         self._messages = MessageWindow(bag, topic, kept_bytes)
         self.stamps_ns = self._messages.stamps_ns
 
@@ -59,31 +59,24 @@ class GroundTruth:
         place = f'bag {self._bag.path}: {self.name} at {stamp_ns / 1e9:.3f} s'
         try:
             is_png = message.topic.msgtype == COMPRESSED_IMAGE
-            labels = compressed_to_labels(content) if is_png else image_to_labels(content)
+            values = compressed_to_values(content) if is_png else grey_values(content)
         except ValueError as error:
             raise UnreadableLabelsError(f'{place}: {error}') from error
-        return labels if self._code is None else self._code.decode(place, labels)
+        return self._code.decode(place, values)
 
 
-def image_to_labels(message: Any) -> np.ndarray:
-    """Return class ids (H, W) uint8 from a `mono8` Image. Raises ValueError for anything else."""
-    if message.encoding not in _LABEL_ENCODINGS:
-        raise ValueError(f'expected labels encoded as {" or ".join(_LABEL_ENCODINGS)}, got {message.encoding!r}')
+def have_one_aspect(image_hw: tuple[int, int], labels_hw: tuple[int, int]) -> bool:
+    """Tell whether labels may be an image's at another size: sides in one proportion, but for what rounding takes."""
+    return abs(image_hw[0] * labels_hw[1] - image_hw[1] * labels_hw[0]) <= max(*image_hw, *labels_hw)
+
+
+def compressed_to_values(message: Any) -> np.ndarray:
+    """Return the values (H, W) uint8 or uint16 of a lossless CompressedImage, of a palette the indices.
+
+    Raises ValueError for anything else.
+    """
     data = np.frombuffer(message.data, np.uint8)
-    if data.size < message.step * message.height or not 0 < message.width <= message.step or not message.height:
-        raise ValueError(
-            f'expected {message.width}x{message.height} labels, got {data.size} bytes in rows of {message.step}'
-        )
-    return data[: message.step * message.height].reshape(message.height, message.step)[:, : message.width]
-
-
-def compressed_to_labels(message: Any) -> np.ndarray:
-    """Return class ids (H, W) uint8 from a PNG CompressedImage. Raises ValueError for anything else."""
     try:
-        labels = decode_label_png(np.frombuffer(message.data, np.uint8))
+        return open_picture(data).values(turned=False)
     except ValueError as error:
-        raise ValueError(f'{error} (format {message.format!r})') from error
-    if labels.ndim != 2 or labels.dtype != np.uint8:
-        expected = 'expected a PNG of labels (H, W) uint8'
-        raise ValueError(f'{expected}, got {labels.shape} {labels.dtype} (format {message.format!r})')
-    return labels
+        raise ValueError(f'{error}; {data.size} bytes (format {message.format!r})') from error

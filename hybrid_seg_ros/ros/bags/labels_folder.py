@@ -9,7 +9,8 @@ from typing import Optional, Union
 
 import numpy as np
 
-from hybrid_seg_ros.evaluation.label_ids import label_id_code, read_label_values
+from hybrid_seg_ros.data.image_files import list_images, read_label_ids
+from hybrid_seg_ros.data.label_codes import label_id_code
 from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 
@@ -55,7 +56,7 @@ class FolderTruth:
             return None
         file = self._files[nearest]
         try:
-            values = read_label_values(file)
+            values = read_label_ids(file)
         except ValueError as error:
             raise UnreadableLabelsError(str(error)) from error
         return self._code.decode(file, values)
@@ -72,7 +73,7 @@ def parse_stamp_ns(name: str) -> Optional[int]:
 def _files_by_stamp(folder: Path) -> dict[int, Path]:
     if not folder.is_dir():
         raise LabelsFolderError(f'{folder}: expected a folder of label images')
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == '.png' and file.name[0] != '.')
+    files = list_images(folder, ('.png',))
     if not files:
         raise LabelsFolderError(f'{folder}: expected label images, PNG files named by stamp, found none')
     by_stamp: dict[int, Path] = {}

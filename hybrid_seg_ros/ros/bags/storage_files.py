@@ -6,7 +6,6 @@ What a file is, its first bytes say. metadata.yaml says no more than which files
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from typing import Union
 import yaml
 import zstandard
 
+from hybrid_seg_ros.data.image_files import natural_key
 from hybrid_seg_ros.ros.bags import db3_storage, mcap_storage
 from hybrid_seg_ros.ros.bags.bag_topic import BagError
 from hybrid_seg_ros.ros.bags.db3_storage import Db3Storage
@@ -42,7 +42,7 @@ def find_storage_files(path: Path) -> tuple[list[Path], list[str]]:
     if not path.is_dir():
         return [path], []
     files: dict[str, Path] = {}
-    for file in sorted(path.iterdir(), key=lambda file: in_natural_order(file.name)):
+    for file in sorted(path.iterdir(), key=lambda file: natural_key(file.name)):
         if file.is_file() and not file.name.startswith('.') and _suffix(file) in _SUFFIXES:
             files.setdefault(_plain_name(file), file)  # the plain one of a pair
     names = _names_in_metadata(path)
@@ -79,11 +79,6 @@ def open_storages(files: Sequence[Path], stack: ExitStack) -> dict[str, Storage]
             hint = '; rosbags-convert makes one of a bag of ROS 1' if _starts_with(file, b'#ROSBAG') else ''
             raise BagError(f'bag {file}: expected a rosbag2 folder or a .mcap or .db3 file, got {file.name!r}{hint}')
     return storages
-
-
-def in_natural_order(name: str) -> tuple[list[Union[str, int]], str]:
-    """Return what names are to be sorted by for frame_2 to come before frame_10."""
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split('([0-9]+)', name))], name
 
 
 def _names_in_metadata(folder: Path) -> list[str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import signal
 import sys
 from pathlib import Path
 
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.backends import AUTO
 from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
 from hybrid_seg_ros.ros.trials.budget_demo_report import BudgetDemoOptions, BudgetReport
@@ -60,6 +59,6 @@ def run(args: argparse.Namespace) -> int:
     except NodeError as error:
         print(f'hybrid_seg demo-budget: {error}', file=sys.stderr)
         return 1
-    replace_text(options.output / 'report.json', json.dumps(dataclasses.asdict(report)) + '\n')
+    write_json(options.output / 'report.json', dataclasses.asdict(report))
     print(report)
     return 0

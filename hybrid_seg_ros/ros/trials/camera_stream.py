@@ -14,8 +14,8 @@ from std_msgs.msg import Int32MultiArray
 
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
 from hybrid_seg_ros.ros.bags.drive import Drive
-from hybrid_seg_ros.ros.bags.ground_truth import image_to_labels
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS, replace_stamp
+from hybrid_seg_ros.ros.image_decoding import grey_values
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 
 _QUEUE = 10
@@ -101,7 +101,7 @@ class CameraStream:
             return
         frame.latency_ms = (now_s - frame.sent_s) * 1e3
         self._last_answered = frame
-        labels = image_to_labels(mask)
+        labels = grey_values(mask)
         target = None
         if self._drive.truth is not None:
             target = self._drive.truth.labels_at(self._messages[frame.index].stamp_ns)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import Optional
 
-import cv2
 import numpy as np
 
 from hybrid_seg_ros.model_spec import ModelSpec
@@ -21,7 +20,7 @@ from hybrid_seg_ros.ros.trials.camera_stream import CameraStream, PlayedFrame, S
 from hybrid_seg_ros.ros.trials.cameras_demo_report import CameraPhase, CamerasDemoOptions, CamerasReport, judge_camera
 from hybrid_seg_ros.ros.trials.contact_sheet import SheetRow, draw_contact_sheet
 from hybrid_seg_ros.ros.turns import SCHEDULES
-from hybrid_seg_ros.visualization import draw_overlay
+from hybrid_seg_ros.visualization import draw_overlay, write_png
 
 _CAMERAS = ('front', 'rear')
 _PHASES = (('both', _CAMERAS), ('rear silent', _CAMERAS[:1]), ('both again', _CAMERAS))
@@ -40,8 +39,7 @@ def run_cameras_demo(options: CamerasDemoOptions) -> CamerasReport:
         rows = [row for schedule in SCHEDULES for row in show(schedule)]
         sheet = draw_contact_sheet(show.sheet_rows, spec.classes, f'segmentation_node {show.model}', with_tokens=False)
     path = options.output / 'cameras.png'
-    if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-        raise OSError(f'{path}: cannot be written')
+    write_png(path, sheet)
     return CamerasReport(show.model, options.rate_hz, tuple(rows), str(path))
 
 

@@ -11,7 +11,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Int32MultiArray
 
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
-from hybrid_seg_ros.ros.bags.ground_truth import LabelSource, image_to_labels
+from hybrid_seg_ros.ros.bags.ground_truth import LabelSource
+from hybrid_seg_ros.ros.image_decoding import grey_values
 from hybrid_seg_ros.ros.messages import image_to_rgb
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 
@@ -86,7 +87,7 @@ class DemoObserver:
     def _on_mask(self, image: Image) -> None:
         self.mask_count += 1
         if self._score is not None:
-            self._score.add(_stamp_ns(image), image_to_labels(image))
+            self._score.add(_stamp_ns(image), grey_values(image))
 
     def _on_tokens(self, usage: Int32MultiArray) -> None:
         self._stages = tuple(usage.layout.dim[0].label.split(','))

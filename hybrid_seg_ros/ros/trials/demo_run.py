@@ -22,6 +22,7 @@ from hybrid_seg_ros.ros.trials.contact_sheet import SheetRow, draw_contact_sheet
 from hybrid_seg_ros.ros.trials.demo_observer import DemoObserver, Score
 from hybrid_seg_ros.ros.trials.demo_options import DemoError, DemoOptions, DemoReport, PhaseReport
 from hybrid_seg_ros.ros.trials.video import Video
+from hybrid_seg_ros.visualization import write_png
 
 _IMAGE = '/camera/image'
 _SHEET_ROWS = 5
@@ -51,7 +52,7 @@ def run_demo(options: DemoOptions) -> DemoReport:
             session.spin_until(lambda: album.count >= lock_step.answered, _LAST_VIEWS_S)
         model = watch.model or 'that sent no diagnostics'
         sheet = options.output / 'contact_sheet.png'
-        _write_png(sheet, draw_contact_sheet(album.rows(spec), spec.classes, f'segmentation_node {model}'))
+        write_png(sheet, draw_contact_sheet(album.rows(spec), spec.classes, f'segmentation_node {model}'))
         video = options.output / 'overlay.mp4'
         album.write_video(video)
         files = tuple(map(str, (video, sheet)))
@@ -152,8 +153,3 @@ def _node_command(options: DemoOptions, drive: Drive) -> list[str]:
         **options.parameters,
     }
     return node_command(_IMAGE, parameters)
-
-
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f'{path}: cannot be written')

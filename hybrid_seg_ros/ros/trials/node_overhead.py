@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import signal
 import sys
 from pathlib import Path
 
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
 from hybrid_seg_ros.ros.trials.overhead_report import TARGET_P50_MS, OverheadOptions, OverheadReport
 
@@ -63,6 +62,6 @@ def run(args: argparse.Namespace) -> int:
         print(f'hybrid_seg node-overhead: {error}', file=sys.stderr)
         return 1
     if args.json is not None:
-        replace_text(args.json, json.dumps({**dataclasses.asdict(report), 'lost': report.lost}, indent=2) + '\n')
+        write_json(args.json, {**dataclasses.asdict(report), 'lost': report.lost})
     print(report)
     return 1 if args.check and report.problem else 0

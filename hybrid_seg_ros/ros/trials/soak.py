@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from pathlib import Path
 
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
 from hybrid_seg_ros.ros.trials.soak_report import SoakOptions, SoakReport
 
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         print(f'hybrid_seg soak: {error}', file=sys.stderr)
         return 1
     if args.json is not None:
-        replace_text(args.json, json.dumps(report.to_dict(), indent=2) + '\n')
+        write_json(args.json, report.to_dict())
     if args.picture is not None:
         from hybrid_seg_ros.ros.trials.soak_figure import draw_soak
 

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from hybrid_seg_ros.evaluation.street_scene import street_scene
-from hybrid_seg_ros.evaluation.text_file import replace_text
+from hybrid_seg_ros.files import write_text
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 from hybrid_seg_ros.ros.messages import array_to_image
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
@@ -67,7 +67,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument('--wait', type=float, default=30.0)
     args = parser.parse_args(argv)
     stamps_ns = play(args.topic, tuple(args.size), args.rate, args.frames, args.wait)
-    replace_text(args.output, json.dumps(stamps_ns))
+    write_text(args.output, json.dumps(stamps_ns))
     return 0
 
 

@@ -14,12 +14,16 @@ _CODECS = ('vp09', 'mp4v')
 
 
 class Video:
-    """A video file; a context manager. All pictures have the size of the first, which makes the file."""
+    """A video file; a context manager, after which it is whole or not there (OSError).
+
+    All pictures have the size of the first, which makes the file.
+    """
 
     def __init__(self, path: Path, rate_hz: float) -> None:
         self.path, self._rate_hz = path, rate_hz
         self._writer: Optional[cv2.VideoWriter] = None
         self._size_hw = (0, 0)
+        self._count = 0
 
     def __enter__(self) -> Video:
         return self
@@ -30,8 +34,14 @@ class Video:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        if self._writer is not None:
-            self._writer.release()
+        if self._writer is None:
+            return
+        self._writer.release()
+        if kind is None and cv2.VideoCapture(str(self.path)).get(cv2.CAP_PROP_FRAME_COUNT) != self._count:
+            error = OSError(f'{self.path}: not all of {self._count} pictures were written; is the disk full?')
+        if error is not None:
+            self.path.unlink(missing_ok=True)
+            raise error
 
     def add(self, picture: np.ndarray) -> None:
         """Append a picture (H, W, 3) uint8 RGB; a last odd row or column is cut off. Raises OSError without a codec."""
@@ -41,6 +51,7 @@ class Video:
         if picture.shape[:2] != self._size_hw:
             raise ValueError(f'expected pictures of {self._size_hw}, got {picture.shape[:2]}')
         self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        self._count += 1
 
     def _open(self, size_hw: tuple[int, int]) -> cv2.VideoWriter:
         for codec in _CODECS:

@@ -1,12 +1,16 @@
 """The bag writer: what it writes can be read back to the last bit, and it writes all or nothing."""
 
+import unicodedata
+
 import cv2
 import numpy as np
 import pytest
+from picture_files import indexed_png, with_orientation, write_picture
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.bag_writer import BagWriterError, WriteBagOptions, write_bag
+from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
 
 SIZE_HW = (12, 20)
 
@@ -89,19 +93,74 @@ def test_quality_encodes_anew(frames):
     [
         (lambda f: (f / 'bag').mkdir(), 'exists already'),
         (lambda f: (f / 'labels/b.png').unlink(), '1 label images are missing, the first is b.png'),
-        (lambda f: (f / 'labels/b.png').write_bytes(b'no image'), 'b.png: cannot be decoded'),
-        (lambda f: cv2.imwrite(str(f / 'labels/b.png'), np.zeros((2, 2, 3), np.uint8)), 'expected labels'),
+        (lambda f: (f / 'labels/b.png').write_bytes(b'no image'), 'labels/b.png: not a readable image'),
+        (lambda f: cut(f / 'labels/b.png'), 'labels/b.png: the file is cut off'),
+        (lambda f: cut(f / 'images/b.jpg'), 'images/b.jpg: the file is cut off'),
+        (lambda f: write_picture(f / 'labels/b.png', np.arange(48, dtype=np.uint8).reshape(4, 4, 3)), 'got colours'),
+        (lambda f: write_picture(f / 'labels/b.png', np.zeros((20, 12), np.uint8)), 'of b.jpg, 20x12, got 12x20'),
+        (lambda f: write_picture(f / 'labels/b.tif', np.zeros(SIZE_HW, np.uint8)), 'for b, got b.png and b.tif'),
         (lambda f: cv2.imwrite(str(f / 'images/b.png'), np.zeros((2, 2, 3), np.uint8)), 'give a quality'),
         (lambda f: [file.unlink() for file in (f / 'images').iterdir()], 'expected images'),
     ],
-    ids=['exists', 'label missing', 'label damaged', 'label colour', 'png needs quality', 'empty'],
+    ids=['exists', 'label missing', 'label damaged', 'label cut', 'image cut', 'label colour',
+         'label turned', 'two label files', 'png needs quality', 'empty'],
 )  # fmt: skip
 def test_all_or_nothing(frames, spoil, message):
     spoil(frames)
     before = sorted(frames.rglob('*'))
-    with pytest.raises(BagWriterError, match=message):
+    with pytest.raises(ValueError, match=message):
         write_bag(options(frames))
     assert sorted(frames.rglob('*')) == before
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_palette_and_16_bits_and_few_bits_and_another_size(frames):
+    values = np.random.default_rng(1).choice([0, 1, 11], SIZE_HW).astype(np.uint8)
+    (frames / 'labels/a.png').write_bytes(indexed_png(values, [(index, 9, 9) for index in range(16)], 4))
+    write_picture(frames / 'labels/b.png', values.astype(np.uint16) * 300)
+    (frames / 'labels/c.png').write_bytes(indexed_png(values[::2, ::2], None, 4))
+    write_bag(options(frames))
+    stored = [cv2.imdecode(np.asarray(content.data), cv2.IMREAD_UNCHANGED)
+              for _, content in read(frames / 'bag')['/camera/labels/compressed']]  # fmt: skip
+    assert np.array_equal(stored[0], np.where(values == 11, 255, values))
+    assert np.array_equal(stored[1], np.where(values == 0, 0, 255))
+    assert np.array_equal(stored[2], stored[0][::2, ::2])
+
+
+def test_exif_turns_images_as_data_sets_do(frames, caplog):
+    """Nobody turns what comes from a camera, and labels are made for the image as people see it."""
+    squares = np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40, np.ones((16, 16), np.uint8))
+    picture = np.dstack([squares] * 3)
+    for name, orientation in zip('abc', (1, 3, 6)):
+        (frames / f'images/{name}.jpg').write_bytes(with_orientation(picture, orientation, 'JPEG'))
+        size_hw = (48, 32) if orientation == 6 else (32, 48)
+        write_picture(frames / f'labels/{name}.png', np.zeros(size_hw, np.uint8))
+    write_bag(options(frames))
+    images = [compressed_to_rgb(content) for _, content in read(frames / 'bag')['/camera/image/compressed']]
+    for image, turned in zip(images, (picture, picture[::-1, ::-1], np.rot90(picture, -1))):
+        assert image.shape == turned.shape and np.abs(image[8::16, 8::16].astype(int) - turned[8::16, 8::16]).max() < 9
+    assert '2 images are encoded anew, as EXIF turns them' in caplog.text
+
+
+def test_natural_order_unicode_and_hidden_files(tmp_path):
+    stems = ['frame_1', 'frame_2', 'frame_10', 'z\u00e9bu_1']
+    for shade, stem in enumerate(stems):
+        apart, together = (unicodedata.normalize(form, stem) for form in ('NFD', 'NFC'))
+        write_picture(tmp_path / f'images/{apart}.jpg', np.full((16, 16, 3), 60 * shade, np.uint8))
+        write_picture(tmp_path / f'labels/{together}.png', np.full((16, 16), shade, np.uint8))
+    for name in ('._frame_1', '.frame_3'):
+        (tmp_path / f'images/{name}.jpg').write_bytes(b'what a Mac leaves behind')
+        (tmp_path / f'labels/{name}.png').write_bytes(b'what a Mac leaves behind')
+    (tmp_path / 'images/folder.jpg').mkdir()
+    assert write_bag(options(tmp_path)) == 4
+    content = read(tmp_path / 'bag')
+    labels = [compressed_to_rgb(each) for _, each in content['/camera/labels/compressed']]
+    images = [compressed_to_rgb(each) for _, each in content['/camera/image/compressed']]
+    assert [int(each[0, 0, 0]) for each in labels] == [0, 1, 2, 3]
+    assert [round(each.mean() / 60) for each in images] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize('changes', [{'rate_hz': 0.0}, {'quality': 101}, {'classes': 0}])

@@ -27,9 +27,10 @@ from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.ground_truth import (
     GroundTruth,
     UnreadableLabelsError,
-    compressed_to_labels,
-    image_to_labels,
+    compressed_to_values,
+    have_one_aspect,
 )
+from hybrid_seg_ros.ros.image_decoding import grey_values
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 
 LABELS = np.arange(6, dtype=np.uint8).reshape(2, 3)
@@ -38,7 +39,8 @@ INDEXED = indexed_png(LABELS, [(200, index, 0) for index in range(6)])
 
 
 def image(data=LABELS, step=3, encoding='mono8', height=2, width=3):
-    return SimpleNamespace(height=height, width=width, step=step, encoding=encoding, data=np.asarray(data).reshape(-1))
+    return SimpleNamespace(height=height, width=width, step=step, encoding=encoding, is_bigendian=0,
+                           data=np.asarray(data).reshape(-1))
 
 
 def file(suffix, values):
@@ -54,51 +56,60 @@ def flipped(png):
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
 def test_whole_and_padded_rows(encoding):
     padded = np.pad(LABELS, ((0, 0), (0, 5)), constant_values=99)
-    assert np.array_equal(image_to_labels(image(encoding=encoding)), LABELS)
-    assert np.array_equal(image_to_labels(image(padded, step=8, encoding=encoding)), LABELS)
+    assert np.array_equal(grey_values(image(encoding=encoding)), LABELS)
+    assert np.array_equal(grey_values(image(padded, step=8, encoding=encoding)), LABELS)
+
+
+@pytest.mark.parametrize('encoding', ['mono16', '16UC1'])
+def test_16_bits(encoding):
+    values = LABELS.astype('<u2') + 999
+    assert np.array_equal(grey_values(image(values.view(np.uint8), step=6, encoding=encoding)), values)
 
 
 @pytest.mark.parametrize(
     ('message', 'complaint'),
     [
-        (image(encoding='rgb8'), "expected labels encoded as mono8 or 8UC1, got 'rgb8'"),
-        (image(LABELS[:1]), 'expected 3x2 labels, got 3 bytes in rows of 3'),
-        (image(step=2), 'expected 3x2 labels'),
-        (image([], height=0), 'expected 3x0 labels, got 0 bytes'),
-        (image([], step=0, width=0), 'expected 0x2 labels, got 0 bytes'),
+        (image(encoding='rgb8'), "expected one channel of 8 or 16 bits .*, got 'rgb8'"),
+        (image(encoding='32FC1'), "expected one channel of 8 or 16 bits .*, got '32FC1'"),
+        (image(LABELS[:1]), r'expected 6 bytes \(step 3 x height 2\), got 3'),
+        (image(step=2), 'expected step >= 3'),
+        (image([], height=0), 'expected an image of at least 1x1 pixel, got 3x0'),
+        (image([], step=0, width=0), 'expected an image of at least 1x1 pixel, got 0x2'),
+        (image(np.zeros((2, 9), np.uint8), step=9), 'expected one channel .mono8., 3 bytes a row, got three: step 9'),
     ],
 )
 def test_what_is_no_label_image(message, complaint):
     with pytest.raises(ValueError, match=complaint):
-        image_to_labels(message)
+        grey_values(message)
 
 
 def test_png_is_read_to_the_last_bit():
     data = cv2.imencode('.png', LABELS)[1].reshape(-1)
-    assert np.array_equal(compressed_to_labels(SimpleNamespace(data=data, format='png')), LABELS)
+    assert np.array_equal(compressed_to_values(SimpleNamespace(data=data, format='png')), LABELS)
 
 
 @pytest.mark.parametrize('bits', [4, 8])
-def test_png_with_a_palette_gives_the_indices(bits):
-    data = np.frombuffer(indexed_png(LABELS, [(200, index, 0) for index in range(6)], bits), np.uint8)
-    assert np.array_equal(compressed_to_labels(SimpleNamespace(data=data, format='png')), LABELS)
+@pytest.mark.parametrize('palette', [None, [(200, index, 0) for index in range(6)]])
+def test_png_gives_the_values_as_stored(bits, palette):
+    data = np.frombuffer(indexed_png(LABELS, palette, bits), np.uint8)
+    assert np.array_equal(compressed_to_values(SimpleNamespace(data=data, format='png')), LABELS)
 
 
 @pytest.mark.parametrize(('data', 'complaint'), [
-    (b'', 'expected a PNG of labels, got 0 bytes that start with nothing'),
-    (file('.jpg', LABELS), 'expected a PNG of labels, got .* bytes that start with ff d8'),
+    (b'', 'the file is empty; 0 bytes'),
+    (b'no picture', 'not a readable image'),
+    (file('.jpg', LABELS), 'expected a lossless label file, got JPEG'),
     (PNG[:-12], 'cut off'),
     (PNG[: len(PNG) // 2], 'cut off'),
     (INDEXED[:-12], 'cut off'),
-    (flipped(PNG), 'chunk IDAT fails its checksum'),
-    (flipped(INDEXED), 'chunk IDAT fails its checksum'),
-    (PNG[:8] + PNG[33:], 'the PNG cannot be decoded'),
-    (file('.png', np.zeros((2, 2, 3), np.uint8)), r'expected a PNG of labels \(H, W\) uint8, got \(2, 2, 3\) uint8'),
-    (file('.png', np.zeros((2, 2), np.uint16)), r'expected a PNG of labels \(H, W\) uint8, got \(2, 2\) uint16'),
+    (flipped(PNG), 'damaged .*IDAT'),
+    (flipped(INDEXED), 'damaged .*IDAT'),
+    (PNG[:8] + PNG[33:], 'not a readable image'),
+    (file('.png', np.arange(12, dtype=np.uint8).reshape(2, 2, 3)), 'expected one class id per pixel, got colours'),
 ])  # fmt: skip
 def test_what_is_no_png_of_labels(data, complaint):
     with pytest.raises(ValueError, match=f"{complaint}.*format 'png'"):
-        compressed_to_labels(SimpleNamespace(data=np.frombuffer(data, np.uint8), format='png'))
+        compressed_to_values(SimpleNamespace(data=np.frombuffer(data, np.uint8), format='png'))
 
 
 @pytest.mark.parametrize(('msgtype', 'good', 'broken'), [
@@ -154,4 +165,12 @@ def test_an_id_that_is_no_class(tmp_path):
         with pytest.raises(ValueError, match=complaint):
             truth.labels_at(STAMP_NS)
     with BagReader(tmp_path / 'drive.mcap') as bag, pytest.raises(ValueError, match='void: expected a label id'):
-        GroundTruth(bag, bag.select_label_topic(), void=256)
+        GroundTruth(bag, bag.select_label_topic(), void=65536)
+
+
+@pytest.mark.parametrize(('labels_hw', 'same'), [
+    ((720, 960), True), ((360, 480), True), ((361, 480), True), ((90, 120), True), ((1440, 1920), True),
+    ((960, 720), False), ((512, 512), False), ((360, 500), False),
+])  # fmt: skip
+def test_aspect(labels_hw, same):
+    assert have_one_aspect((720, 960), labels_hw) == same
