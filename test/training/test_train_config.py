@@ -171,22 +171,12 @@ def test_changes_that_are_none(tmp_path, change, message):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'paste_probability': 0.5}, 'together with paste_classes'),
-        ({'paste_classes': ('car',)}, 'paste_probability: expected a number above 0'),
-        ({'paste_probability': 1.5, 'paste_classes': ('car',)}, 'from 0.0 to 1.0, got 1.5'),
         ({'teacher': 'x.yaml'}, 'expected a distillation_weight above 0'),
     ],
 )
 def test_values_that_need_each_other(changes, message):
     with pytest.raises(TrainConfigError, match=message):
         tiny_config(**changes)
-
-
-def test_pasted_classes_are_the_dataset_s():
-    config = tiny_config(paste_classes=('road', 'car'), paste_probability=0.5)
-    assert config.resolved(CAMVID_CLASSES).paste_ids() == [3, 8]
-    with pytest.raises(TrainConfigError, match=r"paste_classes: unknown \['horse'\]; legal are sky, building"):
-        tiny_config(paste_classes=('horse', 'car'), paste_probability=0.5).resolved(CAMVID_CLASSES)
 
 
 def test_a_file_states_what_differs_from_its_base(tmp_path):
