@@ -26,7 +26,7 @@ def classes_of(config):
         return LabelSpace.from_entries(config.model['classes'])
     if config.dataset == 'camvid':
         return CAMVID_CLASSES
-    count = NUM_CLASSES[config.dataset]
+    count = NUM_CLASSES.get(config.dataset, 5)
     return LabelSpace(tuple(f'class {index}' for index in range(count)), distinct_colors(count))
 
 
@@ -45,7 +45,8 @@ def test_every_shipped_configuration_builds_its_model(path):
     for variant in (*config.variants, config.evaluate_variant):
         spec.check_variant(Variant.parse(variant))
     classes = len(spec.classes)
-    assert shapes(path)['head.query.weight'] == (classes, spec.decoder_dim)
+    weight, width = {'atm': ('query', spec.decoder_dim), 'light': ('classify', spec.backbone.embed_dim)}[spec.head]
+    assert shapes(path)[f'head.{weight}.weight'] == (classes, width)
     assert learning_rate_factor(config.warmup_steps, config) == 1.0
 
 
