@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
         content = {**content, **SMALLER, 'model': {**content['model'], **SMALLER_MODEL}}
         (folder / name).write_text(yaml.safe_dump(content), encoding='utf-8')
     encoder = HybridSegmenter(tiny_spec(input_size_hw=(64, 96))).encoder
-    save_encoder(encoder.state_dict(), folder / 'out' / 'encoder_vit_tiny.safetensors', encoder.grid_hw)
+    save_encoder(encoder, folder / 'out' / 'encoder_vit_tiny.safetensors')
     return folder
 
 
