@@ -24,10 +24,22 @@ def how(command: Command) -> str:
 
 
 def runs(of: Sequence[str] = (), without: Sequence[str] = ()) -> list[Command]:
-    """Return the commands to be run, each once, in the order of the pages: of these subcommands, or of all others."""
+    """Return the commands to be run, in the order of the pages: of these subcommands, or of all others.
+
+    Of those that differ in the values of their options alone, the first; the others are parsed.
+    """
     commands = [*BLOCK_COMMANDS, *filter(is_whole, INLINE_COMMANDS)]
     chosen = [c for c in commands if how(c) == RUN and (kind(c) in of if of else kind(c) not in without)]
-    return list({command.text: command for command in reversed(chosen)}.values())[::-1]
+    return list({shape(command): command for command in reversed(chosen)}.values())[::-1]
+
+
+def shape(command: Command) -> tuple[str, ...]:
+    """Return the subcommand, with the kind of checkpoint, and its options; all of another program's command."""
+    words = command.words
+    if not command.subcommand:
+        return (command.text,)
+    options = sorted(word for word in words if word.startswith('--'))
+    return (*words[1 : 3 if command.subcommand == 'convert' else 2], *options)
 
 
 def kind(command: Command) -> str:

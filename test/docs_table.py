@@ -8,6 +8,7 @@ must match a command of a page.
 from __future__ import annotations
 
 STEP = '--set steps=1 --set batch_size=1 --set precision=float32 --set warmup_steps=0 --set crop_hw=[96,128]'
+NARROW = f'{STEP} --set "model.backbone={{embed_dim: 24, depth: 12, num_heads: 3}}"'
 SMALLER = {
     'hybrid_seg evaluate': '--limit 2',
     'hybrid_seg evaluate-bag': '--model models/tiny.yaml --limit 4',
@@ -18,8 +19,9 @@ SMALLER = {
     'hybrid_seg time-parts': '--rounds 1',
     'hybrid_seg check-parity': '--variants hybrid@8',
     'hybrid_seg train': STEP,
-    'hybrid_seg train --config light_heads.yaml':
-        f'{STEP} --set "model.backbone={{embed_dim: 24, depth: 12, num_heads: 3}}"',
+    'hybrid_seg train --config light_heads.yaml': NARROW,
+    'hybrid_seg train --config config/train_camvid_vit_small.yaml': f'{NARROW} --set initial_encoder=null',
+    'hybrid_seg train --config MY_CONFIG.yaml': f'{NARROW} --set initial_encoder=null',
     'hybrid_seg train-policy': STEP,
     'torchrun': STEP,
     'hybrid_seg node-overhead': '--model models/tiny.yaml --duration 1',

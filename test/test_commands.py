@@ -263,7 +263,7 @@ def test_train_policy_changes_the_policy_alone(root, model, tmp_path):
     assert main(['train-policy', '--config', str(config), '--root', str(root), '--run-dir', str(run_dir)]) == 0
     before, after = (load_model(s).state_dict() for s in (spec, ModelSpec.load(run_dir / 'model.yaml')))
     moved = {key for key in before if not torch.equal(before[key].half(), after[key].half())}
-    assert moved and all(key.startswith(('policy.head.', 'policy.backbone.blocks.5', 'policy.backbone.blocks.6'))
-                         for key in moved), moved  # fmt: skip
+    assert all(any(key.startswith(part) for key in moved) for part in ('policy.head.', 'policy.backbone.blocks.0'))
+    assert all(key.startswith('policy.') and 'running' not in key for key in moved), moved  # statistics of ImageNet
     result = json.loads((run_dir / 'evaluations.jsonl').read_text())
     assert 0 <= result['accuracy'] <= 100 and 0 <= result['wrongly_merged'] <= 100
