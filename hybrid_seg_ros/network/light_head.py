@@ -36,8 +36,8 @@ class LightHead(nn.Module):
             normed = self.norm(flat)
         logits = self.classify(normed).float()
         log_probability = logits.log_softmax(-1).unflatten(0, (int(tokens.shape[0]), -1))  # (B, N, classes)
-        # log(1 - p); a p that rounds to 1 keeps a finite logit
+        # log(1 - p); a p that rounds to 1 keeps a finite logit, also where float16 rounds 1 - 1e-6 to 1
         log_others = torch.log1p(-log_probability.exp().clamp(max=1 - 1e-6))
-        mask_logits = (log_probability - log_others).transpose(1, 2)
+        mask_logits = (log_probability - log_others).clamp(max=14.0).transpose(1, 2)
         present = mask_logits.new_full((mask_logits.shape[0], mask_logits.shape[1]), CERTAIN)
         return AtmOutput(torch.stack([present, -present], 2), mask_logits)
