@@ -143,7 +143,6 @@ def write_checkout(folder: Path) -> None:
             name = re.match(r'# (\S+\.yaml)\n', text)
             if language == 'yaml' and name:
                 (folder / name[1]).write_text(text, encoding='utf-8')
-    shutil.copy(ROOT / 'config/train_folder.yaml', folder / 'MY_CONFIG.yaml')
 
 
 def write_benchmark_models(folder: Path) -> None:

@@ -21,7 +21,6 @@ SMALLER = {
     'hybrid_seg train': STEP,
     'hybrid_seg train --config light_heads.yaml': NARROW,
     'hybrid_seg train --config config/train_camvid_vit_small.yaml': f'{NARROW} --set initial_encoder=null',
-    'hybrid_seg train --config MY_CONFIG.yaml': f'{NARROW} --set initial_encoder=null',
     'hybrid_seg train-policy': STEP,
     'torchrun': STEP,
     'hybrid_seg node-overhead': '--model models/tiny.yaml --duration 1',

@@ -10,7 +10,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from bag_files import CAMERA, LABELS, LOG_NS, PERIOD_NS, RAW, Sent, image_cdr, picture, write_messages
+from bag_files import (
+    CAMERA,
+    COMPRESSED,
+    LABELS,
+    LOG_NS,
+    PERIOD_NS,
+    RAW,
+    Sent,
+    file_cdr,
+    image_cdr,
+    picture,
+    write_messages,
+)
 from camvid_folder import write_camvid_folder
 from command_process import command_process
 from picture_files import with_orientation
@@ -157,11 +169,12 @@ def test_a_truncated_bag_is_evaluated_as_far_as_it_goes(bag, model, tmp_path, ca
 
 
 def test_frames_that_cannot_be_decoded_are_left_out_and_named(root, model, tmp_path, capsys):
-    images = tmp_path / 'images'
-    shutil.copytree(root / 'val/images', images)
-    data = (images / '2.jpg').read_bytes()
-    (images / '2.jpg').write_bytes(data[: len(data) // 2])
-    assert main(['write-bag', str(images), str(tmp_path / 'bag')]) == 0
+    files = [(root / f'val/images/{index}.jpg').read_bytes() for index in range(FRAMES)]
+    files[2] = files[2][: len(files[2]) // 2]
+    write_messages(tmp_path / 'bag', (
+        Sent(CAMERA, COMPRESSED, LOG_NS + index * PERIOD_NS, file_cdr(data, 10**9 + index * PERIOD_NS, 'jpeg'))
+        for index, data in enumerate(files)
+    ))  # fmt: skip
     report = run(tmp_path / 'bag', model, tmp_path / 'out')
     assert report['frames'] == FRAMES - 1 and len(report['unreadable']) == 1 and 'frame 2' in report['unreadable'][0]
     assert 'UNREADABLE 1 frames' in capsys.readouterr().out
