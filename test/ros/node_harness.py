@@ -68,7 +68,9 @@ class NodeProcess:
         """Wait until the process has written `text`."""
         deadline = time.monotonic() + 3 * TIMEOUT_S
         while text not in self.output:
-            assert self.is_running and time.monotonic() < deadline, f'{text!r} not in the output:\n{self.output}'
+            if not self.is_running or time.monotonic() > deadline:
+                self._process.kill()  # it would answer in place of the next test's node
+                raise AssertionError(f'{text!r} not in the output:\n{self.output}')
             time.sleep(0.02)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:

@@ -86,8 +86,7 @@ def evaluate(root, model, output, *options):
 
 
 @pytest.mark.parametrize(
-    'options', [('--threshold', '0.3'), ('--keep', '0.5'), ('--keep', '0.7', '0.5')],
-    ids=['threshold', 'keep', 'one keep per layer'],
+    'options', [('--threshold', '0.3'), ('--keep', '0.7', '0.5')], ids=['threshold', 'one keep per layer']
 )  # fmt: skip
 def test_offline_is_what_evaluate_says_of_the_same_frames(bag, root, model, tmp_path, options):
     report = run(bag, model, tmp_path / 'out', '--variants', 'hybrid@8,dense', '--json', tmp_path / 'x.json', *options)
