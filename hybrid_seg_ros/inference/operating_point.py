@@ -64,12 +64,11 @@ def keep_value(text: str) -> Keep:
 def windows_value(text: str) -> Union[Keep, Windows]:
     """Read '72' or '0.4', a number of 2x2 windows that share a token, or one for each size, as in '4:12,2:72'."""
     try:
-        if ':' not in text:
-            return keep_value(text)
-        pairs = (part.split(':') for part in text.split(','))
+        pairs = [part.split(':') for part in text.split(',')] if ':' in text else [['2', text]]
         windows = tuple((int(size), keep_value(number)) for size, number in pairs)
-        if len(dict(windows)) == len(windows):
-            return windows
+        legal = all(0 <= value <= (1 if isinstance(value, float) else value) for _, value in windows)
+        if legal and len(dict(windows)) == len(windows):
+            return windows if ':' in text else windows[0][1]
     except (ValueError, argparse.ArgumentTypeError):
         pass
     raise argparse.ArgumentTypeError(

@@ -29,13 +29,13 @@ class LightHead(nn.Module):
 
     def forward(self, tokens: Tensor, valid: Optional[Tensor] = None) -> AtmOutput:
         """Classify tokens (B, N, C), each for itself; padding is left out of what the batch norm learns."""
-        flat = tokens.flatten(0, 1)  # (B*N, C)
         if self.training and valid is not None:
-            normed = torch.zeros_like(flat).masked_scatter(valid.reshape(-1, 1), self.norm(flat[valid.flatten()]))
+            flat = tokens.flatten(0, 1)  # (B*N, C)
+            known = self.norm(flat[valid.flatten()])
+            normed = torch.zeros_like(flat).masked_scatter(valid.reshape(-1, 1), known).view_as(tokens)
         else:
-            normed = self.norm(flat)
-        logits = self.classify(normed).float()
-        log_probability = logits.log_softmax(-1).unflatten(0, (int(tokens.shape[0]), -1))  # (B, N, classes)
+            normed = self.norm(tokens.transpose(1, 2)).transpose(1, 2)
+        log_probability = self.classify(normed).float().log_softmax(-1)  # (B, N, classes)
         # log(1 - p); a p that rounds to 1 keeps a finite logit, also where float16 rounds 1 - 1e-6 to 1
         log_others = torch.log1p(-log_probability.exp().clamp(max=1 - 1e-6))
         mask_logits = (log_probability - log_others).clamp(max=14.0).transpose(1, 2)
