@@ -1,6 +1,7 @@
 """Files are written whole or not at all, on a full disk too; what is in their place is found before it is too late."""
 
 import contextlib
+import copy
 import json
 import resource
 
@@ -11,6 +12,9 @@ from tiny_model import tiny_spec
 
 from hybrid_seg_ros.evaluation.figures import new_figure, save_figure
 from hybrid_seg_ros.files import check_file, check_folder, whole_file, write_bytes, write_files, write_json, write_text
+from hybrid_seg_ros.inference.backends.graph_export import export_graphs
+from hybrid_seg_ros.inference.backends.graph_info import GraphInfo
+from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import save_model
 from hybrid_seg_ros.network.encoder_weights import save_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -63,6 +67,11 @@ def write_frames(path):
         (folder / 'a.jpg').unlink()
 
 
+def write_graphs(path):
+    model = copy.deepcopy(MODEL)  # an export takes it over
+    export_graphs(model, GraphInfo.describe(model.spec, Variant(), TokenBudget(), model.spec.network_size_hw), path)
+
+
 WRITERS = {
     'bytes': lambda path: write_bytes(path, bytes(999)),
     'text': lambda path: write_text(path, 'x' * 999),
@@ -76,6 +85,7 @@ WRITERS = {
     'encoder': lambda path: save_encoder(MODEL.encoder.state_dict(), path, (6, 8)),
     'configuration': lambda path: TrainConfig(model=tiny_spec().to_dict()).save(path),
     'video': write_video,
+    'graphs': write_graphs,
     'bag': write_frames,
 }
 

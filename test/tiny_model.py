@@ -17,6 +17,7 @@ from hybrid_seg_ros.inference.operating_points import (
 )
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import save_model
+from hybrid_seg_ros.network.light_head import LightHead
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
 
@@ -59,14 +60,17 @@ def write_tiny_points(model: Path) -> None:
 def write_lively_model(folder: Path, **spec_overrides: Any) -> Path:
     """Write a tiny model whose batch norms have seen an image.
 
-    In the other one the policy's features fade to nothing, so that its windows are chosen by rounding errors.
+    In the other one the policy's features fade to nothing, so that its windows are chosen by rounding errors, and light
+    heads find all classes alike.
     """
     torch.manual_seed(0)
     spec = tiny_spec(**spec_overrides)
     model = HybridSegmenter(spec)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             module.momentum = None  # the mean of all images
+        elif isinstance(module, LightHead):
+            module.classify.weight.data *= 5.0  # of 11 classes one has some probability
     image = torch.randint(0, 256, (1, *spec.input_size_hw, 3), dtype=torch.uint8)
     with torch.no_grad():
         model.train()(model.normalize(image), spec.variant, spec.budget)

@@ -71,7 +71,7 @@ def convert_to_encoder(args: argparse.Namespace) -> str:
     encoder = VisionTransformer(converted.backbone, converted.grid_hw)
     load_strictly(encoder, converted.state, str(args.file))
     _check_values(encoder.state_dict(), PRECISIONS[args.precision], args.file)
-    return save_encoder(encoder.state_dict(), args.output, converted.grid_hw, PRECISIONS[args.precision])
+    return save_encoder(encoder, args.output, PRECISIONS[args.precision])
 
 
 def _refuse_options(args: argparse.Namespace, names: tuple[str, ...], what: str) -> None:

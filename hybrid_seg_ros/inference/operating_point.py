@@ -70,9 +70,11 @@ def windows_value(text: str) -> Union[Keep, Windows]:
         windows = tuple((int(size), keep_value(number)) for size, number in pairs)
         if len(dict(windows)) == len(windows):
             return windows
-    except ValueError:
+    except (ValueError, argparse.ArgumentTypeError):
         pass
-    raise argparse.ArgumentTypeError(f'expected a number, or one for each size, as in 4:12,2:72, got {text!r}')
+    raise argparse.ArgumentTypeError(
+        f'expected a count, a share from 0 to 1, or one of them for each size, as in 4:12,2:72, got {text!r}'
+    )
 
 
 def open_pipeline(args: argparse.Namespace) -> SegmentationPipeline:

@@ -17,18 +17,19 @@ from hybrid_seg_ros.model_spec import Backbone, sha256_of
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly, resize_position_embedding
 from hybrid_seg_ros.network.convert_checkpoint import without_unused_prefix_tokens
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.network.vit import VisionTransformer
 
 CONTENT = 'hybrid_seg_ros encoder'
 """Marks the files of this module in their metadata."""
 
 
-def save_encoder(
-    state: Mapping[str, Tensor], path: Union[str, Path], grid_hw: tuple[int, int], dtype: torch.dtype = torch.float32
-) -> str:
-    """Write an encoder's weights, whole or not at all, with the grid of its position embedding; returns the sha256."""
-    metadata = {'format': 'pt', 'content': CONTENT, 'grid_hw': f'{grid_hw[0]} {grid_hw[1]}'}
+def save_encoder(encoder: VisionTransformer, path: Union[str, Path], dtype: torch.dtype = torch.float32) -> str:
+    """Write an encoder's weights, whole or not at all, with its grid and number of heads; returns the sha256."""
+    rows, columns = encoder.grid_hw
+    metadata = {'format': 'pt', 'content': CONTENT, 'grid_hw': f'{rows} {columns}',
+                'num_heads': str(encoder.config.num_heads)}  # fmt: skip
     with whole_file(path) as partial:
-        stored = {key: value.to(dtype).contiguous() for key, value in state.items()}
+        stored = {key: value.to(dtype).contiguous() for key, value in encoder.state_dict().items()}
         partial.write_bytes(save(stored, metadata=metadata))  # save_file's files can be read by their owner alone
         return sha256_of(partial)
 
@@ -38,7 +39,8 @@ def load_encoder(model: HybridSegmenter, path: Union[str, Path], selecting: bool
 
     With `selecting` the file may be of a wider encoder, see `select_channels`. The position embedding is resized to the
     model's input size. Class token, registers and final norm are left out where the model has none. Raises
-    FileNotFoundError, or CheckpointError that lists missing, unexpected and mis-shaped keys.
+    FileNotFoundError, or CheckpointError that lists missing, unexpected and mis-shaped keys, or says that its heads
+    are not as wide as the model's: no shape shows that.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,22 +54,28 @@ def load_encoder(model: HybridSegmenter, path: Union[str, Path], selecting: bool
     if metadata.get('content') != CONTENT:
         raise CheckpointError(f'{path}: expected encoder weights, as `hybrid_seg convert` writes them')
     height, width = (int(side) for side in metadata['grid_hw'].split())
+    config = model.encoder.config
     if 'pos_embed' in state:
         prefix = int('cls_token' in state)
         state['pos_embed'] = resize_position_embedding(
             state['pos_embed'].float(), prefix, (height, width), model.encoder.grid_hw
         )
-    own_patch = model.encoder.config.patch_size
+        per_head = config.embed_dim // config.num_heads
+        heads = int(metadata.get('num_heads', 0))  # older files do not say
+        if heads and state['pos_embed'].shape[-1] != heads * per_head:
+            raise CheckpointError(f'{path}: expected heads of {per_head} channels, got {heads} heads in '
+                                  f'{state["pos_embed"].shape[-1]} channels')  # fmt: skip
+    own_patch = config.patch_size
     patch = state['patch_embed.proj.weight'].shape[-1] if 'patch_embed.proj.weight' in state else own_patch
     if patch != own_patch:
         raise CheckpointError(
             f'{path}: expected patches of {own_patch} pixels, got {patch}: convert with --patch-size {own_patch}'
         )
-    state = without_unused_prefix_tokens(state, model.encoder.config)
+    state = without_unused_prefix_tokens(state, config)
     if model.encoder.norm is None:
         state = {key: value for key, value in state.items() if not key.startswith('norm.')}
-    if selecting:
-        state = select_channels(state, model.encoder.config, str(path))
+    if selecting and 'pos_embed' in state:
+        state = select_channels(state, config, str(path))
     load_strictly(model.encoder, state, str(path))
 
 
@@ -76,10 +84,9 @@ def select_channels(state: Mapping[str, Tensor], config: Backbone, source: str) 
 
     The same channels everywhere, so that residual connections stay connected; the first layers where it is shallower.
     Source: Xu et al., "Initializing Models with Larger Ones" (ICLR 2024), section 3. Raises CheckpointError unless
-    heads are as wide in both.
+    there are as many channels at least, in whole heads.
     """
-    width, per_head = state['norm.weight' if 'norm.weight' in state else 'pos_embed'].shape[-1], config.embed_dim
-    per_head //= config.num_heads
+    width, per_head = state['pos_embed'].shape[-1], config.embed_dim // config.num_heads
     if width < config.embed_dim or width % per_head:
         raise CheckpointError(f'{source}: expected at least {config.embed_dim} channels in heads of {per_head}, '
                               f'got {width}')  # fmt: skip

@@ -47,7 +47,8 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
 def _fold_into_linear(norm: nn.BatchNorm1d, linear: nn.Linear) -> nn.Linear:
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
+    bias = linear.weight @ shift if linear.bias is None else linear.bias + linear.weight @ shift
     folded = nn.Linear(linear.in_features, linear.out_features)
     folded.weight = nn.Parameter((linear.weight * scale).detach(), requires_grad=False)
-    folded.bias = nn.Parameter((linear.bias + linear.weight @ shift).detach(), requires_grad=False)
+    folded.bias = nn.Parameter(bias.detach(), requires_grad=False)
     return folded

@@ -28,11 +28,16 @@ class LightHead(nn.Module):
         self.classify = nn.Linear(in_dim, num_classes)
 
     def forward(self, tokens: Tensor, valid: Optional[Tensor] = None) -> AtmOutput:
-        """Classify tokens (B, N, C), each for itself, whether it is padding or not."""
-        logits = self.classify(self.norm(tokens.flatten(0, 1))).float()
+        """Classify tokens (B, N, C), each for itself; padding is left out of what the batch norm learns."""
+        flat = tokens.flatten(0, 1)  # (B*N, C)
+        if self.training and valid is not None:
+            normed = torch.zeros_like(flat).masked_scatter(valid.reshape(-1, 1), self.norm(flat[valid.flatten()]))
+        else:
+            normed = self.norm(flat)
+        logits = self.classify(normed).float()
         log_probability = logits.log_softmax(-1).unflatten(0, (int(tokens.shape[0]), -1))  # (B, N, classes)
-        # log(1 - p); a p that rounds to 1 keeps a finite logit
+        # log(1 - p); a p that rounds to 1 keeps a finite logit, also where float16 rounds 1 - 1e-6 to 1
         log_others = torch.log1p(-log_probability.exp().clamp(max=1 - 1e-6))
-        mask_logits = (log_probability - log_others).transpose(1, 2)
+        mask_logits = (log_probability - log_others).clamp(max=14.0).transpose(1, 2)
         present = mask_logits.new_full((mask_logits.shape[0], mask_logits.shape[1]), CERTAIN)
         return AtmOutput(torch.stack([present, -present], 2), mask_logits)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from hybrid_seg_ros.data.augmentation import augment, stretch_augment
-from hybrid_seg_ros.data.class_paste import paste_classes
 from hybrid_seg_ros.data.policy_labels import policy_labels
 from hybrid_seg_ros.data.segmentation_dataset import Sample, SegmentationDataset
 from hybrid_seg_ros.model_spec import WINDOW_SIZES
@@ -71,7 +70,7 @@ def build_batch(samples: Callable[[int], Sample], count: int, number: int, confi
     """Build the batch of a number from `count` samples."""
     indices = sample_indices(number, config.batch_size, count, config.seed)
     views = [
-        mixed_view(samples, count, index, np.random.default_rng((config.seed, 1, position)), config, mean)
+        random_view(samples(index), np.random.default_rng((config.seed, 1, position)), config, mean)
         for position, index in enumerate(indices, number * config.batch_size)
     ]
     return Batch(
@@ -85,17 +84,6 @@ def build_batch(samples: Callable[[int], Sample], count: int, number: int, confi
             for window in WINDOW_SIZES
         },
     )
-
-
-def mixed_view(
-    samples: Callable[[int], Sample], count: int, index: int, rng: np.random.Generator, config: TrainConfig, mean: tuple
-) -> Sample:  # fmt: skip
-    """Return a random view of a sample, with classes of another one pasted in where the configuration wants that."""
-    view = random_view(samples(index), rng, config, mean)
-    if not config.paste_probability or rng.random() >= config.paste_probability:
-        return view
-    donor = random_view(samples(int(rng.integers(count))), rng, config, mean)
-    return paste_classes(view, donor, config.paste_ids(), rng)
 
 
 def random_view(sample: Sample, rng: np.random.Generator, config: TrainConfig, mean: tuple) -> Sample:

@@ -17,6 +17,7 @@ from hybrid_seg_ros.data.image_files import DatasetError
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
+from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.training.batches import POLICY_PATCH, batches, default_workers
 from hybrid_seg_ros.training.device import prepare_model, training_device
 from hybrid_seg_ros.training.distributed import Processes, joined_processes
@@ -147,8 +148,11 @@ def open_datasets(config: TrainConfig, root: Path, check: bool) -> tuple[Segment
 
 def check_config(config: TrainConfig, spec: ModelSpec, stage: Stage) -> None:
     """Raise TrainConfigError or ModelSpecError for what only model and stage together can tell."""
-    for variant in (*config.variants, config.evaluate_variant):
-        spec.check_variant(Variant.parse(variant))
+    variants = [Variant.parse(name) for name in (*config.variants, config.evaluate_variant)]
+    for variant in variants:
+        spec.check_variant(variant)
+    if any(variant.merges for variant in variants):  # an hour later is too late
+        count_merged_windows(spec.backbone.grid_hw(spec.network_size_hw), spec.budget.windows)
     patch = spec.backbone.patch_size
     for name, side in (('patch_size', patch), ('loss_stride', config.loss_stride)):
         if any(length % side for length in config.crop_hw):  # masks would be stretched against their labels

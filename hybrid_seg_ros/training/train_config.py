@@ -21,7 +21,7 @@ AUGMENTATIONS = ('crop', 'stretch')
 DATASET_CLASSES = 'dataset'
 """As `model.classes`: the classes of the dataset at hand."""
 
-_LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides', 'paste_classes',
+_LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides',
           'entering_share', 'keep_share')
 _NUMBERS = {
     **dict.fromkeys(('learning_rate', 'clip_norm', 'trunk_factor', 'head_factor', 'weight_decay', 'poly_power'),
@@ -30,7 +30,6 @@ _NUMBERS = {
                      'lovasz_weight', 'policy_weight'), (0.0, math.inf)),
     **dict.fromkeys(('ema_decay', 'drop_path'), (0.0, 0.999999)),
     'layer_decay': (0.01, 1.0),
-    'paste_probability': (0.0, 1.0),
 }  # fmt: skip
 """The least and the largest value of each number."""
 
@@ -65,12 +64,11 @@ class TrainConfig:
     `atm_weight` is that of the ATM loss, `pixel_weight` that of the per-pixel cross-entropy. `loss_stride`: both are
     computed on every n-th pixel of the labels. `class_balance` b weighs class c of the per-pixel cross-entropy by
     (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `lovasz_weight` is that of the
-    Lovasz-Softmax loss of the final masks. With `paste_probability` a view gets some of the `paste_classes` (names) of
-    another view pasted in. With `distillation_weight` auxiliary heads learn from the last head as well, and the
-    model from `teacher`, the YAML of another one: from its dense masks, in `train-policy` from its policy network.
-    An `initial_encoder` wider than the model's gives every n-th of its channels and heads with `select_channels`
-    (weight selection, Xu et al. 2023). `best_metric` is the number of the
-    evaluation that chooses best.yaml, with a minus in front if lower is better (None: the command's own choice).
+    Lovasz-Softmax loss of the final masks. With `distillation_weight` auxiliary heads learn from the last head as well,
+    and the model from `teacher`, the YAML of another one: from its dense masks, in `train-policy` from its policy
+    network. An `initial_encoder` wider than the model's gives every n-th of its channels and heads with
+    `select_channels` (weight selection, Xu et al. 2023). `best_metric` is the number of the evaluation that chooses
+    best.yaml, with a minus in front if lower is better (None: the command's own choice).
     """
 
     model: dict[str, Any]
@@ -111,8 +109,6 @@ class TrainConfig:
     lovasz_weight: float = 0.0
     policy_weight: float = 0.0
     loss_stride: int = 1
-    paste_classes: tuple[str, ...] = ()
-    paste_probability: float = 0.0
     precision: str = 'bfloat16'
     seed: int = 0
     evaluate_every: int = 1000
@@ -164,11 +160,6 @@ class TrainConfig:
                 raise TrainConfigError(f'{name}: expected [low, high] with 0 < low <= high <= 1, got {share}')
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise TrainConfigError(f'scale: expected [low, high] with 0 < low <= high, got {self.scale}')
-        if not 0 <= self.paste_probability <= 1 or bool(self.paste_probability) != bool(self.paste_classes):
-            raise TrainConfigError(
-                'paste_probability: expected a number above 0, up to 1, together with paste_classes, '
-                f'got {self.paste_probability!r} and {list(self.paste_classes)}'
-            )
         if self.teacher is not None and not self.distillation_weight:
             raise TrainConfigError('teacher: expected a distillation_weight above 0 with it')
         if self.select_channels and self.initial_encoder is None:
@@ -190,15 +181,7 @@ class TrainConfig:
                     f'model.classes: expected {DATASET_CLASSES!r} or those of {self.dataset}, {classes.names}'
                 )
             entries = own
-        unknown = sorted(set(self.paste_classes) - set(classes.names))
-        if unknown:
-            raise TrainConfigError(f'paste_classes: unknown {unknown}; legal are {", ".join(classes.names)}')
         return dataclasses.replace(self, model={**self.model, 'classes': entries})
-
-    def paste_ids(self) -> list[int]:
-        """Return the class ids of `paste_classes`; the configuration must be resolved."""
-        names = LabelSpace.from_entries(self.model['classes']).names
-        return [names.index(name) for name in self.paste_classes]
 
     @classmethod
     def load(cls, path: Union[str, Path], changes: Sequence[str] = ()) -> 'TrainConfig':

@@ -38,6 +38,8 @@ def train_policy(
     teacher = None
     if config.teacher is not None:
         teacher = load_model(ModelSpec.load(config.teacher)).requires_grad_(False)
+        if teacher.policy is None:
+            raise TrainConfigError(f'teacher: expected a model with a policy network, {config.teacher} has none')
     stage = Stage(
         losses=functools.partial(policy_losses, teacher=teacher),
         evaluate=evaluate_policy,

@@ -43,6 +43,13 @@ def train(
     class_weights, teacher = None, None
     if config.teacher is not None:
         teacher = load_model(ModelSpec.load(config.teacher)).requires_grad_(False)
+        names = open_dataset(config.dataset, root, 'train').classes.names
+        if teacher.spec.classes.names != names:
+            raise TrainConfigError(
+                f'teacher: expected the classes of {config.dataset}, {names}, got {teacher.spec.classes.names}'
+            )
+        if teacher.spec.head not in PRUNING_HEADS:
+            raise TrainConfigError(f'teacher: expected head {" or ".join(PRUNING_HEADS)}, got {teacher.spec.head!r}')
     if config.class_balance:
         train_set = open_dataset(config.dataset, root, 'train')
         class_weights = torch.from_numpy(balancing_weights(train_set, config.class_balance))

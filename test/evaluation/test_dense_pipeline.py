@@ -34,8 +34,10 @@ def exported(spec, folder, precision='float32'):
 
 
 def assert_same(result, expected, tolerance):
-    assert np.mean(result.labels == expected.labels) >= 0.999
-    assert np.abs(result.confidence - expected.confidence).max() < tolerance
+    same = result.labels == expected.labels
+    assert np.mean(same) >= 0.999
+    # where two classes tie, rounding chooses, and the softmax of the one need not be that of the other
+    assert np.abs(result.confidence - expected.confidence)[same].max() < tolerance
     assert len(np.unique(result.confidence)) > 1
     assert result.tokens.stages == expected.tokens.stages
     timings = result.timings

@@ -83,7 +83,6 @@ def test_budget_of_a_point():
         (['--keeps', '0.0'], 'a fraction in (0, 1], got 0.0'),
         (['--thresholds', '1.5'], 'a number in (0, 1], got 1.5'),
         (['--merged', '13'], 'at most 12'),
-        (['--merged', '1.5'], 'a count or a share in [0, 1], got 1.5'),
         (['--merged', '4:1,2:3'], 'expected window sizes of tiny, (2,), got 4'),
         (['--variants', 'dtop@8', '--keeps', '--thresholds'], 'expected at least one operating point'),
         (['--limit', '0'], 'at least 1 image'),

@@ -84,7 +84,7 @@ def test_windows_of_several_sizes_and_prefix_tokens(tmp_path, overrides, windows
     graph = tmp_path / 'm.onnx'
     options = ('--variant', str(variant), *rule, '--merged-windows', windows, '--outputs', 'scores')
     assert export(model, graph, *options) == 0
-    pipeline = load_pipeline(model)
+    pipeline = load_pipeline(model, 'pytorch')
     pipeline.set_operating_point(variant, budget)
     expected = pipeline(image)
     running = load_pipeline(model, 'onnxruntime', graph=graph)

@@ -49,7 +49,8 @@ def sent(indices: Iterable[int] = range(FRAMES)) -> list[Sent]:
 
 def mcap(
     folder: Path, messages: Optional[list[Sent]] = None, profile: str = 'ros2', foreign: bool = False, name: str = RAW,
-    definition: bool = True, file: str = 'drive.mcap', **options: Any,
+    definition: bool = True, file: str = 'drive.mcap', topics: tuple[str, ...] = (CAMERA, LABELS),
+    **options: Any,
 ) -> Path:  # fmt: skip
     """Write one MCAP file of small chunks; `foreign` adds channels of other kinds, one of them of the camera's name."""
     options = {'compression': CompressionType.NONE, 'chunk_size': 1000, **options}
@@ -66,7 +67,7 @@ def mcap(
                 writer.register_channel(CAMERA, 'protobuf', drawing), writer.register_channel('/scene', 'json', 0),
                 writer.register_channel('/old', 'ros1', ros1), writer.register_channel('/raw', '', 0),
             ]  # fmt: skip
-        channels = {topic: writer.register_channel(topic, 'cdr', schema) for topic in (CAMERA, LABELS)}
+        channels = {topic: writer.register_channel(topic, 'cdr', schema) for topic in topics}
         for each in sent() if messages is None else messages:
             for other in others:
                 writer.add_message(other, each.log_ns, b'{}', each.log_ns)
@@ -197,6 +198,7 @@ WHOLE: dict[str, Maker] = {
        )},
     'MCAP renamed': partial(renamed, storage=MCAP),
     'DB3 renamed': partial(renamed, storage=DB3),
+    'DB3 named as MCAP': lambda folder: oldest_db3(folder).rename(folder / 'drive.mcap'),
     'another file in the folder': lambda folder: with_extra_file(folder, 'other.mcap'),
     'a hidden file of macOS in the folder': lambda folder: with_extra_file(folder, '._bag.mcap'),
     'one file, .zst': lambda folder: packed(folder, mcap(folder), '.zst'),

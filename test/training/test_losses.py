@@ -57,6 +57,16 @@ def test_against_the_definition(outputs):
     assert loss.total.item() == pytest.approx(sum(map(float, (loss.classification, loss.mask, loss.dice))))
 
 
+def test_a_head_that_is_certain_of_every_class_has_no_first_term():
+    class_logits, mask_logits, labels = case(2)
+    class_logits.requires_grad_(), mask_logits.requires_grad_()
+    loss, whole = (atm_loss(class_logits, mask_logits, labels, classified) for classified in (False, True))
+    assert loss.classification == 0 < whole.classification
+    assert (loss.mask, loss.dice) == (whole.mask, whole.dice) and loss.total == loss.mask + loss.dice
+    loss.total.backward()
+    assert class_logits.grad is None and mask_logits.grad.abs().sum() > 0
+
+
 def test_a_batch_without_any_label_is_finite():
     class_logits, mask_logits, labels = case(2)
     class_logits.requires_grad_(), mask_logits.requires_grad_()

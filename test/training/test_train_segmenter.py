@@ -3,17 +3,22 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from camvid_folder import write_camvid_folder
 from picture_files import write_pair
+from tiny_model import tiny_spec, write_lively_model
 from tiny_training import log_rows, same_state, tiny_config
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
 from hybrid_seg_ros.data.image_files import DatasetError
 from hybrid_seg_ros.evaluation.prediction_pictures import prediction_pictures
-from hybrid_seg_ros.model_spec import ModelSpec, Variant
-from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.label_space import LabelSpace
+from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
+from hybrid_seg_ros.network.checkpoint import load_model, save_model
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training import train_segmenter
+from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.run_loop import open_datasets
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 from hybrid_seg_ros.visualization import draw_overlay
@@ -153,3 +158,59 @@ def test_a_set_with_nothing_to_learn_or_to_measure_is_refused_before_training(tm
         write_pair(tmp_path / split / 'images/a.png', tmp_path / split / 'labels/a.png', np.array(values, np.uint8))
     with pytest.raises(DatasetError, match=complaint):
         open_datasets(tiny_config(dataset='folder'), tmp_path, check=True)
+
+
+REFINED = {'head': 'light', 'auxiliary_head': 'light', 'refinement': 'image'}
+TEACHERS = [{'window_sizes': (2, 4)}, {**REFINED, 'backbone': Backbone(48, 12, 6, class_token=True, final_norm=True)}]
+
+
+@pytest.mark.parametrize('student', [{}, REFINED], ids=str)
+@pytest.mark.parametrize('teacher', TEACHERS, ids=str)
+def test_a_teacher_is_named_in_the_configuration(root, tmp_path, teacher, student):
+    path = write_lively_model(tmp_path, **teacher)
+    before = path.with_suffix('.safetensors').read_bytes()
+    model = {**tiny_config().model, **student}
+    config = tiny_config(model=model, steps=2, teacher=str(path), distillation_weight=0.5)
+    train_segmenter.train(config, root, tmp_path / 'run')
+    rows = log_rows(tmp_path / 'run')
+    assert all(0 < float(row['teacher']) < float(row['loss']) for row in rows) and len(rows) == 2
+    assert path.with_suffix('.safetensors').read_bytes() == before
+
+
+@pytest.mark.parametrize('student', [{}, REFINED], ids=str)
+@pytest.mark.parametrize('teacher', [{}, REFINED], ids=str)
+def test_a_teacher_teaches_its_dense_masks(teacher, student):
+    """To the whole student, whose tokens merge and leave early; and nobody teaches the teacher."""
+    torch.manual_seed(0)
+    without_policy = {'policy': 'none', 'variant': Variant.parse('dtop@6+8')}
+    teacher = HybridSegmenter(tiny_spec(**without_policy, **teacher)).eval()
+    model = HybridSegmenter(tiny_spec(**without_policy, **student))
+    config = tiny_config(variants=('dtop@6+8',), distillation_weight=2.0)
+    batch = Batch(0, ('a', 'b'), torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8),
+                  torch.randint(0, 11, (2, 64, 96)), {})  # fmt: skip
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    loss = train_segmenter.train_losses(model, batch, 0, config, teacher=teacher)['teacher']
+    loss.backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters()) and not teacher.training
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    learning = {name.split('.')[0] for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {'encoder', 'head'} | {'refinement' for _ in student} <= learning
+
+    with torch.no_grad():
+        torch.manual_seed(0)
+        taught, learned = (m(m.normalize(batch.images), Variant.parse(name), m.spec.budget, supervise).scores
+                           for m, name, supervise in ((teacher, 'dense', False), (model, 'dtop@6+8', True)))
+        taught = F.interpolate(taught.log(), size=learned.shape[2:], mode='bilinear', align_corners=False).exp()
+        taught, learned = (scores / scores.sum(1, keepdim=True) for scores in (taught, learned))
+    assert loss.item() == pytest.approx(-2 * (taught * learned.log()).sum(1).mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(('teacher', 'message'), [
+    ({'classes': LabelSpace.from_entries([{'name': 'thing'}])}, "teacher: expected the classes of camvid, .*'thing'"),
+    ({'head': 'linear', 'variant': Variant()}, "teacher: expected head atm or light, got 'linear'"),
+])  # fmt: skip
+def test_a_teacher_that_cannot_teach(root, tmp_path, teacher, message):
+    path = tmp_path / 'teacher.yaml'
+    save_model(HybridSegmenter(tiny_spec(**teacher)), path)
+    with pytest.raises(TrainConfigError, match=message):
+        train_segmenter.train(tiny_config(teacher=str(path), distillation_weight=1.0), root, tmp_path / 'run')

@@ -41,15 +41,14 @@ def folder(tmp_path_factory):
         content = {**content, **SMALLER, 'model': {**content['model'], **SMALLER_MODEL}}
         (folder / name).write_text(yaml.safe_dump(content), encoding='utf-8')
     encoder = HybridSegmenter(tiny_spec(input_size_hw=(64, 96))).encoder
-    save_encoder(encoder.state_dict(), folder / 'out' / 'encoder_vit_tiny.safetensors', encoder.grid_hw)
+    save_encoder(encoder, folder / 'out' / 'encoder_vit_tiny.safetensors')
     recipe = yaml.safe_load((ROOT / 'config' / 'train_folder.yaml').read_text(encoding='utf-8'))
     model = {**recipe['model'], **SMALLER_MODEL}
     model['backbone'] = {**SMALLER_MODEL['backbone'], 'class_token': True, 'final_norm': True}
     (folder / 'config').mkdir()
     (folder / 'config' / 'train_folder.yaml').write_text(yaml.safe_dump({**recipe, **SMALLER, 'model': model}))
-    spec = ModelSpec.from_dict({**model, 'classes': [{'name': 'any'}]})
-    encoder = HybridSegmenter(spec).encoder
-    save_encoder(encoder.state_dict(), folder / 'out' / 'dinov2_small.safetensors', encoder.grid_hw)
+    encoder = HybridSegmenter(ModelSpec.from_dict({**model, 'classes': [{'name': 'any'}]})).encoder
+    save_encoder(encoder, folder / 'out' / 'dinov2_small.safetensors')
     return folder
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from hybrid_seg_ros.files import whole_file
 from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
 from hybrid_seg_ros.model_spec import sha256_of
 
@@ -49,20 +51,13 @@ class EngineInfo:
 
 def write_engines(engines: dict[Path, tuple[bytes, EngineInfo]]) -> None:
     """Write engines, each with its sidecar; all of them or none."""
-    partial = {}
-    try:
+    with ExitStack() as stack:
         for path, (data, info) in engines.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial[path] = path.with_name(path.name + '.partial')
-            partial[path].write_bytes(data)
-            content = {**dataclasses.asdict(info), 'engine_sha256': sha256_of(partial[path])}
-            partial[sidecar(path)] = sidecar(path).with_name(sidecar(path).name + '.partial')
-            partial[sidecar(path)].write_text(json.dumps(content, indent=2), encoding='utf-8')
-        for path, written in partial.items():
-            written.replace(path)
-    finally:
-        for written in partial.values():
-            written.unlink(missing_ok=True)
+            partial = stack.enter_context(whole_file(path))
+            partial.write_bytes(data)
+            content = {**dataclasses.asdict(info), 'engine_sha256': sha256_of(partial)}
+            partial = stack.enter_context(whole_file(sidecar(path)))
+            partial.write_text(json.dumps(content, indent=2), encoding='utf-8')
 
 
 def read_engine_info(path: Path) -> EngineInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Union
 
@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from hybrid_seg_ros.files import whole_file
 from hybrid_seg_ros.inference.backends.graph_info import HEAD, METADATA_KEY, TAIL, WHOLE, GraphInfo
 from hybrid_seg_ros.model_spec import Variant
 from hybrid_seg_ros.network.exportable import HeadNetwork, MiddleNetwork, TailNetwork, WholeNetwork, refinement_inputs
@@ -37,11 +38,10 @@ def export_graphs(model: HybridSegmenter, info: GraphInfo, path: Union[str, Path
     if info.by_threshold and (info.batch != 1 or info.outputs != 'scores'):
         raise ValueError('export: pruning by threshold takes batch 1 and outputs scores; give a fixed keep for others')
     model = prepare_for_inference(model.eval()).to(dtype=DTYPES[info.precision])
-    partials: dict[Path, Path] = {}
+    files: list[Path] = []
     cells = info.grid_hw[0] * info.grid_hw[1]
     values: dict[str, Tensor] = {'image': torch.zeros(info.batch, *info.input_size_hw, 3, dtype=torch.uint8)}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with ExitStack() as stack:
         for part in info.parts:
             module, inputs = _part(model, info, part)
             if 'tokens' in values:
@@ -51,19 +51,14 @@ def export_graphs(model: HybridSegmenter, info: GraphInfo, path: Union[str, Path
                 )
                 values['row_of_cell'] = torch.zeros(cells, dtype=torch.int32)
             example = tuple(values[name] for name in inputs)
-            file = info.part_path(path, part)
-            partials[file] = file.with_name(file.name + '.partial')
+            files.append(info.part_path(path, part))
+            partial = stack.enter_context(whole_file(files[-1]))
             with _one_thread(info.precision == 'float16'):
                 outputs = dict(zip(module.output_names, module(*example)))
-                _write(module.eval(), example, inputs, outputs, dynamic_axes(info, part), info, partials[file])
+                _write(module.eval(), example, inputs, outputs, dynamic_axes(info, part), info, partial)
             if part not in (WHOLE, TAIL):
                 values.update(outputs, tokens=outputs['next_tokens'], **{f'masks_{part}': outputs['masks']})
-        for file, partial in partials.items():
-            partial.replace(file)
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
-    return list(partials)
+    return files
 
 
 def part_inputs(info: GraphInfo, part: str, refinement: Sequence[str]) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ class TopicChoice:
     def _named(self, name: str) -> BagTopic:
         absolute = '/' + name.lstrip('/')
         for topic in self.topics:
-            if topic.name == absolute:
+            if '/' + topic.name.lstrip('/') == absolute:  # MCAP writers may leave the slash out
                 if not topic.is_image:
                     raise BagError(f'bag {self.path}: expected images on {absolute}, got {topic.kind}')
                 if not topic.count:

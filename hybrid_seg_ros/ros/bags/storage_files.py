@@ -71,9 +71,10 @@ def open_storages(files: Sequence[Path], stack: ExitStack) -> dict[str, Storage]
         if _starts_with(file, zstandard.FRAME_HEADER):
             plain = scratch() / _plain_name(file)
             _decompress(file, plain)
-        if _starts_with(plain, mcap_storage.MAGIC) or _suffix(file) == '.mcap':
+        is_mcap, is_db3 = (_starts_with(plain, each.MAGIC) for each in (mcap_storage, db3_storage))
+        if is_mcap or (_suffix(file) == '.mcap' and not is_db3):
             storages[file.name] = McapStorage(plain)
-        elif _starts_with(plain, db3_storage.MAGIC) or _suffix(file) == '.db3':
+        elif is_db3 or _suffix(file) == '.db3':
             storages[file.name] = Db3Storage(plain, scratch)
         else:
             hint = '; rosbags-convert makes one of a bag of ROS 1' if _starts_with(file, b'#ROSBAG') else ''

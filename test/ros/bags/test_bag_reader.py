@@ -122,6 +122,13 @@ def test_a_topic_that_cannot_be_chosen(tmp_path, topics, name, complaint):
         reader.select_camera_topic(name)
 
 
+def test_a_topic_recorded_without_its_slash_is_found_as_any_other(tmp_path):
+    messages = [Sent('front/image', RAW, LOG_NS, serialised(0, 'front/image'))]
+    with BagReader(mcap(tmp_path, messages, topics=('front/image',))) as reader:
+        found = reader.select_camera_topic()
+        assert reader.select_camera_topic(found.name) == reader.select_camera_topic('/front/image') == found
+
+
 def test_a_topic_without_messages_is_not_chosen(tmp_path):
     with BagReader(mcap(tmp_path, [])) as reader:
         with pytest.raises(BagError, match='expected a topic of'):
