@@ -44,6 +44,8 @@ REPLACED = {
     'hybrid_seg convert segvit': {'--backbone ': '--spec narrow/', ' --classes': '.yaml --classes'},
     'hybrid_seg convert cts': {'--backbone vit_small': '--spec narrow/vit_small.yaml'},
     'hybrid_seg convert dinov2': {'--backbone vit_small': '--spec narrow/vit_small.yaml'},
+    'hybrid_seg sweep': {'models/segvit_small_camvid.yaml': 'models/tiny.yaml'},
+    'hybrid_seg choose-points': {'models/segvit_small_camvid.yaml': 'models/tiny.yaml'},
     'hybrid_seg write-bag': {'bags/camvid_val': 'out/camvid_val'},
     'hybrid_seg train-policy': {'KIND': 'half_size'},
     'hybrid_seg train': {'KIND': 'atm'},
@@ -93,7 +95,7 @@ NOT_HERE = {
 """What cannot run here, and why; `hybrid_seg` commands among them are parsed."""
 
 SHORTHAND = {
-    'hybrid_seg evaluate --variant cts', 'hybrid_seg evaluate --dataset ade20k', 'hybrid_seg sweep --variants hybrid@8',
+    'hybrid_seg evaluate --variant cts', 'hybrid_seg evaluate --dataset ade20k',
 }  # fmt: skip
 """What pages write in passing, without the arguments that the text or the lines around it give; parsed without them."""
 

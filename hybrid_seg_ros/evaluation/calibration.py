@@ -22,7 +22,7 @@ from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.backends.torch_backend import torch_device
 from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
 from hybrid_seg_ros.label_space import UNLABELLED
-from hybrid_seg_ros.model_spec import ModelSpec, Variant
+from hybrid_seg_ros.model_spec import PRUNING_HEADS, ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
@@ -89,8 +89,8 @@ def calibrate(
     Whole frames at the model's input size. Raises ValueError for a model whose head does not say how sure it is.
     """
     spec = model.spec
-    if spec.head != 'atm':
-        raise ValueError(f'{spec.name}: expected head atm, which can prune tokens; got {spec.head}')
+    if spec.head not in PRUNING_HEADS:
+        raise ValueError(f'{spec.name}: expected head {" or ".join(PRUNING_HEADS)}, which prune; got {spec.head}')
     model.eval()
     variant = Variant(merges=spec.policy != 'none')
     seen: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}

@@ -56,10 +56,10 @@ def test_bins_hold_their_cells():
         assert 100 * each.low <= each.confidence <= 100 * each.high
 
 
-@pytest.mark.parametrize('merges', [False, True])
-def test_cells_have_the_confidence_of_their_token(merges):
+@pytest.mark.parametrize(('merges', 'head'), [(False, 'atm'), (True, 'atm'), (True, 'light')])
+def test_cells_have_the_confidence_of_their_token(merges, head):
     torch.manual_seed(0)
-    model = HybridSegmenter(tiny_spec()).eval()
+    model = HybridSegmenter(tiny_spec(head=head)).eval()
     with torch.inference_mode():
         output = model(torch.randn(1, 3, 96, 128), Variant(merges=merges), model.spec.budget, supervise=True)
     judged = judge_cells(output)
@@ -92,5 +92,5 @@ def test_command(camvid_root, tiny_model, tmp_path, capsys):
 
 def test_a_head_without_confidence_is_refused(camvid_root):
     model = HybridSegmenter(tiny_spec(head='linear', variant=Variant(), auxiliary_layers=()))
-    with pytest.raises(ValueError, match='expected head atm'):
+    with pytest.raises(ValueError, match='expected head atm or light'):
         calibrate(model, open_dataset('camvid', camvid_root, 'val'))

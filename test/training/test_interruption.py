@@ -46,7 +46,7 @@ def root(tmp_path_factory):
 
 
 def config():
-    return tiny_config(steps=24, save_every=100)
+    return tiny_config(steps=14, save_every=100)
 
 
 @pytest.fixture(scope='module')
@@ -66,8 +66,8 @@ def test_a_signal_saves_and_says_how_to_go_on(root, uninterrupted, tmp_path):
     output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130, output
     step = torch.load(run_dir / 'state.pt', weights_only=True)['step']
-    assert step == len(log_rows(run_dir)) and 3 <= step < 24
-    assert f'stopped after step {step} of 24, which is saved in {run_dir}' in output
+    assert step == len(log_rows(run_dir)) and 3 <= step < 14
+    assert f'stopped after step {step} of 14, which is saved in {run_dir}' in output
     assert 'the same command goes on' in output and 'Traceback' not in output
     train_segmenter.train(config(), root, run_dir)
     assert log_rows(run_dir) == log_rows(uninterrupted)

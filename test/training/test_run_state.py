@@ -54,7 +54,7 @@ def root(tmp_path_factory):
 
 
 def config():
-    return tiny_config(steps=24, evaluate_every=6, save_every=4)
+    return tiny_config(steps=16, evaluate_every=6, save_every=4)
 
 
 @pytest.fixture(scope='module')
@@ -83,11 +83,11 @@ def test_a_killed_run_has_the_same_loss_curve(root, uninterrupted, files):
     path, run_dir = files
     argv = [*COMMAND, 'train', *run_arguments(path, root, run_dir), '--threads', '1']
     process = start(argv)
-    wait_until(has_rows(run_dir, 10), process)
+    wait_until(has_rows(run_dir, 4), process)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == -signal.SIGKILL
-    assert 10 <= len(log_rows(run_dir)) < 24
+    assert 4 <= len(log_rows(run_dir)) < 16
     done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     assert_same_run(run_dir, uninterrupted)

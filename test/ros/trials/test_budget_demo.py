@@ -112,7 +112,7 @@ def test_busy_processes_do_not_outlive_the_one_that_started_them(tmp_path, numbe
     ('arguments', 'complaint'),
     [
         (('--target', 0), 'target_ms: expected more than 0, got 0'),
-        (('--busy', 0), 'busy: expected at least 1 process, got 0'),
+        (('--busy', 0), '--busy: expected at least 1 process, got 0'),
         (('--param', 'operating_points:=absent.yaml'), 'operating points absent.yaml: no such file; make one with'),
     ],
 )

@@ -34,7 +34,7 @@ def test_it_measures_the_real_node(model, tmp_path):
     out = tmp_path / 'new' / 'overhead.json'
     with command_process(
         'node-overhead', '--model', model, '--size', 120, 160, '--rate', 20, '--duration', 1, '--json', out,
-        '--param', 'num_threads:=1',
+        '--param', 'num_threads:=1', '--param', 'backend:=pytorch',
     ) as command:  # fmt: skip
         output, errors = command.communicate(timeout=TIMEOUT_S)
     assert command.returncode == 0, errors

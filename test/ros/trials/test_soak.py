@@ -28,7 +28,8 @@ def model(tmp_path_factory):
 @pytest.fixture
 def soak(model, tmp_path):
     """Return the arguments of a soak that writes its figures to soak.json."""
-    return 'soak', '--model', model, '--json', tmp_path / 'soak.json', '--param', 'num_threads:=1'
+    parameters = ('--param', 'num_threads:=1', '--param', 'backend:=pytorch')
+    return 'soak', '--model', model, '--json', tmp_path / 'soak.json', *parameters
 
 
 def report_of(samples, **fields):
