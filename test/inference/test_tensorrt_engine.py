@@ -43,8 +43,8 @@ NUMBERS = FLOATS | {onnx.TensorProto.INT32, onnx.TensorProto.INT64}  # INT64 it 
 BOOLS = {onnx.TensorProto.BOOL}
 TAKEN_BY_8_6 = {
     **dict.fromkeys(
-        ['ArgMax', 'AveragePool', 'Clip', 'Conv', 'Erf', 'LayerNormalization', 'MatMul', 'Pow', 'ReduceMax',
-         'ReduceMean', 'Relu', 'Resize', 'Sigmoid', 'Softmax', 'Sqrt', 'TopK'], FLOATS),
+        ['ArgMax', 'AveragePool', 'Clip', 'Conv', 'Erf', 'Exp', 'LayerNormalization', 'Log', 'LogSoftmax', 'MatMul',
+         'Pow', 'ReduceMax', 'ReduceMean', 'Relu', 'Resize', 'Sigmoid', 'Softmax', 'Sqrt', 'TopK'], FLOATS),
     **dict.fromkeys(
         ['Add', 'Cast', 'Concat', 'ConstantOfShape', 'Div', 'Equal', 'Expand', 'Flatten', 'Gather', 'GatherElements',
          'Greater', 'Less', 'Mod', 'Mul', 'Neg', 'Pad', 'Range', 'Reshape', 'ScatterElements', 'Shape', 'Slice',
