@@ -82,7 +82,7 @@ WRITERS = {
     'figure': write_figure,
     'model': lambda path: save_model(MODEL, path.with_suffix('.yaml')),
     'model specification': lambda path: tiny_spec().save(path),
-    'encoder': lambda path: save_encoder(MODEL.encoder.state_dict(), path, (6, 8)),
+    'encoder': lambda path: save_encoder(MODEL.encoder, path),
     'configuration': lambda path: TrainConfig(model=tiny_spec().to_dict()).save(path),
     'video': write_video,
     'graphs': write_graphs,
