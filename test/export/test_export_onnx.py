@@ -94,7 +94,7 @@ def test_windows_of_several_sizes_and_prefix_tokens(tmp_path, overrides, windows
     sizes = {side: n for side, n in count_merged_windows((9, 13), budget.windows).items() if n}
     assert found.tokens.windows == expected.tokens.windows == sizes
     assert found.tokens.stages == expected.tokens.stages
-    assert expected.tokens.entering > expected.tokens.kept[0][1] > expected.tokens.kept[1][1]
+    assert expected.tokens.entering > expected.tokens.kept[0][1] >= expected.tokens.kept[1][1]
     assert np.array_equal(found.tokens.window_size, expected.tokens.window_size)
     assert np.array_equal(found.tokens.pruned_after_layer, expected.tokens.pruned_after_layer)
     assert np.mean(found.labels == expected.labels) > 0.999

@@ -55,6 +55,7 @@ def exported(spec, tmp_path_factory):
     ],
 )
 def test_numbers_are_fixed(spec, variant, budget, tokens, kept, parts):
+    spec = dataclasses.replace(spec, window_sizes=(2, 4))
     info = GraphInfo.describe(spec, Variant.parse(variant), TokenBudget(**budget), SIZE)
     assert (info.tokens, info.kept, info.parts) == (tokens, kept, parts)
     assert info.by_threshold == (len(parts) > 1)

@@ -73,5 +73,5 @@ def test_one_command_gives_a_model_that_runs_every_way(root, tmp_path):
         assert result.labels.shape == sample.labels.shape and result.labels.max() < 3
         entered.append(result.tokens.entering)
         kept.append(result.tokens.kept)
-    assert entered == [80, 44, 44] and kept == [(), (), ((6, 26), (8, 16))]
+    assert entered == [80, 56, 56] and kept == [(), (), ((6, 34), (8, 20))]
     assert main(['evaluate', '--model', str(model), '--dataset', 'folder', '--root', str(root)]) == 0
