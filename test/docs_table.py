@@ -95,7 +95,7 @@ NOT_HERE = {
 """What cannot run here, and why; `hybrid_seg` commands among them are parsed."""
 
 SHORTHAND = {
-    'hybrid_seg evaluate --variant cts', 'hybrid_seg evaluate --dataset ade20k',
+    'hybrid_seg evaluate --dataset ade20k',
 }  # fmt: skip
 """What pages write in passing, without the arguments that the text or the lines around it give; parsed without them."""
 
