@@ -169,7 +169,7 @@ class HybridSegmenter(nn.Module):
         trained = supervise and self.policy is not None and any(p.requires_grad for p in self.policy.parameters())
         needs_policy = policy_logits is None and self.policy is not None and (variant.merges or trained)
         patches = self.encoder.patch_embed.embed(image)  # (B, C, gh, gw)
-        layout = TokenLayout.identity(int(image.shape[0]), grid_hw, image.device)
+        layout = TokenLayout.identity(image.shape[0], grid_hw, image.device)
         if needs_policy:
             policy_logits = self.policy(image, patches.detach())
         if variant.merges:
