@@ -30,10 +30,10 @@ from hybrid_seg_ros.network.checkpoint import load_model
 SHIPPED = Path(__file__).parents[2] / 'models' / 'segvit_small_camvid.yaml'
 GPUS = BuildOptions((80, 86, 89, 120))
 PRECISIONS = {'float32': 'FLOAT', 'float16': 'HALF'}
-FIXED = {'keep': (0.6,)}
+FIXED, THRESHOLD = {'keep': (0.6,)}, {'keep': None}
 CASES = [
     *((variant, precision, FIXED, 1, 'scores') for variant in PAPER_VARIANTS for precision in PRECISIONS),
-    *(('hybrid@6+8', precision, {}, 1, 'scores') for precision in PRECISIONS),
+    *(('hybrid@6+8', precision, THRESHOLD, 1, 'scores') for precision in PRECISIONS),
     ('hybrid@8', 'float32', FIXED, 2, 'scores'),
     ('hybrid@8', 'float32', FIXED, 1, 'labels'),
 ]  # fmt: skip
@@ -173,7 +173,7 @@ def test_the_axes_that_depend_on_the_image(exported):
     assert found['middle@8'] == {'stay': stay}
     assert found[TAIL] == {
         'stay': stay,
-        'tokens': ((1, 1, 192), (1, usual, 192), (1, n, 192)),
+        'tokens': ((1, 2, 384), (1, usual + 1, 384), (1, n + 1, 384)),  # the class token goes with them
         'masks_middle@8': ((1, 1, 11), (1, usual, 11), (1, n, 11)),
     }
 
