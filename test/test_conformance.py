@@ -31,8 +31,10 @@ from hybrid_seg_ros.network.checkpoint_names import (
     renamer,
 )
 from hybrid_seg_ros.network.convert_checkpoint import without_unused_prefix_tokens
+from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_layout import TokenLayout
+from hybrid_seg_ros.network.token_merging import choose_windows
 from hybrid_seg_ros.network.vit import VisionTransformer
 from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk
 from hybrid_seg_ros.training.losses import AtmLoss, atm_loss
@@ -159,20 +161,23 @@ def check_d(golden: Golden) -> None:
         model.encoder.norm.register_forward_hook(
             lambda _, args, result: seen.update(tokens_prenorm=args[0], tokens_out=result)
         ),
-        model.encoder.patch_embed.register_forward_hook(lambda _, args, result: seen.update(patch_tokens=result)),
+        model.encoder.patch_embed.register_forward_hook(lambda _, args, result: embedded.append(result)),
     ]
-    budget = TokenBudget(merged_windows=meta['sched'][1])
-    image = golden.inputs['img']
-    output = model(image, Variant(merges=True), budget, policy_logits={2: golden.inputs['policy_logits']})
+    image, grid_hw, embedded = golden.inputs['img'], (side, side), []
+    scores = window_scores({2: golden.inputs['policy_logits']}, grid_hw)[2].numpy()
+    layout = TokenLayout.of(choose_windows({2: scores}, {2: meta['sched'][1]}, grid_hw), image.device)
+    output = model(image, Variant(merges=True), TokenBudget(), layout=layout)
     for hook in hooks:
         hook.remove()
+    seen['patch_tokens'] = layout.pick(torch.cat([each.flatten(2).transpose(1, 2) for each in embedded], 1))
     for name, value in seen.items():
         assert_close(value, out[name])
-    single, shared = output.layout.groups
-    rows_columns = torch.cat([single.origins, shared.origins], 1)
-    code = torch.stack([output.layout.window_sizes(), rows_columns // side, rows_columns % side], 2)
+    sizes = layout.window_sizes()
+    index = layout.source - torch.where(sizes == 2, side * side, 0)  # among the windows of its size
+    columns = torch.div(side, sizes, rounding_mode='floor')
+    code = torch.stack([sizes, index // columns * sizes, index % columns * sizes], 2)
     assert_close(code, out['policy_code'])
-    alone = torch.zeros(image.shape[0], side * side, dtype=torch.bool).scatter(1, single.origins, True)
+    alone = layout.unmerge(sizes[:, :, None])[:, :, 0] == 1
     assert torch.equal(alone, out['sel_msk_unshared'].flatten(1))
     assert_close(output.scores, out['linear_logits'])
     unshared = output.layout.unmerge(seen['tokens_out'][:, 1:])

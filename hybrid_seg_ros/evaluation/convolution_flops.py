@@ -42,7 +42,7 @@ def _count(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, float]:
             if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
                 module.register_forward_hook(counter(part))
     if network.policy is not None:
-        network.policy(image, network.encoder.patch_embed.embed(image))
+        network.window_logits(image)
     if network.refinement is not None:
         masks = torch.empty(1, len(spec.classes), *spec.backbone.grid_hw(size_hw), device='meta')
         network.refinement(masks, masks, network.refinement.detail(image))

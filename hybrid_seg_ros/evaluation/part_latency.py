@@ -112,11 +112,9 @@ def parts_of(model: HybridSegmenter, variants: Sequence[Variant], budget: TokenB
     image = torch.zeros(1, 3, *(side * spec.backbone.patch_size for side in grid_hw))
     image = image.contiguous(memory_format=torch.channels_last)  # as `normalize` leaves it
     parts: dict[str, Part] = {}
-    with torch.inference_mode():
-        patches = model.encoder.patch_embed.embed(image)
-    parts['embedding'] = lambda: model.encoder.patch_embed.embed(image)
+    parts['embedding'] = lambda: model.encoder.patch_embed(image)
     if model.policy is not None:
-        parts['policy'] = lambda: model.policy(image, patches)
+        parts['policy'] = lambda: model.window_logits(image)
     stages = [stage for variant in variants for stage in encoder_stages(spec, variant, budget)]
     for count in dict.fromkeys((cells, merged, *(stage.tokens for stage in stages))):
         tokens = torch.randn(1, spec.backbone.num_prefix_tokens + count, spec.backbone.embed_dim)

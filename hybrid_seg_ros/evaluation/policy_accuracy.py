@@ -44,20 +44,16 @@ def policy_accuracy(model: HybridSegmenter, spec: ModelSpec, dataset: Segmentati
         image = torch.from_numpy(preprocess(sample.image, geometry, spec))[None].to(model.mean.device)
         padded = pad_to_multiple(model.normalize(image), patch)
         grid_hw = (padded.shape[2] // patch, padded.shape[3] // patch)
-        scores = window_scores(model.window_logits(padded), grid_hw)
-        layout = choose_windows(scores, count_merged_windows(grid_hw, spec.budget.windows), grid_hw)
+        scores = {w: each.cpu().numpy() for w, each in window_scores(model.window_logits(padded), grid_hw).items()}
+        choice = choose_windows(scores, count_merged_windows(grid_hw, spec.budget.windows), grid_hw)
         labels = fit_labels(sample.labels, geometry.content_hw, padded.shape[2:])
         for window, each in scores.items():
             targets = policy_labels(labels, window * patch)
             known = targets != IGNORE
-            right += int(((each[0].cpu().numpy() > 0) == (targets == SHARE))[known].sum())
+            right += int(((each[0] > 0) == (targets == SHARE))[known].sum())
             judged += int(known.sum())
-        for group in layout.groups:
-            if group.window > 1:
-                rows, columns = np.divmod(group.origins[0].cpu().numpy(), grid_hw[1])
-                targets = policy_labels(labels, group.window * patch)
-                wrong += int((targets[rows // group.window, columns // group.window] == DO_NOT_SHARE).sum())
-                merged += len(rows)
+        wrong_here, merged_here = _count_wrong(choice.window_size()[0], labels, patch)
+        wrong, merged = wrong + wrong_here, merged + merged_here
     return PolicyAccuracy(100.0 * right / max(1, judged), 100.0 * wrong / max(1, merged))
 
 
@@ -70,11 +66,15 @@ def count_wrong_merges(tokens: TokenReport, labels: np.ndarray, spec: ModelSpec)
     patch = spec.backbone.patch_size
     padded_hw = (tokens.grid_hw[0] * patch, tokens.grid_hw[1] * patch)
     laid = fit_labels(labels, fit_geometry(labels.shape, spec).content_hw, padded_hw)
+    return _count_wrong(tokens.window_size, laid, patch)
+
+
+def _count_wrong(window_size: np.ndarray, labels: np.ndarray, patch: int) -> tuple[int, int]:
     wrong = merged = 0
-    for window in np.unique(tokens.window_size[tokens.window_size > 1]).tolist():
-        targets = policy_labels(laid, window * patch)
+    for window in np.unique(window_size[window_size > 1]).tolist():
+        targets = policy_labels(labels, window * patch)
         rows, columns = targets.shape
-        shares = tokens.window_size[: rows * window : window, : columns * window : window] == window
+        shares = window_size[: rows * window : window, : columns * window : window] == window
         wrong += int((targets[shares] == DO_NOT_SHARE).sum())
         merged += int(shares.sum())
     return wrong, merged

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Optional, Union
 
@@ -13,8 +12,8 @@ import numpy as np
 
 from hybrid_seg_ros.inference.backends import AUTO, Backend, GridPrediction, create_backend
 from hybrid_seg_ros.inference.backends.automatic import choose_placement
-from hybrid_seg_ros.inference.backends.base import PendingInference
 from hybrid_seg_ros.inference.crop_scores import postprocess_crops
+from hybrid_seg_ros.inference.film import LOOK_EVERY, Film
 from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess, resize_image
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory
@@ -91,61 +90,61 @@ class SegmentationPipeline:
             return (image_hw[0], image_hw[1])
         return content_hw
 
-    def __call__(self, image: np.ndarray) -> Segmentation:
-        """Segment an RGB image (H, W, 3) uint8. Raises ValueError for anything else."""
-        return self._start(image).finish()
+    def __call__(self, image: np.ndarray, film: Optional[Film] = None, stamp_s: float = 0.0) -> Segmentation:
+        """Segment an RGB image (H, W, 3) uint8. Raises ValueError for anything else.
 
-    def segment_batch(self, images: Sequence[np.ndarray]) -> list[Segmentation]:
+        With a `film` it is the next frame of a camera, taken at `stamp_s`, and the frame before may say which windows
+        merge. With a sliding window each frame is for itself.
+        """
+        check_image(image)
+        if self.spec.inference == 'sliding':
+            return self._segment_sliding(image, *self._operating_point)
+        return self.segment_batch([image], None if film is None else [film], [stamp_s])[0]
+
+    def segment_batch(
+        self, images: Sequence[np.ndarray], films: Optional[Sequence[Film]] = None, stamps_s: Sequence[float] = (),
+    ) -> list[Segmentation]:  # fmt: skip
         """Segment RGB images (H, W, 3) uint8 of any sizes, each as a call would, in one run of the network.
 
-        With a sliding window, one after the other. The timings are those of the batch, shared out evenly.
+        With a sliding window, one after the other. The timings are those of the batch, shared out evenly. `films` and
+        `stamps_s`, one per image, are as of a call; where one of them needs the policy network it rules all.
         """
         for image in images:
             check_image(image)
-        if len(images) < 2 or self.spec.inference == 'sliding':
+        if not images or self.spec.inference == 'sliding':
             return [self(image) for image in images]
         variant, budget = self._operating_point
         clock = _Clock()
         geometries = [fit_geometry(image.shape[:2], self.spec) for image in images]
         inputs = np.stack([preprocess(image, each, self.spec) for image, each in zip(images, geometries)])
+        scores = None
+        if films is not None and variant.merges:
+            grid_hw = self.spec.backbone.grid_hw(self.spec.network_size_hw)
+            counts = count_merged_windows(grid_hw, budget.windows)
+            each = [
+                film.scores(network_input, geometry, grid_hw, stamp_s, counts)
+                for film, network_input, geometry, stamp_s in zip(films, inputs, geometries, stamps_s)
+            ]
+            if all(one is not None for one in each):
+                scores = {window: np.stack([one[window] for one in each]) for window in counts}
         clock.lap()
-        predictions = self._backend.start(inputs, variant, budget).finish()
+        predictions = self._backend.infer(inputs, variant, budget, scores)
         clock.lap()
         outputs = [self._complete(prediction, each) for prediction, each in zip(predictions, geometries)]
+        if films is not None and variant.merges:
+            for film, (labels, confidence, _) in zip(films, outputs):
+                film.remember(labels, confidence)
         clock.lap()
         timings = StageTimings(*(lap_ms / len(images) for lap_ms in clock.laps_ms))
         return [Segmentation(*output, timings) for output in outputs]
 
-    def stream(self, images: Iterable[np.ndarray]) -> Iterator[Segmentation]:
-        """Segment RGB images one after the other, each as when it is called with it, in order.
-
-        While a GPU works on one image the next is taken from `images`, prepared and uploaded: a result comes when the
-        next image is there, and its inference time is what passed until then.
-        """
-        before: Optional[_Started] = None
-        for image in images:
-            started = self._start(image)
-            if before is not None:
-                yield before.finish()
-            before = started
-        if before is not None:
-            yield before.finish()
-
-    def _start(self, image: np.ndarray) -> '_Started':
-        check_image(image)
-        start = self._start_whole if self.spec.inference == 'whole' else self._start_sliding
-        return start(image, *self._operating_point)
-
-    def _start_whole(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> '_Started':
-        clock = _Clock()
-        geometry = fit_geometry(image.shape[:2], self.spec)
-        network_input = preprocess(image, geometry, self.spec)
-        clock.lap()
-
-        def finish(predictions: list[GridPrediction]) -> tuple[np.ndarray, Optional[np.ndarray], TokenReport]:
-            return self._complete(predictions[0], geometry)
-
-        return _Started(clock, self._backend.start(network_input[None], variant, budget), finish)
+    def stream(
+        self, frames: Iterable[tuple[np.ndarray, float]], merge_by: str = 'auto', look_every: int = LOOK_EVERY
+    ) -> Iterator[Segmentation]:  # fmt: skip
+        """Segment the frames of one camera in order: (RGB image, time in seconds), as a call with a film does."""
+        film = Film(merge_by, look_every)
+        for image, stamp_s in frames:
+            yield self(image, film, stamp_s)
 
     def _complete(
         self, prediction: GridPrediction, geometry: FrameGeometry
@@ -156,18 +155,17 @@ class SegmentationPipeline:
         area = geometry.area(prediction.tokens.grid_hw, self.spec.backbone.patch_size)
         return labels, confidence, dataclasses.replace(prediction.tokens, areas=(area,))
 
-    def _start_sliding(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> '_Started':
+    def _segment_sliding(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> Segmentation:
         clock = _Clock()
         plan = plan_crops(image.shape[:2], self.spec.sliding_window)
         crops = plan.crops(resize_image(image, plan.resized_hw))
         clock.lap()
-
-        def finish(predictions: list[GridPrediction]) -> tuple[np.ndarray, Optional[np.ndarray], TokenReport]:
-            on_host = [prediction.on_host() for prediction in predictions]
-            labels, confidence = postprocess_crops(on_host, plan, self.output_size_hw(plan.image_hw))
-            return labels, confidence, stack_reports(predictions, plan, self.spec.backbone.patch_size)
-
-        return _Started(clock, self._backend.start(crops, variant, budget), finish)
+        predictions = [prediction.on_host() for prediction in self._backend.infer(crops, variant, budget)]
+        clock.lap()
+        labels, confidence = postprocess_crops(predictions, plan, self.output_size_hw(plan.image_hw))
+        tokens = stack_reports(predictions, plan, self.spec.backbone.patch_size)
+        clock.lap()
+        return Segmentation(labels, confidence, tokens, StageTimings(*clock.laps_ms))
 
     def warm_up(
         self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None, batch: int = 1
@@ -239,22 +237,6 @@ def load_pipeline(
     keep_freed_memory()
     runs = create_backend(placement.backend, spec, placement.device, placement.precision, graph, cache_dir)
     return SegmentationPipeline(spec, runs, placement.backend, placement.precision, chosen, budget, output_size)
-
-
-@dataclass(frozen=True)
-class _Started:
-    """An image whose inference has begun; `complete` makes labels, confidence and token report of what comes out."""
-
-    clock: '_Clock'
-    pending: PendingInference
-    complete: Callable[[list[GridPrediction]], tuple[np.ndarray, Optional[np.ndarray], TokenReport]]
-
-    def finish(self) -> Segmentation:
-        predictions = self.pending.finish()
-        self.clock.lap()
-        labels, confidence, tokens = self.complete(predictions)
-        self.clock.lap()
-        return Segmentation(labels, confidence, tokens, StageTimings(*self.clock.laps_ms))
 
 
 class _Clock:

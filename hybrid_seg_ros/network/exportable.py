@@ -3,9 +3,14 @@
 With a fixed keep every shape is known beforehand, and `WholeNetwork` is one graph. With a threshold the number of
 tokens depends on the image: `HeadNetwork` runs up to the first pruning layer, the caller picks the tokens that stay,
 and `TailNetwork` goes on with these, as many as there are; `MiddleNetwork` stands between two pruning layers.
+
+Which windows merge is an input, `token_source` (B, N) and `token_of_cell` (B, cells) int32 of
+`network/token_merging.py`, and the policy network a graph of its own, `PolicyScores`.
 """
 
 from __future__ import annotations
+
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -13,69 +18,92 @@ from torch import Tensor, nn
 
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput
+from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
+from hybrid_seg_ros.network.token_layout import TokenLayout
+from hybrid_seg_ros.network.token_merging import score_name
 from hybrid_seg_ros.network.token_pruning import class_confidence
 
 
-class WholeNetwork(nn.Module):
-    """RGB images (B, H, W, 3) uint8 to class scores, or with `labels` to a label map, and the token report.
+class PolicyScores(nn.Module):
+    """RGB images (B, H, W, 3) uint8 to what the policy network says of the windows of each side w.
 
-    Returns a tensor for each of `output_names`: `scores` (B, S, h, w) float32 with `class_mix` (B, classes, S) for
-    kind mask_logits, or `labels` (B, H, W) uint8 and `confidence` (B, H, W) float32; then `window_size` and
-    `pruned_after_layer`, both (B, gh, gw) uint8. Pruning must be by a fixed keep.
+    Returns `scores_w` (B, gh // w, gw // w) float32 for each of `window_sizes`: higher = rather share a token.
     """
 
-    def __init__(self, model: HybridSegmenter, variant: Variant, budget: TokenBudget, labels: bool = False) -> None:
+    def __init__(self, model: HybridSegmenter, grid_hw: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, self.grid_hw = model, grid_hw
+        self.output_names = tuple(score_name(window) for window in model.spec.window_sizes)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Score the windows of images (B, H, W, 3) uint8."""
+        scores = window_scores(self.model.window_logits(self.model.normalize(image)), self.grid_hw)
+        return tuple(scores[window] for window in self.model.spec.window_sizes)
+
+
+class WholeNetwork(nn.Module):
+    """RGB images (B, H, W, 3) uint8 to class scores, or with `labels` to a label map, and where tokens left.
+
+    Returns a tensor for each of `output_names`: `scores` (B, S, h, w) float32 with `class_mix` (B, classes, S) for
+    kind mask_logits, or `labels` (B, H, W) uint8 and `confidence` (B, H, W) float32; then, where tokens
+    leave, `pruned_after_layer` (B, gh, gw) uint8. Pruning must be by a fixed keep. `windows` are those of the layout's table.
+    """
+
+    def __init__(
+        self, model: HybridSegmenter, variant: Variant, budget: TokenBudget, grid_hw: tuple[int, int],
+        windows: tuple[int, ...] = (1,), labels: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         if variant.prune_layers and budget.keep is None:
             raise ValueError(f'variant {variant} in one graph: expected a fixed keep, got threshold {budget.threshold}')
         self.model, self.variant, self.budget, self.labels = model, variant, budget, labels
+        self.grid_hw, self.windows = grid_hw, windows
         mixed = model.spec.head in ('segvit_atm', 'segvit_atm_v2')
         first = ('labels', 'confidence') if labels else ('scores', 'class_mix') if mixed else ('scores',)
-        self.output_names: tuple[str, ...] = (*first, 'window_size', 'pruned_after_layer')
+        self.output_names: tuple[str, ...] = (*first, *(('pruned_after_layer',) if variant.prune_layers else ()))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Segment images (B, H, W, 3) uint8."""
-        output = self.model(self.model.normalize(image), self.variant, self.budget)
+    def forward(self, image: Tensor, *layout: Tensor) -> tuple[Tensor, ...]:
+        """Segment images (B, H, W, 3) uint8; `layout` is `token_source` and `token_of_cell`, where windows merge."""
+        entering = TokenLayout(self.grid_hw, self.windows, *layout) if layout else None
+        output = self.model(self.model.normalize(image), self.variant, self.budget, layout=entering)
         if self.labels:
             first = label_map(output, (int(image.shape[1]), int(image.shape[2])))
         else:
             first = (output.scores.float(),)
             if output.class_mix is not None:
                 first = (*first, output.class_mix.float().transpose(1, 2))
-        report = torch.stack([output.layout.window_sizes().float(), output.pruned_after_layer.float()], 2)
-        report = output.layout.unmerge(report).unflatten(1, output.layout.grid_hw)
-        return (*first, report[..., 0].to(torch.uint8), report[..., 1].to(torch.uint8))
+        if not self.variant.prune_layers:
+            return first
+        pruned_after = output.layout.unmerge(output.pruned_after_layer.float()[:, :, None])
+        return (*first, pruned_after.unflatten(1, self.grid_hw)[..., 0].to(torch.uint8))
 
 
 class HeadNetwork(nn.Module):
     """An RGB image (1, H, W, 3) uint8 up to the first pruning layer.
 
     Returns `next_tokens` (1, N, C), `masks` (1, N, classes), `confidence` (1, N) float32, `token_class` (1, N) int32,
-    `token_of_cell` (1, cells) int32, `window_size` (1, gh, gw) uint8, and where the model refines its
-    masks `detail`.
+    and where the model refines its masks `detail`.
     """
 
-    def __init__(self, model: HybridSegmenter, variant: Variant, budget: TokenBudget) -> None:
+    def __init__(
+        self, model: HybridSegmenter, variant: Variant, budget: TokenBudget, grid_hw: tuple[int, int],
+        windows: tuple[int, ...] = (1,),
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.model, self.variant, self.budget = model, variant, budget
+        self.model, self.variant, self.budget, self.grid_hw, self.windows = model, variant, budget, grid_hw, windows
         self.layer = variant.prune_layers[0]
-        self.output_names: tuple[str, ...] = (
-            *MiddleNetwork.output_names, 'token_of_cell', 'window_size', *refinement_inputs(model),
-        )  # fmt: skip
+        self.output_names: tuple[str, ...] = (*MiddleNetwork.output_names, *refinement_inputs(model))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Run the policy network, merging and the first layers."""
-        model = self.model
-        entering = model.enter(model.normalize(image), self.variant, self.budget)
-        layout = entering.layout
+    def forward(self, image: Tensor, token_source: Optional[Tensor] = None) -> tuple[Tensor, ...]:
+        """Run merging and the first layers; which cell gets which token is the tail's business."""
+        model, layout = self.model, None
+        if token_source is not None:
+            layout = TokenLayout(self.grid_hw, self.windows, token_source, token_of_cell=token_source)
+        entering = model.enter(model.normalize(image), self.variant, self.budget, layout=layout)
         tokens, prediction = model.advance(entering.tokens, 0, self.layer, model.auxiliary_heads[str(self.layer)])
-        windows = layout.unmerge(layout.window_sizes().float()[:, :, None]).unflatten(1, layout.grid_hw)
         features = () if model.refinement is None else (entering.detail,)
-        return (
-            tokens, prediction.mask_logits.transpose(1, 2), *decision(prediction),
-            layout.cell_to_token().to(torch.int32), windows[..., 0].to(torch.uint8), *features,
-        )  # fmt: skip
+        return (tokens, prediction.mask_logits.transpose(1, 2), *decision(prediction), *features)
 
 
 class MiddleNetwork(nn.Module):

@@ -50,8 +50,8 @@ class PolicyNetwork(nn.Module):
         self.head = nn.Conv2d(channels, 2, 1)
         self.larger = _larger_heads(channels, spec.window_sizes)
 
-    def forward(self, image: Tensor, patches: Tensor) -> PolicyLogits:
-        """Map the image (B, 3, H, W), normalised as the spec says, to logits."""
+    def forward(self, image: Tensor, patches: Optional[Tensor]) -> PolicyLogits:
+        """Map the image (B, 3, H, W), normalised as the spec says, to logits; patches are not looked at."""
         image = F.avg_pool2d(image, 2) if self.half_size else image
         image = image * self.scale + self.shift if self.rescales else image
         features = self.backbone(image)  # (B, C, H / 32, W / 32)

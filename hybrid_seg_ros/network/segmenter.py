@@ -115,21 +115,21 @@ class HybridSegmenter(nn.Module):
 
     def forward(
         self, image: Tensor, variant: Variant, budget: TokenBudget, supervise: bool = False,
-        policy_logits: Optional[PolicyLogits] = None,
+        layout: Optional[TokenLayout] = None,
     ) -> SegmenterOutput:  # fmt: skip
         """Segment normalised images (B, 3, H, W), any size: sides are padded to whole patches, right and bottom.
 
         `supervise` runs every auxiliary head, also those that do not prune, so that each can be trained, and the policy
         network unless it is frozen.
-        `policy_logits` replace the policy network's own.
+        A `layout` says which windows merge; without it the policy network chooses, where the variant merges.
         """
-        entering = self.enter(image, variant, budget, supervise, policy_logits)
+        entering = self.enter(image, variant, budget, supervise, layout)
         tokens, layout, policy_logits = entering.tokens, entering.layout, entering.policy_logits
         if self.spec.head not in PRUNING_HEADS:
             return self._without_pruning(tokens, layout, policy_logits)
 
         batch, num_tokens = int(image.shape[0]), layout.num_tokens
-        alive = AliveTokens.all(batch, num_tokens, image.device)
+        alive = everyone = AliveTokens.all(batch, num_tokens, image.device)
         canvas = tokens.new_zeros(batch, len(self.spec.classes), num_tokens + 1)
         pruned_after = torch.zeros(batch, num_tokens + 1, dtype=torch.int64, device=image.device)
         stages: list[StageOutput] = []
@@ -137,7 +137,10 @@ class HybridSegmenter(nn.Module):
         for head_layer, head in self._heads(variant, supervise):
             tokens, prediction = self.advance(tokens, layer, head_layer, head, alive.valid)
             layer = head_layer
-            canvas = write_back(canvas, prediction.mask_logits, alive)
+            if alive is everyone:
+                canvas = F.pad(prediction.mask_logits, (0, 1)).to(canvas.dtype)
+            else:
+                canvas = write_back(canvas, prediction.mask_logits, alive)
             if layer in variant.prune_layers:
                 stage = variant.prune_layers.index(layer)
                 tokens, alive, pruned_after = self._prune(tokens, alive, pruned_after, prediction, layer, stage, budget)
@@ -158,7 +161,7 @@ class HybridSegmenter(nn.Module):
 
     def enter(
         self, image: Tensor, variant: Variant, budget: TokenBudget, supervise: bool = False,
-        policy_logits: Optional[PolicyLogits] = None,
+        layout: Optional[TokenLayout] = None,
     ) -> EnteringTokens:  # fmt: skip
         """Score the windows, merge and embed: everything before the encoder. Arguments as of `forward`."""
         self.spec.check_variant(variant)
@@ -167,17 +170,16 @@ class HybridSegmenter(nn.Module):
         grid_hw = tuple(int(side) // self.spec.backbone.patch_size for side in image.shape[2:])
 
         trained = supervise and self.policy is not None and any(p.requires_grad for p in self.policy.parameters())
-        needs_policy = policy_logits is None and self.policy is not None and (variant.merges or trained)
-        patches = self.encoder.patch_embed.embed(image)  # (B, C, gh, gw)
-        layout = TokenLayout.identity(image.shape[0], grid_hw, image.device)
-        if needs_policy:
-            policy_logits = self.policy(image, patches.detach())
-        if variant.merges:
-            counts = count_merged_windows(grid_hw, budget.windows)
-            layout = choose_windows(window_scores(policy_logits, grid_hw), counts, grid_hw)
+        policy_logits = self.window_logits(image) if trained or (variant.merges and layout is None) else None
+        if layout is None and variant.merges:
+            scores = {w: each.detach().cpu().numpy() for w, each in window_scores(policy_logits, grid_hw).items()}
+            choice = choose_windows(scores, count_merged_windows(grid_hw, budget.windows), grid_hw)
+            layout = TokenLayout.of(choice, image.device)
+        elif layout is None:
+            layout = TokenLayout.identity(image.shape[0], grid_hw, image.device)
 
         detail = None if self.refinement is None else self.refinement.detail(image)
-        tokens = self.encoder.embed(image, layout, patches)
+        tokens = self.encoder.embed(image, layout)
         return EnteringTokens(tokens, layout, detail, policy_logits)
 
     def advance(
@@ -211,7 +213,7 @@ class HybridSegmenter(nn.Module):
     def window_logits(self, image: Tensor) -> PolicyLogits:
         """Return the policy network's logits for a normalised image (B, 3, H, W), and run nothing else."""
         image = pad_to_multiple(image, self.spec.backbone.patch_size)
-        return self.policy(image, self.encoder.patch_embed.embed(image))
+        return self.policy(image, self.encoder.patch_embed(image).detach() if self.spec.policy == 'patch_mlp' else None)
 
     def _heads(self, variant: Variant, supervise: bool) -> list[tuple[int, nn.Module]]:
         layers = self.spec.auxiliary_layers if supervise else variant.prune_layers

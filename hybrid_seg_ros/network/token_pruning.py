@@ -14,7 +14,6 @@ from torch import Tensor
 
 from hybrid_seg_ros.model_spec import Keep
 from hybrid_seg_ros.network.token_counts import kept_count
-from hybrid_seg_ros.network.token_layout import ascending
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def finished_by_threshold(
 def stay_by_count(confidence: Tensor, keep: Keep) -> Tensor:
     """Return (B, k) int64, ascending: the `keep` (count, or fraction of N) least confident of the tokens (B, N)."""
     count = kept_count(int(confidence.shape[1]), keep)
-    return ascending(confidence.topk(count, dim=1, largest=False, sorted=False).indices)
+    return _ascending(confidence.topk(count, dim=1, largest=False, sorted=False).indices)
 
 
 def keep_only(alive: AliveTokens, stay: Tensor) -> AliveTokens:
@@ -117,3 +116,8 @@ def _rank_within_class(confidence: Tensor, classes: Tensor) -> Tensor:
     starts[:, 1:] = by_class.values[:, 1:] != by_class.values[:, :-1]
     first = torch.where(starts, position, torch.zeros_like(position)).cummax(1).values
     return torch.zeros_like(order).scatter(1, order, position - first)
+
+
+def _ascending(index: Tensor) -> Tensor:
+    """Sort indices (B, M) int64 below 2**24 along the last axis, by way of float32: TensorRT sorts no integers."""
+    return index.float().sort(1).values.to(index.dtype)

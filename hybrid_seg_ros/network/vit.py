@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_seg_ros.model_spec import Backbone
-from hybrid_seg_ros.network.token_layout import TokenLayout, gather_tokens
+from hybrid_seg_ros.network.token_layout import TokenLayout, gather_tokens, window_means
 
 
 class Attention(nn.Module):
@@ -76,17 +76,11 @@ class PatchEmbed(nn.Module):
         self.patch_size = patch_size
         self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
 
-    def forward(self, image: Tensor, layout: TokenLayout, patches: Optional[Tensor] = None) -> Tensor:
-        """Embed an image (B, 3, H, W) whose sides are multiples of the patch -> tokens (B, N, C).
+    def forward(self, image: Tensor, window: int = 1) -> Tensor:
+        """Embed every window of `window` x `window` patches: (B, 3, H, W) -> (B, C, gh // window, gw // window).
 
-        `patches` (B, C, gh, gw) are the single patches, where they have been embedded before.
+        The sides of the image are multiples of the patch.
         """
-        known = {} if patches is None else {1: patches}
-        windows = [group.window for group in layout.groups]
-        return layout.gather_pooled({w: known[w] if w in known else self.embed(image, w) for w in windows})
-
-    def embed(self, image: Tensor, window: int = 1) -> Tensor:
-        """Embed every window of `window` x `window` patches: (B, 3, H, W) -> (B, C, gh // window, gw // window)."""
         return self.proj(image if window == 1 else F.avg_pool2d(image, window))
 
 
@@ -116,13 +110,16 @@ class VisionTransformer(nn.Module):
         """Number of tokens in front of the patch tokens: class token, then registers."""
         return self.config.num_prefix_tokens
 
-    def embed(self, image: Tensor, layout: TokenLayout, patches: Optional[Tensor] = None) -> Tensor:
-        """Embed an image (B, 3, H, W) -> (B, prefix + N, C); `patches` as in `PatchEmbed.forward`."""
-        tokens = self.patch_embed(image, layout, patches)
+    def embed(self, image: Tensor, layout: TokenLayout) -> Tensor:
+        """Embed an image (B, 3, H, W) -> (B, prefix + N, C): all windows of the layout's sides, of which it picks."""
         num_cells = self.grid_hw[0] * self.grid_hw[1]
         class_position, grid = self.pos_embed.split([self.pos_embed.shape[1] - num_cells, num_cells], dim=1)
         grid = resize_grid(grid, self.grid_hw, layout.grid_hw)
-        tokens = tokens + layout.merge_mean(grid.expand(tokens.shape[0], -1, -1))
+        rows = [
+            self.patch_embed(image, window).flatten(2).transpose(1, 2) + window_means(grid, layout.grid_hw, window)
+            for window in layout.windows
+        ]
+        tokens = layout.pick(torch.cat(rows, 1) if len(rows) > 1 else rows[0])
         prefix = [] if self.cls_token is None else [self.cls_token + class_position]
         prefix += [] if self.register_tokens is None else [self.register_tokens]
         return torch.cat([*(part.expand(tokens.shape[0], -1, -1) for part in prefix), tokens], 1) if prefix else tokens

@@ -64,7 +64,7 @@ def test_cells_have_the_confidence_of_their_token(merges, head):
         output = model(torch.randn(1, 3, 96, 128), Variant(merges=merges), model.spec.budget, supervise=True)
     judged = judge_cells(output)
     assert list(judged) == [6, 8, 12]
-    tokens = output.layout.cell_to_token()[0] if merges else torch.arange(48)
+    tokens = output.layout.token_of_cell[0]
     for stage in output.stages:
         scores = stage.class_logits[0].softmax(1)[:, :1] * stage.mask_logits[0].sigmoid()  # (classes, N)
         confidence, classes = judged[stage.layer]

@@ -18,6 +18,7 @@ from hybrid_seg_ros.network.attention_to_mask import AtmHead
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.exportable import label_map
 from hybrid_seg_ros.network.token_counts import count_merged_windows
+from hybrid_seg_ros.network.token_merging import choose_windows
 from hybrid_seg_ros.network.token_pruning import class_confidence
 
 GENERATOR = np.random.default_rng(0)
@@ -41,17 +42,28 @@ def test_one_graph_with_fixed_shapes(model, tmp_path, variant, batch):
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [('', 17)]
-    assert not DATA_DEPENDENT & {node.op_type for node in proto.graph.node}
+    operators = {node.op_type for node in proto.graph.node}
+    assert not DATA_DEPENDENT & operators
+    if '@' not in variant:  # which windows merge is chosen outside
+        assert not {'TopK', 'ScatterElements', 'ScatterND', 'GatherElements'} & operators
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
               for value in (*proto.graph.input, *proto.graph.output)}  # fmt: skip
-    assert shapes == {'image': [batch, 96, 128, 3], 'labels': [batch, 96, 128], 'confidence': [batch, 96, 128],
-                      'window_size': [batch, 6, 8], 'pruned_after_layer': [batch, 6, 8]}  # fmt: skip
-
-    image = GENERATOR.integers(0, 256, (batch, 96, 128, 3), dtype=np.uint8)
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    labels, confidence, window_size, pruned = session.run(None, {'image': image})
-    assert labels.dtype == window_size.dtype == pruned.dtype == np.uint8 and confidence.dtype == np.float32
     spec = ModelSpec.load(model)
+    image = GENERATOR.integers(0, 256, (batch, 96, 128, 3), dtype=np.uint8)
+    feeds, layout = {'image': image}, {}
+    if Variant.parse(variant).merges:
+        policy = onnxruntime.InferenceSession(str(path.with_name('model.policy.onnx')))
+        scores = dict(zip(spec.window_sizes, policy.run(None, {'image': image})))
+        choice = choose_windows(scores, count_merged_windows((6, 8), spec.budget.windows), (6, 8))
+        feeds.update(token_source=choice.source, token_of_cell=choice.token_of_cell)
+        layout = {'token_source': [*choice.source.shape], 'token_of_cell': [batch, 48]}
+    report = {'pruned_after_layer': [batch, 6, 8]} if '@' in variant else {}
+    assert shapes == {'image': [batch, 96, 128, 3], **layout, 'labels': [batch, 96, 128],
+                      'confidence': [batch, 96, 128], **report}  # fmt: skip
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    labels, confidence, *pruned = session.run(None, feeds)
+    assert labels.dtype == np.uint8 and confidence.dtype == np.float32
+    assert [each.dtype for each in pruned] == [np.uint8] * len(report)
     network = load_model(spec)
     with torch.no_grad():
         output = network(network.normalize(torch.from_numpy(image)), Variant.parse(variant), TokenBudget(
@@ -59,8 +71,8 @@ def test_one_graph_with_fixed_shapes(model, tmp_path, variant, batch):
         expected = label_map(output, (96, 128))
     assert np.mean(labels == expected[0].numpy()) > 0.999
     assert np.abs(confidence - expected[1].numpy()).max() < 1e-3
-    assert np.array_equal(pruned.reshape(batch, -1), output.layout.unmerge(
-        output.pruned_after_layer[:, :, None])[:, :, 0].numpy())  # fmt: skip
+    expected_report = output.layout.unmerge(output.pruned_after_layer[:, :, None])[:, :, 0].numpy()
+    assert all(np.array_equal(each.reshape(batch, -1), expected_report) for each in pruned)
 
 
 PREFIX = Backbone(24, 12, 3, class_token=True, register_tokens=4, final_norm=True)

@@ -16,7 +16,7 @@ from tiny_model import write_lively_model
 
 from hybrid_seg_ros.inference.backends import tensorrt_engine
 from hybrid_seg_ros.inference.backends.graph_export import export_graphs
-from hybrid_seg_ros.inference.backends.graph_info import HEAD, TAIL, WHOLE, GraphError, GraphInfo
+from hybrid_seg_ros.inference.backends.graph_info import HEAD, POLICY, TAIL, WHOLE, GraphError, GraphInfo
 from hybrid_seg_ros.inference.backends.tensorrt_engine import (
     BuildOptions,
     build_parsed,
@@ -28,7 +28,7 @@ from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 
 SHIPPED = Path(__file__).parents[2] / 'models' / 'segvit_small_camvid.yaml'
-GPUS = BuildOptions((80, 86, 89, 120))
+GPUS = BuildOptions((86, 120))
 PRECISIONS = {'float32': 'FLOAT', 'float16': 'HALF'}
 FIXED, THRESHOLD = {'keep': (0.6,)}, {'keep': None}
 CASES = [
@@ -85,12 +85,16 @@ def expected_tensors(info: GraphInfo, part: str) -> tuple[dict, dict]:
     real, batch, n = PRECISIONS[info.precision], info.batch, info.tokens
     grid, cells = (24, 32), 24 * 32
     image = {'image': ('UINT8', (batch, 384, 512, 3))}
-    report = {'window_size': ('UINT8', (batch, *grid)), 'pruned_after_layer': ('UINT8', (batch, *grid))}
-    strides = {'stride_4': (real, (1, 24, 96, 128)), 'stride_8': (real, (1, 40, 48, 64))}
+    if part == POLICY:
+        return image, {f'scores_{w}': ('FLOAT', (batch, 24 // w, 32 // w)) for w in (2, 4, 8)}
+    if POLICY in info.parts:
+        image.update(token_source=('INT32', (batch, n)), token_of_cell=('INT32', (batch, cells)))
+    report = {'pruned_after_layer': ('UINT8', (batch, *grid))} if info.prune_layers else {}
+    detail = {'detail': (real, (1, 48, 96, 128))}
     scores = {'scores': ('FLOAT', (batch, 11, 96, 128))}
 
     def decided(count: int) -> dict:
-        return {'next_tokens': (real, (1, count, 192)), 'masks': (real, (1, count, 11)),
+        return {'next_tokens': (real, (1, count if count < 0 else count + 1, 384)), 'masks': ('FLOAT', (1, count, 11)),
                 'confidence': ('FLOAT', (1, count)), 'token_class': ('INT32', (1, count))}  # fmt: skip
 
     if part == WHOLE and info.outputs == 'labels':
@@ -98,13 +102,13 @@ def expected_tensors(info: GraphInfo, part: str) -> tuple[dict, dict]:
     if part == WHOLE:
         return image, {**scores, **report}
     if part == HEAD:
-        report.pop('pruned_after_layer')
-        return image, {**decided(n), 'token_of_cell': ('INT32', (1, cells)), **report, **strides}
+        image.pop('token_of_cell', None)
+        return image, {**decided(n), **detail}
     stay = {'stay': ('INT32', (-1,))}
     if part != TAIL:
-        return {'tokens': (real, (1, n, 192)), **stay}, decided(-1)
-    masks = {'masks_head': (real, (1, n, 11)), 'masks_middle@8': (real, (1, -1, 11))}
-    tail_inputs = {'tokens': (real, (1, -1, 192)), **stay, 'row_of_cell': ('INT32', (cells,)), **masks, **strides}
+        return {'tokens': (real, (1, n + 1, 384)), **stay}, decided(-1)
+    masks = {'masks_head': ('FLOAT', (1, n, 11)), 'masks_middle@8': ('FLOAT', (1, -1, 11))}
+    tail_inputs = {'tokens': (real, (1, -1, 384)), **stay, 'row_of_cell': ('INT32', (cells,)), **masks, **detail}
     return tail_inputs, scores
 
 
@@ -163,13 +167,13 @@ def test_it_keeps_to_what_tensorrt_8_6_takes(exported, case):
 
 def test_the_axes_that_depend_on_the_image(exported):
     info, files = exported(len(PAPER_VARIANTS) * 2)
-    assert info.by_threshold and list(files) == [HEAD, 'middle@8', TAIL]
+    assert info.by_threshold and list(files) == [POLICY, HEAD, 'middle@8', TAIL]
     library = rtx_library()
     n, usual = info.tokens, round(0.6 * info.tokens)
     with library.collected_log():
         found = {part: dynamic_shapes(parse_graph(library, path), info) for part, path in files.items()}
     stay = ((1,), (usual,), (n,))
-    assert found[HEAD] == {}
+    assert found[POLICY] == found[HEAD] == {}
     assert found['middle@8'] == {'stay': stay}
     assert found[TAIL] == {
         'stay': stay,

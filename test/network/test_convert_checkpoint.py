@@ -25,9 +25,11 @@ from hybrid_seg_ros.model_spec import Backbone, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly
 from hybrid_seg_ros.network.convert_checkpoint import convert_model, grid_of, without_unused_prefix_tokens
+from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.segmenter_heads import MaskTransformerHead
 from hybrid_seg_ros.network.token_layout import TokenLayout
+from hybrid_seg_ros.network.token_merging import choose_windows
 
 POLICY_TOLERANCE = 2e-5  # as in test_conformance.py
 
@@ -140,8 +142,10 @@ def test_cts_as_published(path: Path, policy_path: Path, separate: bool, tmp_pat
     spec = write_spec(tmp_path / 'spec.yaml', meta['ncls'], meta['img'], backbone=backbone, head='linear')
     model = converted('cts', tmp_path / 'checkpoint.pth', spec, *options)
     assert model.spec.variant == Variant(merges=True)
-    budget = TokenBudget(merged_windows=meta['sched'][1])
-    output = model(golden.inputs['img'], model.spec.variant, budget, policy_logits={2: golden.inputs['policy_logits']})
+    image, grid_hw = golden.inputs['img'], model.encoder.grid_hw
+    scores = window_scores({2: golden.inputs['policy_logits']}, grid_hw)[2].numpy()
+    layout = TokenLayout.of(choose_windows({2: scores}, {2: meta['sched'][1]}, grid_hw), image.device)
+    output = model(image, model.spec.variant, TokenBudget(), layout=layout)
     assert_close(output.scores, out['linear_logits'])
     logits = model.policy(policy_golden.inputs['img'], policy_golden.inputs['img'])[2]
     assert_close(logits, policy_golden.outputs['logits'], POLICY_TOLERANCE)

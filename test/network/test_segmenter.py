@@ -1,12 +1,16 @@
 """The whole method: variants, sizes, batches, and what must be equal to what."""
 
+import numpy as np
 import pytest
 import torch
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, ModelSpecError, TokenBudget, Variant
+from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, pad_to_multiple, to_grid
-from hybrid_seg_ros.network.token_counts import count_entering
+from hybrid_seg_ros.network.token_counts import count_entering, count_merged_windows
+from hybrid_seg_ros.network.token_layout import TokenLayout
+from hybrid_seg_ros.network.token_merging import choose_windows
 
 SIZES = {'96x128': (96, 128), 'odd 100x77': (100, 77)}
 DENSE = Variant()
@@ -33,6 +37,18 @@ def images(batch, size_hw, seed=1):
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(batch, 3, *size_hw, generator=generator)
     return noise * torch.linspace(0.2, 2.0, batch)[:, None, None, None] if batch > 1 else noise
+
+
+def check_merged(output, windows):
+    """All cells of a window have the same scores, and there are as many such windows as were to merge."""
+    for image in range(len(output.scores)):
+        cells = output.layout.token_of_cell[image]
+        for window, count in windows.items():
+            tokens = torch.nonzero(output.layout.window_sizes()[image] == window)[:, 0]
+            assert len(tokens) == count
+            for token in tokens:
+                scores = output.scores[image].flatten(1)[:, cells == token]
+                assert scores.shape[1] == window**2 and torch.equal(scores, scores[:, :1].expand_as(scores))
 
 
 def grid_of(size_hw):
@@ -150,11 +166,7 @@ def test_tokens_that_left_keep_their_mask_logits(model):
 @torch.no_grad()
 def test_merged_windows_share_one_score(model):
     output = model(images(2, (100, 77)), Variant.parse('cts'), TokenBudget(merged_windows=4))
-    merged = output.layout.groups[1]
-    for image in range(2):
-        for cells in merged.cells(output.layout.grid_hw)[image]:
-            scores = output.scores[image].flatten(1)[:, cells]
-            assert torch.equal(scores, scores[:, :1].expand_as(scores))
+    check_merged(output, {2: 4})
 
 
 @torch.no_grad()
@@ -168,12 +180,22 @@ def test_merging_a_flat_image_changes_little_but_position():
 
 
 @torch.no_grad()
-def test_given_policy_logits_decide(model):
-    logits = torch.zeros(2, 2, 3, 4)
-    logits[0, 1, 0, 1], logits[1, 1, 2, 3] = 5.0, 5.0
-    budget = TokenBudget(merged_windows=1)
-    output = model(images(2, (96, 128)), Variant.parse('cts'), budget, policy_logits={2: logits})
-    assert output.layout.groups[1].origins.tolist() == [[2], [4 * 8 + 6]]
+def test_a_given_layout_decides(model):
+    scores = np.zeros((2, 3, 4))
+    scores[0, 0, 1], scores[1, 2, 3] = 5.0, 5.0
+    layout = TokenLayout.of(choose_windows({2: scores}, {2: 1}, (6, 8)), torch.device('cpu'))
+    batch = images(2, (96, 128))
+    output = model(batch, Variant.parse('cts'), TokenBudget(merged_windows=4), layout=layout)
+    assert output.layout is layout and output.policy_logits is None
+    check_merged(output, {2: 1})
+    logits = model.window_logits(batch)
+    assert not torch.equal(model(batch, Variant.parse('cts'), TokenBudget(merged_windows=1)).scores, output.scores)
+    chosen = choose_windows({w: s.detach().numpy() for w, s in window_scores(logits, (6, 8)).items()}, {2: 4}, (6, 8))
+    own, given = (
+        model(batch, Variant.parse('cts'), TokenBudget(merged_windows=4), layout=each)
+        for each in (None, TokenLayout.of(chosen, torch.device('cpu')))
+    )
+    assert torch.equal(own.scores, given.scores)
 
 
 def test_supervision_runs_every_head(model):
@@ -272,10 +294,7 @@ def test_windows_of_several_sizes_through_the_network(windows, size_hw):
     batch, budget = images(3, size_hw), TokenBudget(merged_windows=windows, keep=0.5)
     output = model(batch, variant, budget)
     assert output.layout.num_tokens == count_entering(grid_of(size_hw), budget.windows)
-    for group in output.layout.groups:
-        for cells in group.cells(output.layout.grid_hw)[1]:
-            scores = output.scores[1].flatten(1)[:, cells]
-            assert torch.equal(scores, scores[:, :1].expand_as(scores))
+    check_merged(output, count_merged_windows(grid_of(size_hw), budget.windows))
     for index in range(3):
         alone = model(batch[index : index + 1], variant, budget)
         torch.testing.assert_close(alone.scores[0], output.scores[index], atol=1e-5, rtol=1e-4)

@@ -1,122 +1,72 @@
-"""Which token covers which cells: any window sizes, against naive loops."""
+"""TokenLayout: what a network does with the indices of a choice of windows."""
 
+import numpy as np
 import pytest
 import torch
 
-from hybrid_seg_ros.network.token_layout import TokenGroup, TokenLayout, gather_tokens
+from hybrid_seg_ros.network.token_layout import TokenLayout, gather_tokens, window_means
+from hybrid_seg_ros.network.token_merging import choose_windows
 
-GRID = (8, 12)
-BIG = [[(0, 0), (4, 8)], [(4, 0), (0, 4)]]  # top-left cells of 4x4 windows, per image
-SMALL = [[(0, 4), (2, 6), (4, 4)], [(0, 0), (2, 10), (6, 4)]]  # and of 2x2 windows
-
-
-def raster(corners, width):
-    return torch.tensor([[row * width + column for row, column in image] for image in corners])
-
-
-def mixed_layout():
-    """Two images, each with windows of 1, 2 and 4 cells a side."""
-    covered = [set() for _ in BIG]
-    for window, corners in ((4, BIG), (2, SMALL)):
-        for image, places in enumerate(corners):
-            for top, left in places:
-                covered[image] |= {(top + i) * GRID[1] + left + j for i in range(window) for j in range(window)}
-    singles = [[cell for cell in range(GRID[0] * GRID[1]) if cell not in done] for done in covered]
-    return TokenLayout(
-        GRID,
-        (
-            TokenGroup(1, torch.tensor(singles)),
-            TokenGroup(2, raster(SMALL, GRID[1])),
-            TokenGroup(4, raster(BIG, GRID[1])),
-        ),
-    )
+CPU = torch.device('cpu')
+CASES = {
+    'identity': ((4, 6), {2: 0}), '2x2': ((4, 6), {2: 3}), 'odd grid': ((5, 7), {2: 4}),
+    'windows of 1, 2 and 4': ((9, 13), {4: 3, 2: 7}), 'only windows of 4': ((8, 12), {4: 6}),
+}  # fmt: skip
 
 
-LAYOUTS = {
-    'identity': TokenLayout.identity(2, GRID, torch.device('cpu')),
-    'windows of 1, 2 and 4': mixed_layout(),
-    'only windows of 4': TokenLayout(GRID, (TokenGroup(4, torch.tensor([[0, 4, 8, 48, 52, 56]]).expand(2, -1)),)),
-}
+@pytest.fixture(params=CASES.values(), ids=CASES)
+def case(request):
+    """A layout of two images, and the cells of each of their tokens."""
+    grid_hw, counts = request.param
+    generator = np.random.default_rng(0)
+    scores = {w: generator.standard_normal((2, grid_hw[0] // w, grid_hw[1] // w)) for w in counts}
+    choice = choose_windows(scores, counts, grid_hw)
+    cells = [[np.flatnonzero(row == token) for token in range(choice.source.shape[1])] for row in choice.token_of_cell]
+    return TokenLayout.of(choice, CPU), cells
 
 
-def windows(layout, image):
-    """List each token's cells by a plain loop."""
-    found = []
-    for group in layout.groups:
-        for origin in group.origins[image].tolist():
-            top, left = divmod(origin, layout.grid_hw[1])
-            found.append(
-                [(top + i) * layout.grid_hw[1] + left + j for i in range(group.window) for j in range(group.window)]
-            )
-    return found
+def test_window_sizes(case):
+    layout, cells = case
+    for image, sides in enumerate(layout.window_sizes().tolist()):
+        assert [side**2 for side in sides] == [len(covered) for covered in cells[image]]
 
 
-@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS)
-def layout(request):
-    return request.param
-
-
-def test_each_cell_is_covered_once(layout):
-    table = layout.cell_to_token()
-    assert table.shape == (2, GRID[0] * GRID[1])
+def test_pick_takes_the_mean_of_a_tokens_cells_out_of_the_table(case):
+    layout, cells = case
+    values = torch.randn(2, layout.num_cells, 5, generator=torch.Generator().manual_seed(0))
+    table = torch.cat([window_means(values, layout.grid_hw, window) for window in layout.windows], 1)
+    picked = layout.pick(table)
+    assert picked.shape == (2, layout.num_tokens, 5)
     for image in range(2):
-        naive = windows(layout, image)
-        assert len(naive) == layout.num_tokens
-        assert sorted(cell for cells in naive for cell in cells) == list(range(layout.num_cells))
-        for token, cells in enumerate(naive):
-            assert table[image, cells].tolist() == [token] * len(cells)
+        for token, covered in enumerate(cells[image]):
+            torch.testing.assert_close(picked[image, token], values[image, covered].mean(0))
 
 
-def test_window_sizes(layout):
-    sizes = layout.window_sizes()
-    for image in range(2):
-        assert [side**2 for side in sizes[image].tolist()] == [len(cells) for cells in windows(layout, image)]
+def test_the_table_is_that_of_pooled_pixels(case):
+    """Rows of the position embedding stand beside rows embedded from an image that was averaged as a whole."""
+    layout, _ = case
+    image = torch.randn(2, 5, *layout.grid_hw)
+    for window in layout.windows:
+        pooled = torch.nn.functional.avg_pool2d(image, window).flatten(2).transpose(1, 2)
+        torch.testing.assert_close(window_means(image.flatten(2).transpose(1, 2), layout.grid_hw, window), pooled)
 
 
-def test_merge_mean_and_unmerge_against_a_loop(layout):
-    torch.manual_seed(0)
-    cells = torch.randn(2, layout.num_cells, 5)
-    merged, back = layout.merge_mean(cells), layout.unmerge(layout.merge_mean(cells))
-    for image in range(2):
-        for token, covered in enumerate(windows(layout, image)):
-            mean = cells[image, covered].mean(0)
-            torch.testing.assert_close(merged[image, token], mean)
-            torch.testing.assert_close(back[image, covered], mean.expand(len(covered), -1))
-
-
-def test_tokens_survive_unmerge_and_merge(layout):
-    torch.manual_seed(0)
+def test_unmerge_copies_a_token_to_its_cells(case):
+    layout, cells = case
     tokens = torch.randn(2, layout.num_tokens, 3)
-    torch.testing.assert_close(layout.merge_mean(layout.unmerge(tokens)), tokens)
-
-
-def test_gather_pooled_is_merge_mean_of_the_cells(layout):
-    torch.manual_seed(0)
-    image = torch.randn(2, 5, *GRID)
-    pooled = {group.window: torch.nn.functional.avg_pool2d(image, group.window) for group in layout.groups}
-    torch.testing.assert_close(layout.gather_pooled(pooled), layout.merge_mean(image.flatten(2).transpose(1, 2)))
-
-
-@pytest.mark.parametrize('grid_hw', [(5, 7), (4, 7), (7, 4)])
-def test_odd_grids(grid_hw):
-    """Maps pooled to windows are gh // w wide; a last odd row and column have single tokens."""
-    width = grid_hw[1]
-    corners = [[(0, 0), (2, 2)], [(2, 0), (0, 2)]]
-    taken = [{(r + i) * width + c + j for r, c in image for i in (0, 1) for j in (0, 1)} for image in corners]
-    singles = torch.tensor([[cell for cell in range(grid_hw[0] * width) if cell not in done] for done in taken])
-    layout = TokenLayout(grid_hw, (TokenGroup(1, singles), TokenGroup(2, raster(corners, width))))
-    image = torch.arange(2.0 * grid_hw[0] * width).view(2, 1, *grid_hw)
-    pooled = {1: image, 2: torch.nn.functional.avg_pool2d(image, 2)}
-    torch.testing.assert_close(layout.gather_pooled(pooled), layout.merge_mean(image.flatten(2).transpose(1, 2)))
+    back = layout.unmerge(tokens)
+    assert back.shape == (2, layout.num_cells, 3)
+    for image in range(2):
+        for token, covered in enumerate(cells[image]):
+            assert torch.equal(back[image, covered], tokens[image, token].expand(len(covered), -1))
 
 
 def test_identity_moves_nothing():
-    layout = LAYOUTS['identity']
-    cells = torch.randn(2, layout.num_cells, 3)
-    assert layout.is_identity and layout.num_tokens == layout.num_cells
-    assert layout.merge_mean(cells) is cells
-    assert layout.unmerge(cells) is cells
-    assert torch.equal(layout.cell_to_token(), torch.arange(layout.num_cells).expand(2, -1))
+    layout = TokenLayout.identity(2, (4, 6), CPU)
+    cells = torch.randn(2, 24, 3)
+    assert layout.is_identity and layout.num_tokens == layout.num_cells == 24
+    assert layout.pick(cells) is cells and layout.unmerge(cells) is cells
+    assert layout.window_sizes().unique().tolist() == [1]
 
 
 def test_gather_tokens():

@@ -1,7 +1,7 @@
 """Which windows merge, against a naive choice per image."""
 
+import numpy as np
 import pytest
-import torch
 
 from hybrid_seg_ros.network.token_counts import count_entering
 from hybrid_seg_ros.network.token_merging import choose_windows
@@ -9,75 +9,17 @@ from hybrid_seg_ros.network.token_merging import choose_windows
 GRIDS = [(4, 6), (5, 7), (6, 4), (7, 8), (2, 2), (1, 5)]
 
 
-def random_scores(grid_hw, batch=3, seed=0):
-    return torch.randn(batch, grid_hw[0] // 2, grid_hw[1] // 2, generator=torch.Generator().manual_seed(seed))
-
-
-def naive(scores, count, grid_hw):
-    """Return for one image the origins of merged windows and of single cells, both in raster order."""
-    columns = scores.shape[1]
-    by_score = sorted(range(scores.numel()), key=lambda window: -scores.flatten()[window].item())[:count]
-    merged = [(window // columns * 2) * grid_hw[1] + window % columns * 2 for window in sorted(by_score)]
-    covered = {origin + step for origin in merged for step in (0, 1, grid_hw[1], grid_hw[1] + 1)}
-    return merged, [cell for cell in range(grid_hw[0] * grid_hw[1]) if cell not in covered]
-
-
-@pytest.mark.parametrize('grid_hw', GRIDS)
-def test_against_a_loop_for_every_count(grid_hw):
-    scores = random_scores(grid_hw)
-    for count in range(scores[0].numel() + 1):
-        layout = choose_windows({2: scores}, {2: count}, grid_hw)
-        assert layout.num_tokens == grid_hw[0] * grid_hw[1] - 3 * count
-        origins = {group.window: group.origins for group in layout.groups}
-        for image in range(3):
-            merged, singles = naive(scores[image], count, grid_hw)
-            assert (origins[2][image].tolist() if count else []) == merged
-            assert (origins[1][image].tolist() if 1 in origins else []) == singles
-
-
-@pytest.mark.parametrize('grid_hw', GRIDS)
-def test_count_0_is_the_identity(grid_hw):
-    layout = choose_windows({2: random_scores(grid_hw)}, {2: 0}, grid_hw)
-    assert layout.is_identity and layout.num_tokens == grid_hw[0] * grid_hw[1]
-
-
-@pytest.mark.parametrize(('grid_hw', 'groups'), [((4, 6), [2]), ((5, 6), [1, 2]), ((4, 7), [1, 2])])
-def test_all_windows_merge(grid_hw, groups):
-    layout = choose_windows({2: random_scores(grid_hw)}, {2: (grid_hw[0] // 2) * (grid_hw[1] // 2)}, grid_hw)
-    assert [group.window for group in layout.groups] == groups
-    cells_per_token = torch.bincount(layout.cell_to_token()[0]).unique().tolist()
-    assert cells_per_token == [window**2 for window in groups]
-
-
-def test_ties_choose_the_stated_number_of_windows_once_each():
-    layout = choose_windows({2: torch.zeros(2, 3, 4)}, {2: 5}, (6, 8))
-    merged = layout.groups[1].origins
-    assert merged.shape == (2, 5)
-    assert all(len(set(row)) == 5 and row == sorted(row) for row in merged.tolist())
-
-
-def test_images_choose_for_themselves():
-    scores = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
-    assert choose_windows({2: scores}, {2: 1}, (2, 4)).groups[1].origins.tolist() == [[0], [2]]
-
-
-@pytest.mark.parametrize('shape', [(2, 2), (1, 3, 2), (1, 1, 2, 3), (1, 4, 6)])
-def test_scores_of_another_shape(shape):
-    with pytest.raises(ValueError, match=r'scores\[2\]: expected \(B, 2, 3\), got'):
-        choose_windows({2: torch.zeros(shape)}, {2: 1}, (4, 6))
-
-
 def scores_of(sizes, grid_hw, batch=2, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return {w: torch.randn(batch, grid_hw[0] // w, grid_hw[1] // w, generator=generator) for w in sizes}
+    generator = np.random.default_rng(seed)
+    return {w: generator.standard_normal((batch, grid_hw[0] // w, grid_hw[1] // w)) for w in sizes}
 
 
-def naive_several(scores, counts, grid_hw, image):
+def naive(scores, counts, grid_hw, image):
     """Return per window size the origins that merge, and those of single cells, all in raster order: large first."""
     covered, found = set(), {}
     for window in sorted(counts, reverse=True):
         columns, places = grid_hw[1] // window, []
-        for index in scores[window][image].flatten().argsort(descending=True).tolist():
+        for index in np.argsort(-scores[window][image].ravel(), kind='stable').tolist():
             origin = index // columns * window * grid_hw[1] + index % columns * window
             cells = {origin + i * grid_hw[1] + j for i in range(window) for j in range(window)}
             if len(places) < counts[window] and not cells & covered:
@@ -86,6 +28,61 @@ def naive_several(scores, counts, grid_hw, image):
         found[window] = sorted(places)
     found[1] = [cell for cell in range(grid_hw[0] * grid_hw[1]) if cell not in covered]
     return found
+
+
+def cells_of(origin, window, grid_hw):
+    return [origin + i * grid_hw[1] + j for i in range(window) for j in range(window)]
+
+
+def check(choice, scores, counts, grid_hw):
+    """Hold a choice against the naive one: where each token comes from, and which token each cell gets."""
+    windows = tuple(sorted({1, *(window for window, count in counts.items() if count)}))
+    assert choice.windows == windows and choice.grid_hw == grid_hw
+    assert choice.source.dtype == choice.token_of_cell.dtype == np.int32
+    for image in range(len(choice.source)):
+        found, first_row, source, token_of_cell = naive(scores, counts, grid_hw, image), 0, [], {}
+        for window in windows:
+            columns = grid_hw[1] // window
+            for origin in found[window]:
+                row, column = divmod(origin, grid_hw[1])
+                token_of_cell.update(dict.fromkeys(cells_of(origin, window, grid_hw), len(source)))
+                source.append(first_row + row // window * columns + column // window)
+            first_row += (grid_hw[0] // window) * columns
+        assert choice.source[image].tolist() == source
+        assert choice.token_of_cell[image].tolist() == [token_of_cell[cell] for cell in sorted(token_of_cell)]
+        sizes = np.ones(grid_hw[0] * grid_hw[1])
+        for window in windows:
+            for origin in found[window]:
+                sizes[cells_of(origin, window, grid_hw)] = window
+        assert choice.window_size()[image].ravel().tolist() == sizes.tolist()
+
+
+@pytest.mark.parametrize('grid_hw', GRIDS)
+def test_2x2_windows_against_a_loop_for_every_count(grid_hw):
+    scores = scores_of((2,), grid_hw, batch=3)
+    for count in range(scores[2][0].size + 1):
+        check(choose_windows(scores, {2: count}, grid_hw), scores, {2: count}, grid_hw)
+
+
+def test_of_equal_scores_the_first_are_chosen():
+    scores = {2: np.zeros((2, 3, 4))}
+    choice = choose_windows(scores, {2: 5}, (6, 8))
+    check(choice, scores, {2: 5}, (6, 8))
+    assert (choice.source[0, -5:] - 48).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize('odd', [np.nan, -np.inf])
+def test_scores_that_are_no_numbers_never_merge_a_cell_twice(odd):
+    scores = scores_of((2, 4), (8, 8), batch=1)
+    scores[2][:] = odd
+    choice = choose_windows(scores, {4: 2, 2: 7}, (8, 8))
+    assert sorted(np.bincount(choice.token_of_cell[0])) == [1] * 4 + [4] * 7 + [16] * 2
+
+
+@pytest.mark.parametrize('shape', [(2, 2), (1, 3, 2), (1, 1, 2, 3), (1, 4, 6)])
+def test_scores_of_another_shape(shape):
+    with pytest.raises(ValueError, match=r'scores\[2\]: expected \(B, 2, 3\), got'):
+        choose_windows({2: np.zeros(shape)}, {2: 1}, (4, 6))
 
 
 SEVERAL = [
@@ -106,34 +103,9 @@ SEVERAL = [
 def test_several_sizes_against_a_loop(grid_hw, counts, seed):
     """Each image for itself: the highest scores of the largest windows, then of what these leave; each cell once."""
     scores = scores_of(counts, grid_hw, seed=seed)
-    layout = choose_windows(scores, counts, grid_hw)
-    assert layout.num_tokens == grid_hw[0] * grid_hw[1] - sum(n * (w**2 - 1) for w, n in counts.items())
-    assert layout.num_tokens == count_entering(grid_hw, tuple(counts.items()))
-    assert [group.window for group in layout.groups] == sorted(group.window for group in layout.groups)
-    origins = {group.window: group.origins for group in layout.groups}
-    for image in range(2):
-        for window, expected in naive_several(scores, counts, grid_hw, image).items():
-            assert (origins[window][image].tolist() if window in origins else []) == expected, window
-        cells = torch.cat([group.cells(grid_hw)[image].flatten() for group in layout.groups])
-        assert cells.sort().values.tolist() == list(range(grid_hw[0] * grid_hw[1]))
-
-
-@pytest.mark.parametrize(('grid_hw', 'counts'), SEVERAL)
-def test_tokens_of_several_sizes_survive_unmerge_and_merge(grid_hw, counts):
-    layout = choose_windows(scores_of(counts, grid_hw), counts, grid_hw)
-    tokens = torch.randn(2, layout.num_tokens, 3)
-    torch.testing.assert_close(layout.merge_mean(layout.unmerge(tokens)), tokens)
-    image = torch.randn(2, 5, *grid_hw)
-    pooled = {group.window: torch.nn.functional.avg_pool2d(image, group.window) for group in layout.groups}
-    torch.testing.assert_close(layout.gather_pooled(pooled), layout.merge_mean(image.flatten(2).transpose(1, 2)))
-
-
-@pytest.mark.parametrize('count', [0, 3, 12])
-def test_none_of_a_larger_size_changes_nothing(count):
-    scores = scores_of((2, 4), (6, 9))
-    alone, beside = (choose_windows(scores, counts, (6, 9)) for counts in ({2: count}, {4: 0, 2: count}))
-    assert [group.window for group in alone.groups] == [group.window for group in beside.groups]
-    assert all(torch.equal(a.origins, b.origins) for a, b in zip(alone.groups, beside.groups))
+    choice = choose_windows(scores, counts, grid_hw)
+    check(choice, scores, counts, grid_hw)
+    assert choice.source.shape[1] == count_entering(grid_hw, tuple(counts.items()))
 
 
 def test_scores_of_a_size_that_is_missing():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Optional, Protocol, Union
 
@@ -46,11 +46,8 @@ class GridPrediction:
         return self if isinstance(self.scores, np.ndarray) else replace(self, scores=np.asarray(self.scores))
 
 
-class PendingInference(Protocol):
-    """Images on their way through a network."""
-
-    def finish(self) -> list[GridPrediction]:
-        """Wait for them, and return one prediction per image."""
+WindowScores = Mapping[int, np.ndarray]
+"""Per window side w, (B, gh // w, gw // w): the windows of highest score share a token (`choose_windows`)."""
 
 
 class Backend(Protocol):
@@ -73,28 +70,16 @@ class Backend(Protocol):
     def check(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
         """Raise ValueError if it cannot run this operating point, because it has graphs of another one."""
 
-    def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
-        """Segment RGB images (B, H, W, 3) uint8 at the network's size; one prediction per image."""
+    def infer(
+        self, images: np.ndarray, variant: Variant, budget: TokenBudget, scores: Optional[WindowScores] = None
+    ) -> list[GridPrediction]:  # fmt: skip
+        """Segment RGB images (B, H, W, 3) uint8 at the network's size; one prediction per image.
 
-    def start(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> PendingInference:
-        """Begin what `infer` does. On a GPU the caller can prepare the next images meanwhile.
-
-        `images` may be changed afterwards. A backend may finish earlier images first.
+        `scores` say which windows merge, where the variant does; without them the policy network runs.
         """
 
     def close(self) -> None:
         """Free the device; `infer` then raises RuntimeError."""
-
-
-@dataclass(frozen=True)
-class Computed:
-    """A PendingInference that has been computed at once."""
-
-    predictions: list[GridPrediction]
-
-    def finish(self) -> list[GridPrediction]:
-        """Return the predictions."""
-        return self.predictions
 
 
 def check_images(images: np.ndarray) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Optional
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends.base import GridPrediction, check_images
-from hybrid_seg_ros.inference.backends.graph_network import MAX_IN_FLIGHT, GraphNetwork, OpenGraph
+from hybrid_seg_ros.inference.backends.base import GridPrediction, WindowScores, check_images
+from hybrid_seg_ros.inference.backends.graph_network import GraphNetwork, OpenGraph
 from hybrid_seg_ros.inference.backends.graph_source import GraphSource
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 
@@ -33,7 +33,6 @@ class GraphBackend:
         self._close_device = close_device
         self._networks: OrderedDict[tuple[Any, ...], GraphNetwork] = OrderedDict()
         self._max_open = MAX_OPEN
-        self._in_flight: deque[PendingGraphs] = deque()
         self._lock = threading.Lock()  # held while graphs run
         self._prepare_lock = threading.Lock()  # held, too, while they are exported, built and loaded: minutes
         self._closed = False
@@ -43,14 +42,13 @@ class GraphBackend:
         self._max_open = max(self._max_open, count)
 
     def warm_up(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget, batch: int = 1) -> None:
-        """Export or build what is missing, load it, and run on grey images, with each of a GPU's sets of buffers.
+        """Export or build what is missing, load it, and run on grey images.
 
         Another thread can run other operating points meanwhile.
         """
         images = np.full((batch, *size_hw, 3), 128, np.uint8)
         self._prepare(images, variant, budget)
-        for _ in range(MAX_IN_FLIGHT):
-            self.infer(images, variant, budget)
+        self.infer(images, variant, budget)
 
     def is_ready(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> bool:
         """Say whether the graphs are loaded."""
@@ -61,12 +59,10 @@ class GraphBackend:
         """Raise GraphError if the graphs were exported for another operating point."""
         self._source.check(variant, budget, size_hw)
 
-    def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
-        """Segment RGB images (B, H, W, 3) uint8."""
-        return self.start(images, variant, budget).finish()
-
-    def start(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> 'PendingGraphs':
-        """Begin to segment RGB images (B, H, W, 3) uint8.
+    def infer(
+        self, images: np.ndarray, variant: Variant, budget: TokenBudget, scores: Optional[WindowScores] = None
+    ) -> list[GridPrediction]:  # fmt: skip
+        """Segment RGB images (B, H, W, 3) uint8.
 
         More at once than `warm_up` was told are segmented one after the other, if one alone is ready.
         """
@@ -77,10 +73,7 @@ class GraphBackend:
                     raise RuntimeError('the backend is closed')
                 network = self._find(images, variant, budget)
                 if network is not None:
-                    self._finish_all_but(MAX_IN_FLIGHT - 1)
-                    if network.batch < len(images):  # it will run more than once, which takes all buffers
-                        self._finish_all_but(0)
-                    return PendingGraphs(network.start(images, budget), self._in_flight, self._lock)
+                    return network.infer(images, budget, scores)
             self._prepare(images, variant, budget)
 
     def close(self) -> None:
@@ -89,7 +82,6 @@ class GraphBackend:
             if self._closed:
                 return
             self._closed = True
-            self._finish_all_but(0)
             while self._networks:
                 self._networks.popitem()[1].close()
         self._free_device()
@@ -103,11 +95,6 @@ class GraphBackend:
                     close_device()
             finally:
                 self._prepare_lock.release()
-
-    def _finish_all_but(self, count: int) -> None:
-        """Compute what has been begun, but for the `count` latest."""
-        while len(self._in_flight) > count:
-            self._in_flight[0].compute()
 
     def _find(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> Optional[GraphNetwork]:
         """Return the loaded graphs for this many images, else those for one; None if there are neither."""
@@ -140,42 +127,8 @@ class GraphBackend:
                 network.close()
                 raise RuntimeError('the backend is closed')
             while len(self._networks) >= self._max_open:
-                self._finish_all_but(0)
                 self._networks.popitem(last=False)[1].close()
             self._networks[key] = network
-
-
-class PendingGraphs:
-    """Images on their way through graphs; in `queue` until they are finished."""
-
-    def __init__(
-        self, compute: Callable[[], list[GridPrediction]], queue: 'deque[PendingGraphs]', lock: threading.Lock
-    ) -> None:  # fmt: skip
-        self._compute, self._queue, self._lock = compute, queue, lock
-        queue.append(self)
-        self._done = False
-        self._predictions: list[GridPrediction] = []
-        self._error: Optional[BaseException] = None
-
-    def finish(self) -> list[GridPrediction]:
-        """Wait for them, and return one prediction per image."""
-        with self._lock:
-            while not self._done:  # in order: the buffers of the oldest are the next to be used again
-                self._queue[0].compute()
-        if self._error is not None:
-            raise self._error
-        return self._predictions
-
-    def compute(self) -> None:
-        """Wait for them, once; what goes wrong is told by `finish`. The caller holds the lock."""
-        if self._done:
-            return
-        self._done = True
-        self._queue.remove(self)
-        try:
-            self._predictions = self._compute()
-        except Exception as error:
-            self._error = error
 
 
 def _key(variant: Variant, budget: TokenBudget, batch: int, size_hw: tuple[int, int]) -> tuple[Any, ...]:

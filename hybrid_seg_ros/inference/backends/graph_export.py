@@ -13,9 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_seg_ros.files import whole_file
-from hybrid_seg_ros.inference.backends.graph_info import HEAD, METADATA_KEY, TAIL, WHOLE, GraphInfo
+from hybrid_seg_ros.inference.backends.graph_info import HEAD, METADATA_KEY, POLICY, TAIL, WHOLE, GraphInfo
 from hybrid_seg_ros.model_spec import Variant
-from hybrid_seg_ros.network.exportable import HeadNetwork, MiddleNetwork, TailNetwork, WholeNetwork, refinement_inputs
+from hybrid_seg_ros.network.exportable import (
+    HeadNetwork,
+    MiddleNetwork,
+    PolicyScores,
+    TailNetwork,
+    WholeNetwork,
+    refinement_inputs,
+)
 from hybrid_seg_ros.network.inference_form import prepare_for_inference
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
@@ -30,8 +37,9 @@ def export_graphs(model: HybridSegmenter, info: GraphInfo, path: Union[str, Path
     """Write the graphs that `info` describes, `path` or one file per part beside it, and return their paths.
 
     The model is taken over: its batch norms are folded, its weights cast to the precision. A graph takes `image`
-    (B, H, W, 3) uint8, RGB; what comes out is told in `network/exportable.py`, under the same names. All files are
-    written, whole, or none. Raises ValueError for a precision that graphs do not have.
+    (B, H, W, 3) uint8, RGB, and where windows merge the layout; both, and what comes out, are told in
+    `network/exportable.py`, under the same names. All files are written, whole, or none. Raises ValueError for a
+    precision that graphs do not have.
     """
     if info.precision not in DTYPES:
         raise ValueError(f'export: unknown precision {info.precision!r}; legal are {", ".join(DTYPES)}')
@@ -40,7 +48,11 @@ def export_graphs(model: HybridSegmenter, info: GraphInfo, path: Union[str, Path
     model = prepare_for_inference(model.eval()).to(dtype=DTYPES[info.precision])
     files: list[Path] = []
     cells = info.grid_hw[0] * info.grid_hw[1]
-    values: dict[str, Tensor] = {'image': torch.zeros(info.batch, *info.input_size_hw, 3, dtype=torch.uint8)}
+    values: dict[str, Tensor] = {
+        'image': torch.zeros(info.batch, *info.input_size_hw, 3, dtype=torch.uint8),
+        'token_source': torch.zeros(info.batch, info.tokens, dtype=torch.int32),
+        'token_of_cell': torch.zeros(info.batch, cells, dtype=torch.int32),
+    }
     with ExitStack() as stack:
         for part in info.parts:
             module, inputs = _part(model, info, part)
@@ -56,27 +68,33 @@ def export_graphs(model: HybridSegmenter, info: GraphInfo, path: Union[str, Path
             with _one_thread(info.precision == 'float16'):
                 outputs = dict(zip(module.output_names, module(*example)))
                 _write(module.eval(), example, inputs, outputs, dynamic_axes(info, part), info, partial)
-            if part not in (WHOLE, TAIL):
+            if part not in (POLICY, WHOLE, TAIL):
                 values.update(outputs, tokens=outputs['next_tokens'], **{f'masks_{part}': outputs['masks']})
     return files
 
 
 def part_inputs(info: GraphInfo, part: str, refinement: Sequence[str]) -> tuple[str, ...]:
     """Name the inputs of a graph, in order; `masks_head`, `masks_middle@8` are the `masks` of those parts."""
-    if part in (WHOLE, HEAD):
+    if part == POLICY:
         return ('image',)
+    if part in (WHOLE, HEAD):
+        layout = ('token_source', 'token_of_cell') if part == WHOLE else ('token_source',)
+        return ('image', *layout) if POLICY in info.parts else ('image',)
     if part != TAIL:
         return ('tokens', 'stay')
-    return ('tokens', 'stay', 'row_of_cell', *(f'masks_{earlier}' for earlier in info.parts[:-1]), *refinement)
+    return ('tokens', 'stay', 'row_of_cell', *(f'masks_{earlier}' for earlier in info.network_parts[:-1]), *refinement)
 
 
 def _part(model: HybridSegmenter, info: GraphInfo, part: str) -> tuple[nn.Module, tuple[str, ...]]:
     variant = Variant.parse(info.variant)
     inputs = part_inputs(info, part, refinement_inputs(model))
+    if part == POLICY:
+        return PolicyScores(model, info.grid_hw), inputs
     if part == WHOLE:
-        return WholeNetwork(model, variant, info.budget, info.outputs == 'labels'), inputs
+        labels = info.outputs == 'labels'
+        return WholeNetwork(model, variant, info.budget, info.grid_hw, info.windows, labels), inputs
     if part == HEAD:
-        return HeadNetwork(model, variant, info.budget), inputs
+        return HeadNetwork(model, variant, info.budget, info.grid_hw, info.windows), inputs
     if part == TAIL:
         return TailNetwork(model, variant, info.grid_hw), inputs
     layer = int(part.partition('@')[2])
@@ -86,17 +104,17 @@ def _part(model: HybridSegmenter, info: GraphInfo, part: str) -> tuple[nn.Module
 
 def dynamic_axes(info: GraphInfo, part: str) -> dict[str, dict[int, str]]:
     """Name the axes of inputs and outputs whose length depends on the image."""
-    if part in (WHOLE, HEAD):
+    if part in (POLICY, WHOLE, HEAD):
         return {}
     axes = {'stay': {0: 'kept'}}
-    if info.parts.index(part) > 1:  # its tokens come out of a middle part
+    if info.network_parts.index(part) > 1:  # its tokens come out of a middle part
         axes['tokens'] = {1: 'tokens'}
     if part != TAIL:
         outputs = {name: {1: 'kept'} for name in MiddleNetwork.output_names}
         if info.num_prefix_tokens:  # so many tokens more than are kept
             outputs['next_tokens'] = {1: 'next_tokens'}
         return {**axes, **outputs}
-    return {**axes, **{f'masks_{earlier}': {1: f'masks_{earlier}'} for earlier in info.parts[1:-1]}}
+    return {**axes, **{f'masks_{earlier}': {1: f'masks_{earlier}'} for earlier in info.network_parts[1:-1]}}
 
 
 def _write(

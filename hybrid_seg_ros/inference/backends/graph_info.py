@@ -12,7 +12,7 @@ from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.token_counts import count_entering, count_merged_windows, kept_count
 
 METADATA_KEY = 'hybrid_seg_ros'
-WHOLE, HEAD, MIDDLE, TAIL = 'whole', 'head', 'middle', 'tail'
+POLICY, WHOLE, HEAD, MIDDLE, TAIL = 'policy', 'whole', 'head', 'middle', 'tail'
 OUTPUTS = ('labels', 'scores')
 
 
@@ -89,14 +89,25 @@ class GraphInfo:
         return TokenBudget(self.merged_windows, keep=tuple(count for _, count in self.kept) or None)
 
     @property
+    def windows(self) -> tuple[int, ...]:
+        """The sides of the windows that tokens come from, ascending, as `TokenLayout` has them; (1,) if none merge."""
+        return (1, *sorted(window for window, count in self.merged_windows if count))
+
+    @property
     def parts(self) -> tuple[str, ...]:
-        """Names of the graphs: `whole`, or `head`, `middle@8` (up to that layer) and `tail`."""
+        """Names of the graphs: `whole`, or `head`, `middle@8` (up to that layer), `tail`; `policy` if any merge."""
+        policy = (POLICY,) if len(self.windows) > 1 else ()
+        return (*policy, *self.network_parts)
+
+    @property
+    def network_parts(self) -> tuple[str, ...]:
+        """Names of the graphs without the policy network's."""
         if not self.by_threshold:
             return (WHOLE,)
         return (HEAD, *(f'{MIDDLE}@{layer}' for layer in self.prune_layers[1:]), TAIL)
 
     def part_path(self, path: Union[str, Path], part: str) -> Path:
-        """Return where a part is kept, for the path that the user names: F.onnx, or F.head.onnx and so on."""
+        """Return where a part is kept, for the path that the user names: F.onnx, F.policy.onnx and so on."""
         path = Path(path)
         return path if part == WHOLE else path.with_name(f'{path.stem}.{part}{path.suffix}')
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends.base import GridPrediction
-from hybrid_seg_ros.inference.backends.graph_info import HEAD, TAIL, WHOLE, GraphInfo
+from hybrid_seg_ros.inference.backends.base import GridPrediction, WindowScores
+from hybrid_seg_ros.inference.backends.graph_info import HEAD, POLICY, TAIL, WHOLE, GraphInfo
 from hybrid_seg_ros.inference.backends.graph_source import Graphs
 from hybrid_seg_ros.model_spec import TokenBudget
+from hybrid_seg_ros.network.token_merging import choose_windows, score_name
 from hybrid_seg_ros.segmentation import TokenReport
-
-MAX_IN_FLIGHT = 2
-"""Runs of one graph that are begun and not finished: before a further one begins, the oldest must be finished."""
 
 
 class Runner(Protocol):
@@ -24,9 +22,7 @@ class Runner(Protocol):
     What `run` returns for the names in `fetch` is a NumPy array; other outputs are in whatever form the same library
     takes as an input of another graph without a copy.
 
-    A runner on a GPU may also have `start(feeds, fetch)`, which returns before the graph has run, with the function
-    that waits for it and gives what `run` does; and `keeps_scores`, true where scores that are not fetched come as
-    DeviceScores.
+    A runner on a GPU may also have `keeps_scores`, true where scores that are not fetched come as DeviceScores.
     """
 
     input_names: tuple[str, ...]
@@ -59,61 +55,64 @@ class GraphNetwork:
             self.close()
             raise
 
-    def start(self, images: np.ndarray, budget: TokenBudget) -> Callable[[], list[GridPrediction]]:
-        """Begin to segment images (B, H, W, 3) uint8, as many at once as the graph takes; what is returned finishes it.
-
-        More images than the graph takes at once are segmented before this returns, all but the last of them.
-        """
-        size, found = self.batch, []
-        begin = self._start_parts if self._info.by_threshold else self._start_whole
+    def infer(
+        self, images: np.ndarray, budget: TokenBudget, scores: Optional[WindowScores] = None
+    ) -> list[GridPrediction]:  # fmt: skip
+        """Segment images (B, H, W, 3) uint8, as many at once as the graph takes; `scores` as of `Backend.infer`."""
+        size = self.batch
+        found: list[GridPrediction] = []
         for first in range(0, len(images), size):
-            chunk = images[first : first + size]
-            count = len(chunk)
-            if count < size:
-                chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - count, 0)])
-            finish = begin(np.ascontiguousarray(chunk), budget)
-            if first + size < len(images):
-                found += finish()
-        return lambda: (found + finish())[: len(images)]
+            index = np.minimum(np.arange(first, first + size), len(images) - 1)  # the last one fills up
+            chunk = images[first : first + size] if first + size <= len(images) else images[index]
+            of_chunk = None if scores is None else {window: each[index] for window, each in scores.items()}
+            feeds, window_size = self._layout(np.ascontiguousarray(chunk), of_chunk)
+            run = self._run_parts if self._info.by_threshold else self._run_whole
+            found += run(feeds, window_size, budget)
+        return found[: len(images)]
 
     def close(self) -> None:
         """Free the graphs."""
         while self._runners:
             self._runners.popitem()[1].close()
 
-    def _start_whole(self, images: np.ndarray, budget: TokenBudget) -> Callable[[], list[GridPrediction]]:
+    def _layout(self, images: np.ndarray, scores: Optional[WindowScores]) -> tuple[dict[str, Any], np.ndarray]:
+        """Return what the first graph takes, and the side of the window of each cell (B, gh, gw)."""
+        info, feeds = self._info, {'image': images}
+        if POLICY not in self._runners:
+            return feeds, np.ones((len(images), *info.grid_hw), np.uint8)
+        if scores is None:
+            names = {window: score_name(window) for window in info.windows[1:]}
+            out = self._runners[POLICY].run(feeds, tuple(names.values()))
+            scores = {window: out[name] for window, name in names.items()}
+        choice = choose_windows(scores, dict(info.merged_windows), info.grid_hw)
+        return {**feeds, 'token_source': choice.source, 'token_of_cell': choice.token_of_cell}, choice.window_size()
+
+    def _run_whole(self, feeds: dict[str, Any], window_size: np.ndarray, budget: TokenBudget) -> list[GridPrediction]:
         info = self._info
         mixed = info.kind == 'mask_logits'
-        fetch = (*self._fetched_scores(WHOLE), *(('class_mix',) if mixed else ()), 'window_size', 'pruned_after_layer')
-        wait = _start(self._runners[WHOLE], {'image': images}, fetch)
+        report = ('pruned_after_layer',) if info.prune_layers else ()
+        fetch = (*self._fetched_scores(WHOLE), *(('class_mix',) if mixed else ()), *report)
+        out = self._runners[WHOLE].run(feeds, fetch)
+        pruned_after = out.get('pruned_after_layer', np.zeros_like(window_size))
+        return [
+            GridPrediction(
+                out['scores'][index], info.kind,
+                TokenReport(info.grid_hw, window_size[index], pruned_after[index], info.tokens, info.kept),
+                info.cell_px, out['class_mix'][index] if mixed else None,
+            )
+            for index in range(self.batch)
+        ]  # fmt: skip
 
-        def finish() -> list[GridPrediction]:
-            out = wait()
-            return [
-                GridPrediction(
-                    out['scores'][index], info.kind,
-                    TokenReport(info.grid_hw, out['window_size'][index], out['pruned_after_layer'][index], info.tokens,
-                                info.kept),
-                    info.cell_px, out['class_mix'][index] if mixed else None,
-                )
-                for index in range(self.batch)
-            ]  # fmt: skip
-
-        return finish
-
-    def _start_parts(self, images: np.ndarray, budget: TokenBudget) -> Callable[[], list[GridPrediction]]:
-        wait = _start(self._runners[HEAD], {'image': images}, (*DECISION, 'token_of_cell', 'window_size'))
-        return lambda: self._run_parts(wait(), budget)
-
-    def _run_parts(self, out: dict[str, Any], budget: TokenBudget) -> list[GridPrediction]:
+    def _run_parts(self, feeds: dict[str, Any], window_size: np.ndarray, budget: TokenBudget) -> list[GridPrediction]:
         info = self._info
-        token_of_cell, window_size = out['token_of_cell'][0], out['window_size'][0]
+        out = self._runners[HEAD].run(feeds, DECISION)
+        token_of_cell = feeds['token_of_cell'][0] if 'token_of_cell' in feeds else np.arange(info.tokens)
         feeds, kept = dict(out), []
         alive = np.arange(info.tokens)  # of the tokens that entered, those that are still there
         row = np.arange(info.tokens)  # for each of them, its row among the masks of all heads so far
         rows = info.tokens
         pruned_after = np.zeros(info.tokens, np.uint8)
-        for layer, part, next_part in zip(info.prune_layers, info.parts, info.parts[1:]):
+        for layer, part, next_part in zip(info.prune_layers, info.network_parts, info.network_parts[1:]):
             finished = finished_by_threshold(*(out[name][0] for name in DECISION), budget)
             pruned_after[alive[finished]] = layer
             stay = np.flatnonzero(~finished)
@@ -125,23 +124,14 @@ class GraphNetwork:
             if next_part == TAIL:
                 feeds['row_of_cell'] = row[token_of_cell].astype(np.int32)
             out = self._runners[next_part].run(feeds, self._fetched_scores(TAIL) if next_part == TAIL else DECISION)
-        tokens = TokenReport(info.grid_hw, window_size, pruned_after[token_of_cell].reshape(info.grid_hw), info.tokens,
-                             tuple(kept))  # fmt: skip
+        tokens = TokenReport(info.grid_hw, window_size[0], pruned_after[token_of_cell].reshape(info.grid_hw),
+                             info.tokens, tuple(kept))  # fmt: skip
         return [GridPrediction(out['scores'][0], info.kind, tokens, info.cell_px)]
 
     def _fetched_scores(self, part: str) -> tuple[str, ...]:
         """Name the scores that a part gives if they must be fetched: probabilities may stay on a GPU."""
         keeps = self._info.kind == 'probability' and getattr(self._runners[part], 'keeps_scores', False)
         return () if keeps else ('scores',)
-
-
-def _start(runner: Runner, feeds: Mapping[str, Any], fetch: Sequence[str]) -> Callable[[], dict[str, Any]]:
-    """Begin to run a graph where the runner can, else run it; return what gives the outputs."""
-    begin = getattr(runner, 'start', None)
-    if begin is not None:
-        return begin(feeds, fetch)
-    outputs = runner.run(feeds, fetch)
-    return lambda: outputs
 
 
 def finished_by_threshold(confidence: np.ndarray, token_class: np.ndarray, budget: TokenBudget) -> np.ndarray:

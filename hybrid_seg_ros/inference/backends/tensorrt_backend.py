@@ -58,7 +58,7 @@ def open_queues(gpu: Gpu) -> Queues:
     except (KernelError, CudaError) as error:
         log.warning('label maps are made on the CPU: %s', error)
         keeper = None
-    return Queues(gpu, gpu.new_stream(), gpu.new_stream(), keeper)
+    return Queues(gpu, gpu.new_stream(), keeper)
 
 
 def close_queues(queues: Queues) -> None:
@@ -66,5 +66,4 @@ def close_queues(queues: Queues) -> None:
     queues.gpu.use()
     if queues.keeper is not None:
         queues.keeper.close()
-    queues.uploads.close()
     queues.compute.close()

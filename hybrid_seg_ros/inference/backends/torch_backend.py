@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import numpy as np
 import torch
 
-from hybrid_seg_ros.inference.backends.base import Computed, GridPrediction, check_images, split_device
+from hybrid_seg_ros.inference.backends.base import GridPrediction, WindowScores, check_images, split_device
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.inference_form import prepare_for_inference
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
+from hybrid_seg_ros.network.token_counts import count_merged_windows
+from hybrid_seg_ros.network.token_layout import TokenLayout
+from hybrid_seg_ros.network.token_merging import choose_windows
 from hybrid_seg_ros.segmentation import TokenReport
 
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -44,7 +49,9 @@ class TorchBackend:
         """Every operating point that the model has can be run."""
 
     @torch.inference_mode()
-    def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
+    def infer(
+        self, images: np.ndarray, variant: Variant, budget: TokenBudget, scores: Optional[WindowScores] = None
+    ) -> list[GridPrediction]:  # fmt: skip
         """Segment RGB images (B, H, W, 3) uint8."""
         check_images(images)
         model = self._model
@@ -55,12 +62,13 @@ class TorchBackend:
         if self._device.type == 'cuda':
             # pinned memory comes from PyTorch's own pool, and is uploaded without waiting
             pixels = pixels.pin_memory().to(self._device, non_blocking=True)
-        output = model(model.normalize(pixels), variant, budget)
+        layout = None
+        if scores is not None and variant.merges:
+            grid_hw = model.spec.backbone.grid_hw(images.shape[1:3])
+            choice = choose_windows(scores, count_merged_windows(grid_hw, budget.windows), grid_hw)
+            layout = TokenLayout.of(choice, self._device)
+        output = model(model.normalize(pixels), variant, budget, layout=layout)
         return predictions(output, variant)
-
-    def start(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> Computed:
-        """Segment images at once."""
-        return Computed(self.infer(images, variant, budget))
 
     def close(self) -> None:
         """Free the weights."""

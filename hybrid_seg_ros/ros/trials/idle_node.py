@@ -13,7 +13,7 @@ from hybrid_seg_ros.evaluation.street_scene import street_scene
 from hybrid_seg_ros.inference import SegmentationPipeline
 from hybrid_seg_ros.inference.backends import Backend, GridPrediction, create_backend
 from hybrid_seg_ros.inference.backends.automatic import choose_placement
-from hybrid_seg_ros.inference.backends.base import Computed, check_images
+from hybrid_seg_ros.inference.backends.base import WindowScores, check_images
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import NodeConfig
@@ -51,16 +51,14 @@ class IdleBackend:
     def check(self, size_hw: tuple[int, int], variant: Variant, budget: TokenBudget) -> None:
         """Every operating point is answered alike."""
 
-    def infer(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> list[GridPrediction]:
+    def infer(
+        self, images: np.ndarray, variant: Variant, budget: TokenBudget, scores: Optional[WindowScores] = None
+    ) -> list[GridPrediction]:  # fmt: skip
         """Return the one prediction for each image (B, H, W, 3) uint8. Raises RuntimeError before `warm_up`."""
         check_images(images)
         if self._prediction is None:
             raise RuntimeError('the idle backend has no prediction to repeat: warm_up has not run')
         return [self._prediction] * len(images)
-
-    def start(self, images: np.ndarray, variant: Variant, budget: TokenBudget) -> Computed:
-        """Return what `infer` does."""
-        return Computed(self.infer(images, variant, budget))
 
     def close(self) -> None:
         """Free the network, if it is still there."""
