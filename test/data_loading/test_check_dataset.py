@@ -156,6 +156,9 @@ def test_masks_whose_255_is_meant_as_a_class_are_named(tmp_path, capsys):
     out = capsys.readouterr().out
     assert 'never occur, and cannot be learned: target; values of 255 are unlabelled' in out and 'labels: colors' in out
     assert out.endswith('problems: 1\n'), 'a val set may show some classes only'
+    (root / 'classes.yaml').write_text('[target]')
+    assert main(['check-dataset', '--dataset', 'folder', '--root', str(root)]) == 1
+    assert 'expected two classes to tell apart, got one; values of 255 are unlabelled' in capsys.readouterr().out
 
 
 def test_a_set_without_labelled_pixels_is_named(tmp_path, capsys):
