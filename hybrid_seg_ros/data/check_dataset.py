@@ -140,7 +140,7 @@ def _lines(split: str, dataset: FileDataset, report: DatasetReport, shown: int) 
 
 def _shared_images(opened: dict[str, FileDataset]) -> Iterator[str]:
     """Name images that stand in two splits: a model is not to be evaluated on what it was trained on."""
-    files = {split: {pair.image.resolve() for pair in dataset.files.pairs} for split, dataset in opened.items()}
+    files = {split: {os.path.realpath(pair.image) for pair in dataset.files.pairs} for split, dataset in opened.items()}
     splits = list(files)
     for position, first in enumerate(splits):
         for second in splits[position + 1 :]:

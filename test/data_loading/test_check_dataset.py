@@ -176,7 +176,9 @@ def test_command_names_images_in_two_splits(tmp_path, capsys):
     (tmp_path / 'train.txt').write_text('a\nb\n')
     (tmp_path / 'images/d.png').symlink_to('a.png')
     (tmp_path / 'labels/d.png').symlink_to('a.png')
-    (tmp_path / 'val.txt').write_text('b\nc\nd\n')
+    (tmp_path / 'images/loop.png').symlink_to('loop.png')
+    (tmp_path / 'labels/loop.png').symlink_to('a.png')
+    (tmp_path / 'val.txt').write_text('b\nc\nd\nloop\n')
     assert main(['check-dataset', '--dataset', 'folder', '--root', str(tmp_path)]) == 1
     assert f'train and val share 2 images, such as {tmp_path / "images" / "a.png"}' in capsys.readouterr().out
 
