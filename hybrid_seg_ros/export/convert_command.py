@@ -59,8 +59,7 @@ def convert_to_model(args: argparse.Namespace) -> ModelSpec:
         other = other_network([key for key in state if 'policy_net.' not in key])  # which is a convolutional network
         raise CheckpointError(f'{args.file}: expected a plain ViT, got {other}' if other else str(error)) from error
     _check_values(model.state_dict(), PRECISIONS[args.precision], args.file)
-    with _nothing_half_written(args.output):
-        return save_model(model, args.output, PRECISIONS[args.precision])
+    return save_model(model, args.output, PRECISIONS[args.precision])
 
 
 def convert_to_encoder(args: argparse.Namespace) -> str:
@@ -145,15 +144,6 @@ def _size_named(declared: Mapping[str, Any], state: Mapping[str, Tensor], key_pr
         if declared.get('backbone') is not None:
             raise
         raise ModelSpecError(f'{error}; {describe_size(*encoder_size(*find_encoder(state, key_prefix)))}') from error
-
-
-@contextmanager
-def _nothing_half_written(output: Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for path in (output, output.with_suffix('.safetensors')):
-            path.with_name(path.name + '.partial').unlink(missing_ok=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
