@@ -71,9 +71,9 @@ def find_encoder(state: Mapping[str, Tensor], key_prefix: str) -> tuple[Naming, 
     problem = other_network(encoder)
     if problem:
         raise CheckpointError(f'expected a plain ViT, got {problem}')
-    left_out = [key for key in inside if not key.startswith(prefix) and not is_anonymous(key)]
-    if left_out:
-        log.info('left out, not of the encoder (%s): %s', prefix, _summary(left_out))
+    others = [key for key in inside if not key.startswith(prefix) and not is_anonymous(key)]
+    if others:
+        log.info('an encoder behind the prefix %r; beside it: %s', prefix, _summary(others))
     return naming, encoder
 
 
