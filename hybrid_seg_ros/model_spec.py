@@ -84,10 +84,9 @@ class TokenBudget:
     keep: Optional[tuple[Keep, ...]] = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.keep, (int, float)):
-            object.__setattr__(self, 'keep', (self.keep,))
-        elif self.keep is not None:
-            object.__setattr__(self, 'keep', tuple(self.keep))
+        if self.keep is not None:
+            several = hasattr(self.keep, '__iter__') and not isinstance(self.keep, str)
+            object.__setattr__(self, 'keep', tuple(self.keep) if several else (self.keep,))
             if not self.keep:
                 raise ModelSpecError('keep: expected at least one value, got none')
         self._normalize_windows()

@@ -107,9 +107,12 @@ def test_segment_writes_labels_and_overlay(root, model, tmp_path, capsys):
 def test_segment_writes_nothing_if_an_image_is_unreadable(root, model, tmp_path, capsys):
     bad = tmp_path / 'bad.png'
     bad.write_bytes(b'not a picture')
-    images = [str(root / 'val' / 'images' / '0.png'), str(bad)]
-    assert main(['segment', *images, '--model', str(model), '--output', str(tmp_path / 'out')]) == 1
-    assert 'bad.png' in capsys.readouterr().err
+    loop = tmp_path / 'loop.png'
+    loop.symlink_to(loop)
+    for file, complaint in ((bad, 'bad.png: not a readable image'), (loop, 'loop.png: cannot be read: Too many')):
+        images = [str(root / 'val' / 'images' / '0.png'), str(file)]
+        assert main(['segment', *images, '--model', str(model), '--output', str(tmp_path / 'out')]) == 1
+        assert complaint in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 

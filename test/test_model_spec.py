@@ -1,6 +1,7 @@
 """Model specifications: what is read, what is refused, and that writing reads back."""
 
 import dataclasses
+from fractions import Fraction
 
 import pytest
 import yaml
@@ -24,10 +25,10 @@ def test_illegal_variants(name):
     'changes',
     [
         {'threshold': 0.0}, {'threshold': 1.1}, {'keep': 0}, {'keep': 0.0}, {'keep': 1.5}, {'keep': True}, {'keep': -1},
-        {'keep': (0.5, 0)}, {'merged_windows': -1}, {'merged_windows': 1.5}, {'merged_windows': {}},
-        {'merged_windows': {3: 1}}, {'merged_windows': {4: -1, 2: 1}}, {'merged_windows': {4: 1.5}},
-        {'merged_windows': {2: True}}, {'merged_windows': [4, 12]}, {'merged_windows': {'4': 1}},
-        {'keep_per_class': -1},
+        {'keep': (0.5, 0)}, {'keep': Fraction(1, 2)}, {'merged_windows': -1}, {'merged_windows': 1.5},
+        {'merged_windows': {}}, {'merged_windows': {3: 1}}, {'merged_windows': {4: -1, 2: 1}},
+        {'merged_windows': {4: 1.5}}, {'merged_windows': {2: True}}, {'merged_windows': [4, 12]},
+        {'merged_windows': {'4': 1}}, {'keep_per_class': -1},
     ],
 )  # fmt: skip
 def test_illegal_budgets(changes):

@@ -39,12 +39,16 @@ class DatasetReport:
     absent: tuple[str, ...] = ()
 
     def untaught(self) -> Optional[str]:
-        """Name the classes that a model trained on this set cannot learn; None if all occur."""
-        if not self.absent or not self.samples:
+        """Say what a model trained on this set cannot learn: classes that never occur, or to tell two apart."""
+        taught = np.count_nonzero(self.class_pixels)
+        if not taught or (taught > 1 and not self.absent):
             return None
-        is_mask = self.unlabelled_pixels and len(self.absent) == len(self.class_pixels) - 1
-        hint = f'; {_MASKS}' if is_mask else ''
-        return f'classes that never occur, and cannot be learned: {", ".join(self.absent)}{hint}'
+        problems = ['expected two classes to tell apart, got one'] if taught == 1 else []
+        if self.absent:
+            problems.append(f'classes that never occur, and cannot be learned: {", ".join(self.absent)}')
+        if taught == 1 and self.unlabelled_pixels:
+            problems.append(_MASKS)
+        return '; '.join(problems)
 
     def raise_for_problems(self, what: str = 'dataset') -> None:
         """Raise DatasetError that lists the first problems and how many there are."""
@@ -136,7 +140,7 @@ def _lines(split: str, dataset: FileDataset, report: DatasetReport, shown: int) 
 
 def _shared_images(opened: dict[str, FileDataset]) -> Iterator[str]:
     """Name images that stand in two splits: a model is not to be evaluated on what it was trained on."""
-    files = {split: {pair.image.resolve() for pair in dataset.files.pairs} for split, dataset in opened.items()}
+    files = {split: {os.path.realpath(pair.image) for pair in dataset.files.pairs} for split, dataset in opened.items()}
     splits = list(files)
     for position, first in enumerate(splits):
         for second in splits[position + 1 :]:

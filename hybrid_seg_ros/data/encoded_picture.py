@@ -139,7 +139,8 @@ def open_picture(data: Data) -> EncodedPicture:
 def _open_jpeg(data: np.ndarray) -> EncodedPicture:
     """Walk a JPEG from segment to segment (ITU-T T.81, B.1.1), so that no other picture's end is taken for its own.
 
-    There may be a thumbnail within, and the rest of an older, longer frame behind the end.
+    There may be a thumbnail within, and the rest of an older, longer frame behind the end. Behind half a picture, which
+    has no end, such a rest cannot be told from the other half.
     """
     starts = np.flatnonzero(data[:-1] == 0xFF)
     codes = data[starts + 1]

@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         return _run_paper(args)
     subjects = chosen_subjects(_options(args))
     costs = {subject.name: subject.costs() for subject in subjects}
+    counted = dict.fromkeys(name for of_variants in costs.values() for name in of_variants)
+    say_what_has_no_effect(args, list(map(Variant.parse, counted)))
     if args.picture:
         draw_flops({subject.title: costs[subject.name] for subject in subjects}, args.picture)
     tables = {name: _as_dict(of_variants, args.layers) for name, of_variants in costs.items()}
@@ -88,13 +90,10 @@ def _run_paper(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> FlopsOptions:
-    variants = tuple(Variant.parse(name) for name in split_list(args.variants or ()))
-    if variants:
-        say_what_has_no_effect(args, variants)
     return FlopsOptions(
         **{name: getattr(args, name) for name in ('model', *ARCHITECTURE, 'keep', 'merged_windows')},
         size_hw=None if args.size is None else tuple(args.size),
-        variants=variants,
+        variants=tuple(Variant.parse(name) for name in split_list(args.variants or ())),
     )
 
 

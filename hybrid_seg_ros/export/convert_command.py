@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from hybrid_seg_ros.export.converted_spec import (
     read_classes,
     read_spec,
 )
+from hybrid_seg_ros.export.find_encoder import describe_size, encoder_size, find_encoder, other_network
 from hybrid_seg_ros.export.weight_file import SUFFIXES, read_weights
-from hybrid_seg_ros.model_spec import BACKBONES, HEADS, ModelSpec
+from hybrid_seg_ros.model_spec import BACKBONES, HEADS, ModelSpec, ModelSpecError
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly, save_model
 from hybrid_seg_ros.network.convert_checkpoint import MODEL_SOURCES, convert_model
 from hybrid_seg_ros.network.encoder_weights import save_encoder
@@ -42,18 +43,23 @@ def convert_to_model(args: argparse.Namespace) -> ModelSpec:
     _refuse_options(args, ENCODER_OPTIONS, 'gives a whole model')
     _require_suffix(args.output, '.yaml')
     _refuse_overwriting([args.output, args.output.with_suffix('.safetensors')], args.force)
-    spec = converted_spec(args.source, args.name or args.output.stem, _declared(args), args.policy is not None)
     state = read_weights(args.file, args.entry, args.key_prefix)
+    declared = _declared(args)
+    with _named(args.file), _size_named(declared, state):
+        spec = converted_spec(args.source, args.name or args.output.stem, declared, args.policy is not None)
     policy_state = None
     if args.policy is not None:
         policy_state = read_weights(args.policy, key_prefix=args.policy_key_prefix or '')
     with _named(args.file):
         converted = convert_model(args.source, state, spec, args.source_size, policy_state)
     model = HybridSegmenter(spec)
-    load_strictly(model, converted, str(args.file))
+    try:
+        load_strictly(model, converted, str(args.file))
+    except CheckpointError as error:
+        other = other_network([key for key in state if 'policy_net.' not in key])  # which is a convolutional network
+        raise CheckpointError(f'{args.file}: expected a plain ViT, got {other}' if other else str(error)) from error
     _check_values(model.state_dict(), PRECISIONS[args.precision], args.file)
-    with _nothing_half_written(args.output):
-        return save_model(model, args.output, PRECISIONS[args.precision])
+    return save_model(model, args.output, PRECISIONS[args.precision])
 
 
 def convert_to_encoder(args: argparse.Namespace) -> str:
@@ -61,9 +67,10 @@ def convert_to_encoder(args: argparse.Namespace) -> str:
     _refuse_options(args, MODEL_OPTIONS, 'gives an encoder alone')
     _require_suffix(args.output, '.safetensors')
     _refuse_overwriting([args.output], args.force)
-    backbone = encoder_backbone(_declared(args))
     weights = read_weights(args.file, args.entry)
-    with _named(args.file):
+    declared = _declared(args)
+    with _named(args.file), _size_named(declared, weights, args.key_prefix):
+        backbone = encoder_backbone(declared)
         converted = convert_encoder(
             weights, backbone, key_prefix=args.key_prefix, source_size_hw=args.source_size, patch_size=args.patch_size,
             keep_prefix_tokens=args.prefix_tokens != 'drop',
@@ -129,12 +136,14 @@ def _named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _nothing_half_written(output: Path) -> Iterator[None]:
+def _size_named(declared: Mapping[str, Any], state: Mapping[str, Tensor], key_prefix: str = '') -> Iterator[None]:
+    """Where no backbone is declared, let the error say what the weights tell of it: all but the attention heads."""
     try:
         yield
-    finally:
-        for path in (output, output.with_suffix('.safetensors')):
-            path.with_name(path.name + '.partial').unlink(missing_ok=True)
+    except ModelSpecError as error:
+        if declared.get('backbone') is not None:
+            raise
+        raise ModelSpecError(f'{error}; {describe_size(*encoder_size(*find_encoder(state, key_prefix)))}') from error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,7 +171,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--without-policy', action='store_true', default=None, help='leave the policy network out')
     parser.add_argument('--entry', help='entry of the file that holds the weights, where several do')
     parser.add_argument('--key-prefix', default='', metavar='PREFIX',
-                        help='taken off all keys, as in module.; of an encoder: which one, where there are several')
+                        help='taken off the keys: which model or encoder, where there are several, as in teacher.')
     parser.add_argument('--patch-size', type=int, metavar='PIXELS',
                         help="of an encoder: resize its patch embedding, as 14 to 16 (default: the file's)")
     parser.add_argument('--prefix-tokens', choices=('keep', 'drop'),

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_seg_ros.export.find_encoder import find_encoder, is_anonymous
-from hybrid_seg_ros.model_spec import BACKBONES, Backbone
+from hybrid_seg_ros.export.find_encoder import describe_size, encoder_size, find_encoder, is_anonymous
+from hybrid_seg_ros.model_spec import Backbone
 from hybrid_seg_ros.network.augreg import augreg_to_timm
 from hybrid_seg_ros.network.checkpoint import CheckpointError
 from hybrid_seg_ros.network.convert_checkpoint import grid_of, renamed
@@ -50,13 +50,14 @@ def convert_encoder(
     for a strict load to list them.
     """
     naming, theirs = find_encoder(state, key_prefix)
+    size = encoder_size(naming, theirs)
     theirs = {key: value.float() if value.is_floating_point() else value for key, value in theirs.items()}
     if naming.rename is None:
         encoder = augreg_to_timm(theirs, backbone.num_heads)
     else:
         encoder = renamed(theirs, (('', '', naming.rename),), naming.whose)
     encoder = {**_anonymous_positions(state), **_with_joint_qkv(encoder)}
-    _check_shapes(encoder, backbone)
+    _check_shapes(encoder, size, backbone)
     scaled = _fold_layer_scale(encoder)
     source_patch = encoder['patch_embed.proj.weight'].shape[-1]
     grid_hw = _separate_positions(encoder, source_patch, source_size_hw)
@@ -127,19 +128,17 @@ def _with_joint_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _check_shapes(state: Mapping[str, Tensor], backbone: Backbone) -> None:
+def _check_shapes(state: Mapping[str, Tensor], size: tuple[int, int], backbone: Backbone) -> None:
     kernel = state['patch_embed.proj.weight']
     if kernel.ndim != 4 or kernel.shape[1] != 3 or kernel.shape[2] != kernel.shape[3]:
         raise CheckpointError(
             f'patch embedding: expected (channels, 3, side, side), for RGB images, got {tuple(kernel.shape)}'
         )
-    width = len(kernel)
-    depth = 1 + max((int(key.split('.')[1]) for key in state if re.match(r'blocks\.\d+\.', key)), default=-1)
+    depth, width = size
     if (width, depth) != (backbone.embed_dim, backbone.depth):
-        fitting = [name for name, preset in BACKBONES.items() if (preset.embed_dim, preset.depth) == (width, depth)]
         raise CheckpointError(
-            f'expected {backbone.depth} layers of {backbone.embed_dim} channels, as declared; the file has {depth} of '
-            f'{width}' + (f': --backbone {fitting[0]}' if fitting else '')
+            f'expected {backbone.depth} layers of {backbone.embed_dim} channels, as declared; '
+            + describe_size(depth, width)
         )
     first, second = (state.get(f'blocks.0.mlp.fc{number}.weight') for number in (1, 2))
     if first is not None and second is not None and first.shape != second.T.shape:

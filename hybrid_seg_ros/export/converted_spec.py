@@ -59,7 +59,7 @@ def converted_spec(source: str, name: str, declared: Mapping[str, Any], has_poli
 def encoder_backbone(declared: Mapping[str, Any]) -> Backbone:
     """Return the backbone of an encoder, as declared."""
     if declared.get('backbone') is None:
-        raise ModelSpecError('backbone: expected it as an option (--backbone) or in --spec; the weights do not tell it')
+        raise ModelSpecError('backbone: expected it as an option (--backbone) or in --spec')
     spec = ModelSpec.from_dict({'name': 'encoder', 'backbone': declared['backbone'], 'classes': [{'name': 'any'}],
                                 'auxiliary_layers': []})
     return spec.backbone

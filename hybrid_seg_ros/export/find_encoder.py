@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Optional
 
 from torch import Tensor
 
+from hybrid_seg_ros.model_spec import BACKBONES
 from hybrid_seg_ros.network.checkpoint import CheckpointError
 from hybrid_seg_ros.network.checkpoint_names import HUGGING_FACE_VIT, META_VIT, MMSEG_VIT, TORCHVISION_VIT, renamer
 
@@ -67,17 +68,30 @@ def find_encoder(state: Mapping[str, Tensor], key_prefix: str) -> tuple[Naming, 
     encoder = {
         key[len(prefix) :]: value for key, value in inside.items() if key.startswith(prefix) and not is_anonymous(key)
     }
-    problem = _other_network(encoder)
+    problem = other_network(encoder)
     if problem:
         raise CheckpointError(f'expected a plain ViT, got {problem}')
-    left_out = [key for key in inside if not key.startswith(prefix) and not is_anonymous(key)]
-    if left_out:
-        log.info('left out, not of the encoder (%s): %s', prefix, _summary(left_out))
+    others = [key for key in inside if not key.startswith(prefix) and not is_anonymous(key)]
+    if others:
+        log.info('an encoder behind the prefix %r; beside it: %s', prefix, _summary(others))
     return naming, encoder
 
 
-def _unknown(keys: Iterable[str], key_prefix: str) -> str:
-    problem = _other_network(keys)
+def encoder_size(naming: Naming, encoder: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Return how many layers and channels an encoder has."""
+    layers = re.findall(r'(?:block|layer)s?[._](?:\d+\.)?(\d+)[./]', '\n'.join(encoder))
+    channels = encoder[naming.patch_embedding].shape[-1 if naming.rename is None else 0]
+    return 1 + max(map(int, layers), default=-1), channels
+
+
+def describe_size(depth: int, width: int) -> str:
+    """Say how large an encoder is, and which preset is as large."""
+    fitting = [name for name, preset in BACKBONES.items() if (preset.depth, preset.embed_dim) == (depth, width)]
+    return f'the file has {depth} layers of {width} channels' + (f': --backbone {fitting[0]}' if fitting else '')
+
+
+def _unknown(keys: Collection[str], key_prefix: str) -> str:
+    problem = other_network(keys)
     if problem:
         return f'expected a plain ViT, got {problem}'
     where = f' behind the prefix {key_prefix!r}' if key_prefix else ''
@@ -85,7 +99,8 @@ def _unknown(keys: Iterable[str], key_prefix: str) -> str:
     return f'expected a plain ViT{where}, known by its patch embedding: {wanted}; got {_summary(keys) or "nothing"}'
 
 
-def _other_network(keys: Iterable[str]) -> Optional[str]:
+def other_network(keys: Collection[str]) -> Optional[str]:
+    """Say what has such keys and is no plain ViT; None if nothing of it is known."""
     for pattern, what in OTHER_NETWORKS:
         for key in keys:
             if re.search(pattern, key):

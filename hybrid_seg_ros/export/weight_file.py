@@ -29,7 +29,7 @@ def read_weights(path: Union[str, Path], entry: Optional[str] = None, key_prefix
     """Read a state dict; `.npz` gives its arrays under their own names, `.onnx` its initialisers: see `_read_graph`.
 
     Training code often stores the weights as one of several entries (`state_dict`, `model`). If exactly one entry holds
-    weights it is taken; else `entry` names it. `key_prefix` (`module.`, say) is taken off all keys; each must have it.
+    weights it is taken; else `entry` names it. `key_prefix` (`teacher.`, say) is taken off; other keys are left out.
     Raises FileNotFoundError or CheckpointError: damaged, or in need of code to be unpickled, which is never run.
     """
     path = Path(path)
@@ -42,7 +42,7 @@ def read_weights(path: Union[str, Path], entry: Optional[str] = None, key_prefix
         content = _read_graph(path)
     else:
         content = _read_pickle(path) if path.suffix in PICKLE_SUFFIXES else _read_arrays(path)
-    return _without_prefix(_weights_of(content, entry, path), key_prefix, path)
+    return _behind(key_prefix, _weights_of(content, entry, path), path)
 
 
 def _read_pickle(path: Path) -> Any:
@@ -129,8 +129,8 @@ def _is_weights(value: Any) -> bool:
     )
 
 
-def _without_prefix(state: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
-    without = sorted(key for key in state if not key.startswith(prefix))
-    if without:
-        raise CheckpointError(f'{path}: expected all keys to start with {prefix!r}; these do not: {", ".join(without)}')
-    return {key[len(prefix) :]: value for key, value in state.items()}
+def _behind(prefix: str, state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    if not found:
+        raise CheckpointError(f'{path}: expected keys that start with {prefix!r}, got none: {", ".join(state)[:200]}')
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -37,8 +38,8 @@ def segment_images(
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f'images of the same name would overwrite each other: {", ".join(repeated)}')
-    targets = {target.resolve() for pair in written.values() for target in pair}
-    overwritten = [str(path) for path in images if path.resolve() in targets]
+    targets = {os.path.realpath(target) for pair in written.values() for target in pair}
+    overwritten = [str(path) for path in images if os.path.realpath(path) in targets]
     if overwritten:
         raise ValueError(f'would write over images of its own, choose another --output: {", ".join(overwritten)}')
     for path in images:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Optional
 
@@ -131,14 +132,17 @@ def _parts(source: str, spec: ModelSpec) -> tuple[Part, ...]:
 
 
 def _unwrapped(state: Mapping[str, Tensor], parts: Sequence[str]) -> Mapping[str, Tensor]:
-    """Take off what stands before all keys and is no part's prefix, as `module.` of a DataParallel."""
-    while state:
-        wrapper = next(iter(state)).partition('.')[0] + '.'
-        if wrapper in parts or not all(key.startswith(wrapper) for key in state):
-            break
-        log.info('%r taken off all keys', wrapper)
-        state = {key[len(wrapper) :]: value for key, value in state.items()}
-    return state
+    """Take off what stands before the parts, as `module.` of a DataParallel; keys of other things are left out."""
+    part = '|'.join(map(re.escape, parts))
+    matches = [re.match(rf'((?:\w+\.)*?)(?:{part})', key) for key in state]
+    wrappers = sorted({match[1] for match in matches if match})
+    if not wrappers or '' in wrappers:
+        return state
+    if len(wrappers) > 1:
+        raise CheckpointError(f'several models, behind {", ".join(wrappers)}: name one with --key-prefix')
+    others = [key for key in state if not key.startswith(wrappers[0])]
+    log.info('%r taken off all keys%s', wrappers[0], f'; left out: {", ".join(others)}' if others else '')
+    return {key[len(wrappers[0]) :]: value for key, value in state.items() if key.startswith(wrappers[0])}
 
 
 def renamed(state: Mapping[str, Tensor], parts: Sequence[Part], source: str) -> dict[str, Tensor]:

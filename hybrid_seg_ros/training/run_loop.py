@@ -133,15 +133,15 @@ def run_training(
 def open_datasets(config: TrainConfig, root: Path, check: bool) -> tuple[SegmentationDataset, SegmentationDataset]:
     """Open what to train on and what to validate on; with `check`, read all of it and raise for what is wrong.
 
-    So it is to train on one class alone, of several. Some that never occur are a warning.
+    So it is to train on one class alone. Some that never occur are a warning.
     """
     train_set, val_set = (open_dataset(config.dataset, root, split) for split in ('train', 'val'))
     for split, dataset in (('train', train_set), ('val', val_set)) if check else ():
         report = check_dataset(dataset, description=f'check {split}')
         report.raise_for_problems(split)
         if split == 'train' and report.untaught():
-            if len(report.absent) >= max(2, len(dataset.classes)) - 1:
-                raise DatasetError(f'{split}: expected two classes to tell apart, got one; {report.untaught()}')
+            if len(dataset.classes) - len(report.absent) == 1:
+                raise DatasetError(f'{split}: {report.untaught()}')
             log.warning('%s: %s', split, report.untaught())
     return train_set, val_set
 

@@ -156,6 +156,9 @@ def test_masks_whose_255_is_meant_as_a_class_are_named(tmp_path, capsys):
     out = capsys.readouterr().out
     assert 'never occur, and cannot be learned: target; values of 255 are unlabelled' in out and 'labels: colors' in out
     assert out.endswith('problems: 1\n'), 'a val set may show some classes only'
+    (root / 'classes.yaml').write_text('[target]')
+    assert main(['check-dataset', '--dataset', 'folder', '--root', str(root)]) == 1
+    assert 'expected two classes to tell apart, got one; values of 255 are unlabelled' in capsys.readouterr().out
 
 
 def test_a_set_without_labelled_pixels_is_named(tmp_path, capsys):
@@ -173,7 +176,9 @@ def test_command_names_images_in_two_splits(tmp_path, capsys):
     (tmp_path / 'train.txt').write_text('a\nb\n')
     (tmp_path / 'images/d.png').symlink_to('a.png')
     (tmp_path / 'labels/d.png').symlink_to('a.png')
-    (tmp_path / 'val.txt').write_text('b\nc\nd\n')
+    (tmp_path / 'images/loop.png').symlink_to('loop.png')
+    (tmp_path / 'labels/loop.png').symlink_to('a.png')
+    (tmp_path / 'val.txt').write_text('b\nc\nd\nloop\n')
     assert main(['check-dataset', '--dataset', 'folder', '--root', str(tmp_path)]) == 1
     assert f'train and val share 2 images, such as {tmp_path / "images" / "a.png"}' in capsys.readouterr().out
 

@@ -50,6 +50,11 @@ def test_a_model_that_prunes_by_threshold_says_what_is_counted_instead(model, ca
     assert "keep 0.6 instead of the model's threshold" in capsys.readouterr().out
 
 
+def test_values_without_effect_are_said_of_all_variants_that_are_counted(model, caplog):
+    assert main(['flops', '--model', str(model), '--keep', '0.6', '0.5', '0.4']) == 0
+    assert 'of 3 values only 2 have an effect' in caplog.text
+
+
 def test_one_crop_of_a_sliding_window_or_the_size_that_is_given(tmp_path, capsys):
     path = tmp_path / 'sliding.yaml'
     tiny_spec(inference='sliding', sliding_window=SlidingWindow(64, 48), budget=TokenBudget(keep=(0.5,))).save(path)

@@ -10,9 +10,11 @@ from hybrid_seg_ros.evaluation.machine import cpu_name, describe_cpu, foreign_lo
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_processor_is_named():
+def test_the_processor_is_named_and_how_threads_wait(monkeypatch):
+    monkeypatch.setenv('OMP_WAIT_POLICY', 'ACTIVE')
     assert cpu_name().strip() == cpu_name() != ''
     assert describe_cpu() == f'{cpu_name()}, {len(os.sched_getaffinity(0))} cores'
+    assert describe_cpu(threads=3) == f'{describe_cpu()}, threads: 3, OMP_WAIT_POLICY: ACTIVE'
     assert foreign_load() >= 0
 
 

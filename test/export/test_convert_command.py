@@ -28,6 +28,7 @@ from hybrid_seg_ros import cli, load_pipeline
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_model
+from hybrid_seg_ros.network.convert_checkpoint import MODEL_SOURCES
 from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
@@ -151,8 +152,15 @@ def test_classifier_to_start_training_from(tmp_path: Path, name: str, capsys) ->
 def test_a_wrapper_around_the_whole_model_is_taken_off(segvit: list[str], tmp_path: Path, capsys) -> None:
     content = torch.load(tmp_path / 'iter_1.pth', weights_only=True)
     state = content['state_dict']
-    torch.save(prefixed('module.model.', state), tmp_path / 'iter_1.pth')
+    torch.save({**prefixed('module.model.', state), 'criterion.weight': torch.ones(3)}, tmp_path / 'iter_1.pth')
     assert cli.main(segvit) == 0
+    torch.save({**prefixed('student.', state), **prefixed('teacher.', state)}, tmp_path / 'iter_1.pth')
+    assert cli.main([*segvit, '--force']) == cli.EXIT_ERROR
+    assert 'several models, behind student., teacher.: name one with --key-prefix' in capsys.readouterr().err
+    assert cli.main([*segvit, '--force', '--key-prefix', 'teacher.']) == 0
+    torch.save({'backbone.stages.0.blocks.0.attn.w_msa.qkv.bias': torch.ones(1)}, tmp_path / 'iter_1.pth')
+    assert cli.main([*segvit, '--force']) == cli.EXIT_ERROR
+    assert 'iter_1.pth: expected a plain ViT, got a Swin Transformer: backbone.stages.0' in capsys.readouterr().err
     torch.save(prefixed('backbone.encoder.', {'a': torch.ones(1)}), tmp_path / 'iter_1.pth')
     assert cli.main([*segvit, '--force']) == cli.EXIT_ERROR
     assert 'iter_1.pth: does not fit the model' in capsys.readouterr().err
@@ -161,6 +169,20 @@ def test_a_wrapper_around_the_whole_model_is_taken_off(segvit: list[str], tmp_pa
     complaint = capsys.readouterr().err
     assert 'iter_1.pth: segvit: expected keys that start with backbone., decode_head.; none of 30 does' in complaint
     assert 'convert timm|augreg|dinov2' in complaint
+
+
+@pytest.mark.parametrize(
+    'source, kernel, layer', [('segvit', 'backbone.patch_embed.projection.weight', 'backbone.layers.11.ln1.weight'),
+                              ('cts', 'module.encoder.patch_embed.proj.weight', 'module.encoder.blocks.11.norm1.bias'),
+                              ('dinov2', 'patch_embed.proj.weight', 'blocks.0.11.norm1.weight'),
+                              ('augreg', 'embedding/kernel', 'Transformer/encoderblock_11/LayerNorm_0/bias')]
+)  # fmt: skip
+def test_without_a_backbone_the_preset_that_fits_is_named(tmp_path: Path, capsys, source, kernel, layer) -> None:
+    shape = (16, 16, 3, 192) if source == 'augreg' else (192, 3, 16, 16)
+    torch.save({kernel: torch.zeros(shape), layer: torch.zeros(192)}, tmp_path / 'w.pth')
+    output = tmp_path / ('m.yaml' if source in MODEL_SOURCES else 'm.safetensors')
+    assert cli.main(['convert', source, str(tmp_path / 'w.pth'), '--output', str(output)]) == cli.EXIT_ERROR
+    assert 'the file has 12 layers of 192 channels: --backbone vit_tiny' in capsys.readouterr().err
 
 
 def test_a_distilled_encoder_of_a_segmenter_is_named_before_its_positions(tmp_path: Path, capsys) -> None:

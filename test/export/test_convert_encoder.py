@@ -261,7 +261,7 @@ def test_one_of_several_encoders_is_chosen() -> None:
 @pytest.mark.parametrize(
     'backbone, changes, complaint',
     [
-        (BACKBONES['vit_tiny'], {}, 'expected 12 layers of 192 channels, as declared; the file has 2 of 24'),
+        (BACKBONES['vit_tiny'], {}, 'expected 12 layers of 192 channels, as declared; the file has 2 layers of 24'),
         (NARROW, {'cls_token': torch.zeros(1, 24)}, r'cls_token: expected \(1, tokens, 24\), got \(1, 24\)'),
         (NARROW, {'pos_embed': torch.zeros(1, 4, 4, 24)}, 'pos_embed: expected'),
         (NARROW, {'pos_embed': torch.zeros(1, 24, 24)}, '--source-size'),

@@ -145,15 +145,16 @@ def test_what_cannot_be_trained_is_said_before_the_first_step(root, tmp_path, ch
 
 
 @pytest.mark.parametrize(
-    ('train', 'val', 'complaint'),
+    ('classes', 'train', 'val', 'complaint'),
     [
-        ([[0, 255]], [[0, 255]], 'train: expected two classes to tell apart, got one; .*target; values of 255'),
-        ([[0, 1]], [[255, 255]], 'val: 1 problem:\n  expected labelled pixels, got none in 1 images'),
-        ([[255, 255]], [[0, 1]], 'train: 1 problem:\n  expected labelled pixels, got none in 1 images'),
+        ('[a, target]', [[0, 255]], [[0, 255]], 'train: expected two classes to tell apart, got one; .*target; values'),
+        ('[target]', [[0, 255]], [[0, 255]], 'train: expected two classes to tell apart, got one; values of 255'),
+        ('[a, b]', [[0, 1]], [[255, 255]], 'val: 1 problem:\n  expected labelled pixels, got none in 1 images'),
+        ('[a, b]', [[255, 255]], [[0, 1]], 'train: 1 problem:\n  expected labelled pixels, got none in 1 images'),
     ],
 )
-def test_a_set_with_nothing_to_learn_or_to_measure_is_refused_before_training(tmp_path, train, val, complaint):
-    (tmp_path / 'classes.yaml').write_text('[background, target]')
+def test_a_set_with_nothing_to_learn_or_to_measure_is_refused_before_training(tmp_path, classes, train, val, complaint):
+    (tmp_path / 'classes.yaml').write_text(classes)
     for split, values in (('train', train), ('val', val)):
         write_pair(tmp_path / split / 'images/a.png', tmp_path / split / 'labels/a.png', np.array(values, np.uint8))
     with pytest.raises(DatasetError, match=complaint):
