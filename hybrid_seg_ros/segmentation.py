@@ -18,8 +18,9 @@ class TokenReport:
     (layer, tokens that went on after it) for each pruning layer, in order.
 
     `areas` says where the grid lies on the image: (top, left, height, width) in image pixels, which reaches past the
-    image where the network's input is padded. With a sliding window there is one area per crop, and the crops'
-    grids are stacked from top to bottom. Empty = the grid covers exactly the image.
+    image where the network's input is padded. With a sliding window there is one area per crop, and the crops' grids
+    are stacked from top to bottom. Empty = the grid covers exactly the image. `merged_by` says who chose the windows:
+    'policy' (the network), 'previous' (the frame before), '' where none merge.
     """
 
     grid_hw: tuple[int, int]
@@ -28,6 +29,7 @@ class TokenReport:
     entering: int
     kept: tuple[tuple[int, int], ...] = ()
     areas: tuple[tuple[float, float, float, float], ...] = ()
+    merged_by: str = ''
 
     def __post_init__(self) -> None:
         for name in ('window_size', 'pruned_after_layer'):

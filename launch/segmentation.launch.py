@@ -32,6 +32,8 @@ NODE_PARAMETERS = {
     'variant': 'string',
     'keep': 'double',
     'threshold': 'double',
+    'merge_by': 'string',
+    'look_every': 'integer',
     'target_latency_ms': 'double',
     'target_fps': 'double',
     'operating_points': 'string',
@@ -139,6 +141,14 @@ def generate_launch_description():
             'keep', default_value='',
             description='Tokens that stay at a pruning layer: fraction up to 1.0, or count. 0: by threshold. -1: as '
             'the model says.',
+        ),
+        DeclareLaunchArgument(
+            'merge_by', default_value='', choices=['', 'policy', 'previous', 'auto'],
+            description='Who chooses the windows that merge: the policy network, or the answer to the frame before.',
+        ),
+        DeclareLaunchArgument(
+            'look_every', default_value='',
+            description='Frames within which each merged part of the image is seen in single tokens again.',
         ),
         DeclareLaunchArgument(
             'threshold', default_value='',

@@ -102,11 +102,13 @@ def evaluate_model(
 
 
 def frame_gflops(
-    spec: ModelSpec, variant: Variant, stages: Mapping[str, int], windows: Optional[Iterable[int]] = None
+    spec: ModelSpec, variant: Variant, stages: Mapping[str, int], windows: Optional[Iterable[int]] = None,
+    with_policy: bool = True,
 ) -> float:  # fmt: skip
     """Return what one image cost, from its token count per stage (`TokenReport.stages`).
 
-    `windows` are the sizes of those that share a token, None for those of the model's own budget. The crops of a
+    `windows` are the sizes of those that share a token, None for those of the model's own budget; the policy network
+    did not run where another frame chose them (not `with_policy`). The crops of a
     sliding window share the tokens evenly. Raises ValueError for the stages of another variant.
     """
     expected = ['total', 'merged', *(f'kept@{layer}' for layer in variant.prune_layers)]
@@ -117,7 +119,8 @@ def frame_gflops(
     crops = total / (grid_hw[0] * grid_hw[1])
     per_crop = tuple((layer, count / crops) for layer, count in zip(variant.prune_layers, kept))
     sizes = merged_sizes(grid_hw, spec.budget) if windows is None else tuple(windows)
-    return crops * count_flops(spec, spec.network_size_hw, variant, entering / crops, per_crop, sizes).total / 1e9
+    count = count_flops(spec, spec.network_size_hw, variant, entering / crops, per_crop, sizes)
+    return crops * (count.total - (0.0 if with_policy else count.policy)) / 1e9
 
 
 def check_classes(spec: ModelSpec, dataset: SegmentationDataset) -> None:

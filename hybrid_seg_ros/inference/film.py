@@ -25,36 +25,26 @@ MAX_AGE_S = 1.5
 """Older answers are not used."""
 AUTO_AGE_S = 0.3
 """With `auto`, older answers are not used: motion by then is more than the flow follows."""
-CUT_SHARE = 0.5
-"""Share of the image that changed at which it is taken for another scene."""
-CHANGED_SHARE = 0.06
-"""Share of a window's pixels that changed at which it is not merged."""
+CHANGE = 12
+"""Levels outside of what the picture before shows nearby that count as a change."""
+CHANGED_SHARE = 0.25
+"""Share of a patch's points that changed at which it is watched."""
+CUT_SHARE = 0.25
+"""Share of the patches that changed at which the image is taken for another scene."""
 WATCHED_FRAMES = 3
-"""Frames for which a window that changed is watched."""
-LEAST_CHANGE = 12.0
-"""Grey levels that count as a change, where the rest of the picture is still."""
+"""Frames for which a patch that changed is watched."""
 
 SUB = 4
 """A patch is looked at as 4 x 4 points."""
 
-_NEVER = -1e6  # of a score: behind all others
-
-
-@dataclass
-class FilmCounts:
-    """What a film did so far: frames by who chose their windows, and how often, and why, the frame before did not."""
-
-    frames: Counter
-    reasons: Counter
-
 
 @dataclass(frozen=True)
 class _Answer:
-    """A frame and the answer to it, at SUB points per patch: grey (h, w) uint8, labels uint8, confidence float32."""
+    """A frame and the answer to it, at SUB points per patch: picture (h, w, 3), labels (h, w) uint8, confidence."""
 
     stamp_s: float
     layout: tuple
-    grey: np.ndarray
+    picture: np.ndarray
     labels: np.ndarray
     confidence: np.ndarray
 
@@ -72,57 +62,52 @@ class Film:
         if look_every < 2:
             raise ValueError(f'look_every: expected at least 2 frames, got {look_every}')
         self.merge_by, self.look_every = merge_by, look_every
-        self.counts = FilmCounts(Counter(), Counter())
+        self.counts: Counter[str] = Counter()
+        """Frames by who chose their windows, and of those by the policy network, why: `policy: gap`."""
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._before: Optional[_Answer] = None
         self._now: Optional[tuple[float, tuple, np.ndarray]] = None
-        self._watched: Optional[np.ndarray] = None
-        self._turn = 0
+        self._frame = 0
+        self._watched = self._merged_for = np.zeros((0, 0), np.int64)  # (gh, gw): frames still to watch; since single
 
     def scores(
-        self, network_input: np.ndarray, geometry: FrameGeometry, grid_hw: tuple[int, int], stamp_s: float,
+        self, network_input: np.ndarray, geometry: FrameGeometry, patch_size: int, stamp_s: float,
         counts: Mapping[int, int],
     ) -> Optional[dict[int, np.ndarray]]:  # fmt: skip
         """Take the next frame, and return the score of each window (gh // w, gw // w) per side w; None: ask the policy.
 
         `network_input` (H, W, 3) uint8 RGB; `counts[w]` windows of w x w are to be merged. `remember` takes the answer.
         """
-        size_hw = (grid_hw[0] * SUB, grid_hw[1] * SUB)
-        grey = cv2.cvtColor(network_input, cv2.COLOR_RGB2GRAY)
-        grey = cv2.resize(grey, size_hw[::-1], interpolation=cv2.INTER_AREA)
-        layout = (geometry, grid_hw)
+        layout = (geometry, patch_size)
+        grid_hw = tuple(-(-side // patch_size) for side in network_input.shape[:2])
+        picture = _points(network_input, network_input.shape[:2], patch_size, cv2.INTER_AREA, 0)
         before, self._before = self._before, None
-        self._now = (stamp_s, layout, grey)
+        self._now = (stamp_s, layout, picture)
+        self._frame += 1
+        if self._watched.shape != grid_hw:
+            self._watched = self._merged_for = np.zeros(grid_hw, np.int64)
         scores, reason = None, self._distrust(before, stamp_s, layout)
         if not reason:
-            scores, reason = self._scores_by(before, grey, grid_hw, counts)
-        if reason:
-            self._watched = None
-            self.counts.reasons[reason] += 1
-        self.counts.frames['policy' if scores is None else 'previous'] += 1
+            scores, reason = self._scores_by(before, picture, grid_hw, counts)
+        self.counts[f'policy: {reason}' if reason else 'previous'] += 1
         return scores
 
-    def remember(self, labels: np.ndarray, confidence: Optional[np.ndarray]) -> None:
-        """Take the answer to the frame of the last `scores`: labels (H, W) uint8, confidence (H, W) in [0, 1]."""
-        stamp_s, layout, grey = self._now
-        geometry, grid_hw = layout
-        size_hw = tuple(
-            max(1, round(side * cells * SUB / whole))
-            for side, cells, whole in zip(geometry.content_hw, grid_hw, geometry.network_hw)
-        )
+    def remember(self, labels: np.ndarray, confidence: Optional[np.ndarray], window_size: np.ndarray) -> None:
+        """Take the answer to the frame of the last `scores`.
 
-        def sample(values: np.ndarray, padding: float) -> np.ndarray:
-            small = cv2.resize(values, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
-            missing = [whole - side for whole, side in zip(grey.shape, size_hw)]
-            return cv2.copyMakeBorder(small, 0, missing[0], 0, missing[1], cv2.BORDER_CONSTANT, value=padding)
+        `labels` (H, W) uint8, `confidence` (H, W) in [0, 1], `window_size` (gh, gw) as in a TokenReport.
+        """
+        stamp_s, layout, picture = self._now
+        geometry, patch_size = layout
+
+        def points(values: np.ndarray, padding: float) -> np.ndarray:
+            content = _points(values, geometry.content_hw, patch_size, cv2.INTER_NEAREST, padding)
+            below, right = (whole - part for whole, part in zip(picture.shape, content.shape))
+            return cv2.copyMakeBorder(content, 0, below, 0, right, cv2.BORDER_CONSTANT, value=padding)
 
         sure = np.ones(labels.shape, np.float32) if confidence is None else confidence
-        self._before = _Answer(stamp_s, layout, grey, sample(labels, 255), sample(sure, 1.0))
-
-    def forget(self, reason: str) -> None:
-        """Let the policy network choose for the next frame."""
-        self._before = None
-        self.counts.reasons[reason] += 1
+        self._merged_for = np.where(window_size > 1, self._merged_for + 1, 0)
+        self._before = _Answer(stamp_s, layout, picture, points(labels, 255), points(sure, 1.0))
 
     def _distrust(self, before: Optional[_Answer], stamp_s: float, layout: tuple) -> str:
         """Return why the answer before says nothing of this frame, '' where it does."""
@@ -140,54 +125,53 @@ class Film:
         return ''
 
     def _scores_by(
-        self, before: _Answer, grey: np.ndarray, grid_hw: tuple[int, int], counts: Mapping[int, int]
+        self, before: _Answer, picture: np.ndarray, grid_hw: tuple[int, int], counts: Mapping[int, int]
     ) -> tuple[Optional[dict[int, np.ndarray]], str]:  # fmt: skip
-        motion = self._flow.calc(grey, before.grey, None)  # (h, w, 2): where each point was
+        """Score windows by how even the answer before is in them, carried along with the picture."""
+        grey, grey_before = (cv2.cvtColor(each, cv2.COLOR_RGB2GRAY) for each in (picture, before.picture))
+        motion = self._flow.calc(grey, grey_before, None)  # (h, w, 2): where each point was
         rows, columns = np.indices(grey.shape, np.float32)
         maps = (columns + motion[..., 0], rows + motion[..., 1])
-        change = cv2.absdiff(grey, cv2.remap(before.grey, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-        changed = (change > max(LEAST_CHANGE, 4.0 * float(np.median(change)))).astype(np.uint8)
-        if changed.mean() > CUT_SHARE or np.median(change) > 2 * LEAST_CHANGE:
+        was = cv2.remap(before.picture, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        nearby = np.ones((3, 3), np.uint8)
+        change = cv2.max(cv2.subtract(picture, cv2.dilate(was, nearby)), cv2.subtract(cv2.erode(was, nearby), picture))
+        changed = _windows(change.max(2) > CHANGE, SUB).mean((1, 3)) > CHANGED_SHARE
+        self._watched = np.where(changed, WATCHED_FRAMES, np.maximum(self._watched - 1, 0))
+        if changed.mean() > CUT_SHARE:
             return None, 'cut'
         labels = cv2.remap(before.labels, *maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=254)
         sure = cv2.remap(before.confidence, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
         cells = grid_hw[0] * grid_hw[1]
-        cell_of = np.repeat(np.repeat(np.arange(cells).reshape(grid_hw), SUB, 0), SUB, 1)
+        cell_of = np.arange(cells).reshape(grid_hw).repeat(SUB, 0).repeat(SUB, 1)
         classes, label = np.unique(labels, return_inverse=True)
         votes = np.bincount(cell_of.ravel() * len(classes) + label.ravel(), minlength=cells * len(classes))
         votes = votes.reshape(*grid_hw, len(classes))
-        sure = _window_means(sure, SUB)
-        before_watched = 0 if self._watched is None else np.maximum(self._watched - 1, 0)
-        watched = np.where(_window_means(changed, SUB) > CHANGED_SHARE, WATCHED_FRAMES, before_watched)
-        self._watched = watched
-        single = (watched > 0) | self._looked_at(grid_hw, max(counts, default=2))
-        scores, covered = {}, 0
-        for window in sorted(counts, reverse=True):
-            counted = _window_sums(votes, window)
-            even = counted.max(2) / (SUB * window) ** 2
-            score = even + 0.1 * _window_means(sure, window)
-            kept_single = _window_sums(single[..., None], window)[..., 0] > 0
-            scores[window] = np.where(kept_single, score + _NEVER, score).astype(np.float32)
-            if np.count_nonzero(~kept_single) - covered // window**2 < counts[window]:
-                return None, 'too much changed'
-            covered += counts[window] * window**2
+        sure = _windows(sure, SUB).mean((1, 3))
+        # evenness and confidence add up to 2 at most: what changed is last, what has long been unseen before it
+        penalty = 4.0 * (self._watched > 0) + 2.0 * self._turn(grid_hw, max(counts, default=2))
+        scores = {}
+        for window in counts:
+            even = _windows(votes, window).sum((1, 3)).max(2) / (SUB * window) ** 2
+            worst = _windows(penalty, window).max((1, 3))
+            scores[window] = (even + _windows(sure, window).mean((1, 3)) - worst).astype(np.float32)
         return scores, ''
 
-    def _looked_at(self, grid_hw: tuple[int, int], window: int) -> np.ndarray:
-        """Return (gh, gw) bool: the cells whose turn it is to be single, in blocks of a window's size."""
-        self._turn = (self._turn + 1) % self.look_every
+    def _turn(self, grid_hw: tuple[int, int], window: int) -> np.ndarray:
+        """Return (gh, gw): 1 where it is the turn of a block of a window's size to be single, 2 where it is overdue."""
         rows, columns = np.indices(grid_hw) // window
-        return (rows * 7 + columns * 4) % self.look_every == self._turn
+        turn = (rows * (-(-grid_hw[1] // window)) + columns + self._frame) % self.look_every == 0
+        return np.where(self._merged_for >= self.look_every, 2, turn)
 
 
-def _window_sums(cells: np.ndarray, window: int) -> np.ndarray:
-    """Add up what each whole window holds: (gh, gw, C) -> (gh // window, gw // window, C)."""
+def _points(values: np.ndarray, size_hw: tuple[int, int], patch_size: int, way: int, padding: float) -> np.ndarray:
+    """Return values at SUB points per patch, of an image that lies at `size_hw`, top left, in whole patches."""
+    height, width = (max(1, round(side * SUB / patch_size)) for side in size_hw)
+    small = cv2.resize(values, (width, height), interpolation=way)
+    return cv2.copyMakeBorder(small, 0, -height % SUB, 0, -width % SUB, cv2.BORDER_CONSTANT, value=padding)
+
+
+def _windows(cells: np.ndarray, window: int) -> np.ndarray:
+    """Cut into whole windows: (h, w, ...) -> (h // window, window, w // window, window, ...)."""
     rows, columns = cells.shape[0] // window, cells.shape[1] // window
     whole = cells[: rows * window, : columns * window]
-    return whole.reshape(rows, window, columns, window, -1).sum((1, 3))
-
-
-def _window_means(values: np.ndarray, window: int) -> np.ndarray:
-    """Average each whole window: (h, w) -> (h // window, w // window)."""
-    return _window_sums(values[..., None], window)[..., 0] / window**2
+    return whole.reshape(rows, window, columns, window, *cells.shape[2:])

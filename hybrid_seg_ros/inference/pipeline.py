@@ -122,7 +122,7 @@ class SegmentationPipeline:
             grid_hw = self.spec.backbone.grid_hw(self.spec.network_size_hw)
             counts = count_merged_windows(grid_hw, budget.windows)
             each = [
-                film.scores(network_input, geometry, grid_hw, stamp_s, counts)
+                film.scores(network_input, geometry, self.spec.backbone.patch_size, stamp_s, counts)
                 for film, network_input, geometry, stamp_s in zip(films, inputs, geometries, stamps_s)
             ]
             if all(one is not None for one in each):
@@ -130,10 +130,11 @@ class SegmentationPipeline:
         clock.lap()
         predictions = self._backend.infer(inputs, variant, budget, scores)
         clock.lap()
-        outputs = [self._complete(prediction, each) for prediction, each in zip(predictions, geometries)]
+        merged_by = '' if not variant.merges else 'policy' if scores is None else 'previous'
+        outputs = [self._complete(prediction, each, merged_by) for prediction, each in zip(predictions, geometries)]
         if films is not None and variant.merges:
-            for film, (labels, confidence, _) in zip(films, outputs):
-                film.remember(labels, confidence)
+            for film, (labels, confidence, tokens) in zip(films, outputs):
+                film.remember(labels, confidence, tokens.window_size)
         clock.lap()
         timings = StageTimings(*(lap_ms / len(images) for lap_ms in clock.laps_ms))
         return [Segmentation(*output, timings) for output in outputs]
@@ -147,13 +148,13 @@ class SegmentationPipeline:
             yield self(image, film, stamp_s)
 
     def _complete(
-        self, prediction: GridPrediction, geometry: FrameGeometry
+        self, prediction: GridPrediction, geometry: FrameGeometry, merged_by: str
     ) -> tuple[np.ndarray, Optional[np.ndarray], TokenReport]:
         """Return labels, confidence and token report of a whole frame."""
         output_hw = self.output_size_hw(geometry.image_hw)
         labels, confidence = postprocess(prediction, geometry, output_hw, self.with_confidence)
         area = geometry.area(prediction.tokens.grid_hw, self.spec.backbone.patch_size)
-        return labels, confidence, dataclasses.replace(prediction.tokens, areas=(area,))
+        return labels, confidence, dataclasses.replace(prediction.tokens, areas=(area,), merged_by=merged_by)
 
     def _segment_sliding(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> Segmentation:
         clock = _Clock()

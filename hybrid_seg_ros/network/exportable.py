@@ -47,7 +47,8 @@ class WholeNetwork(nn.Module):
 
     Returns a tensor for each of `output_names`: `scores` (B, S, h, w) float32 with `class_mix` (B, classes, S) for
     kind mask_logits, or `labels` (B, H, W) uint8 and `confidence` (B, H, W) float32; then, where tokens
-    leave, `pruned_after_layer` (B, gh, gw) uint8. Pruning must be by a fixed keep. `windows` are those of the layout's table.
+    leave, `pruned_after_layer` (B, gh, gw) uint8. Pruning must be by a fixed keep.
+    `windows` are those of the layout's table.
     """
 
     def __init__(

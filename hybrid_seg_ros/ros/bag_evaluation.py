@@ -12,17 +12,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice
 from hybrid_seg_ros.evaluation.sequence.album import FrameAlbum
 from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
 from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 from hybrid_seg_ros.evaluation.sequence.run import Row, row_name, run_sequence
+from hybrid_seg_ros.inference.film import Film
 from hybrid_seg_ros.inference.operating_point import say_what_has_no_effect
 from hybrid_seg_ros.inference.operating_points import name_point
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
-from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
+from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant, Windows
 from hybrid_seg_ros.ros.bags.bag_frames import BagFrames
 from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
 from hybrid_seg_ros.ros.bags.drive import Drive
@@ -46,10 +47,11 @@ _MASK_SIZE = 'network'
 class EvaluateBagOptions:
     """What to evaluate, and how; what is None is the model's own, or the only one of the bag.
 
-    `labels` is a folder of ground truth by stamp, `void` an id in the ground truth that means "no class"; without
-    `with_labels` there is none, whatever the bag holds. `live` plays the bag to the node at `rate`, with further
-    `parameters` of the node. `with_dense` compares with the dense model even where there is ground truth; without any,
-    that is done anyway.
+    `merge_by` names who chooses the windows, a row for each, as of a `Film`; only every so manyth frame is taken
+    (`every`). `labels` is a folder of ground truth by stamp, `void` an id in the ground truth that means "no
+    class"; without `with_labels` there is none, whatever the bag holds. `live` plays the bag to the node at `rate`,
+    with further `parameters` of the node. `with_dense` compares with the dense model even where there is ground
+    truth; without any, that is done anyway.
     """
 
     bag: Path
@@ -59,6 +61,9 @@ class EvaluateBagOptions:
     device: str = 'cpu'
     keep: Optional[Sequence[Keep]] = None
     threshold: Optional[float] = None
+    merged_windows: Union[Keep, Windows, None] = None
+    merge_by: tuple[str, ...] = ('policy',)
+    every: int = 1
     topic: Optional[str] = None
     label_topic: Optional[str] = None
     labels: Optional[Path] = None
@@ -74,6 +79,13 @@ class EvaluateBagOptions:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f'--limit: expected at least 1 frame, got {self.limit}')
+        if self.every < 1:
+            raise ValueError(f'--every: expected at least 1, got {self.every}')
+        for name in self.merge_by:
+            Film(name)
+        if self.live and (self.every > 1 or self.merge_by != ('policy',) or self.merged_windows is not None):
+            raise ValueError('--live: expected it without --every, --merge-by and --merged-windows: the bag plays '
+                             'as it is, and `--param merge_by:=previous` tells the node')  # fmt: skip
         if self.rate <= 0:
             raise ValueError(f'--rate: expected more than 0, got {self.rate}')
         if self.labels is not None and self.label_topic is not None:
@@ -97,14 +109,20 @@ class Point:
     variant: Variant
     choice: BackendChoice
     shown: bool = True
+    merge_by: str = 'policy'
 
 
 def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbum]:
     """Evaluate a bag. Raises BagError, ValueError, or in live mode NodeError with the end of the node's log."""
     model = resolve_model_path(str(options.model or ''))
     spec = ModelSpec.load(model)
-    points = [Point(variant, choice) for choice in options.choices for variant in options.variants or (spec.variant,)]
-    budget = choose_budget(spec.budget, options.keep, options.threshold)
+    points = [
+        Point(variant, choice, merge_by=merge_by)
+        for choice in options.choices
+        for variant in options.variants or (spec.variant,)
+        for merge_by in (options.merge_by if variant.merges else ('policy',))
+    ]
+    budget = choose_budget(spec.budget, options.keep, options.threshold, options.merged_windows)
     say_what_has_no_effect(options, [point.variant for point in points])
     for point in points:
         check_operating_point(spec, point.variant, budget)
@@ -114,7 +132,7 @@ def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbu
         shown = [row for row in rows if row.shown]
         focus = next((index for index, row in enumerate(shown) if not row.is_reference), 0)
         album = FrameAlbum(spec.classes, [row_name(rows, row) for row in shown], focus)
-        frames = BagFrames(drive)
+        frames = BagFrames(drive, options.every)
         result = run_sequence(frames, rows, spec, album)
         if not result.frames:
             problem = next(iter(frames.unreadable), 'none could be read again')
@@ -199,12 +217,18 @@ def _offline_row(
         options.threshold, output_size, cache_dir=options.cache_dir,
     )  # fmt: skip
     stack.callback(pipeline.close)
+    if options.merged_windows is not None:
+        pipeline.set_operating_point(budget=choose_budget(pipeline.budget, merged_windows=options.merged_windows))
     pipeline.warm_up()
+    film = Film(point.merge_by)
 
     def source(frame: Frame) -> FrameResult:
-        return FrameResult.of(pipeline(frame.image))
+        return FrameResult.of(pipeline(frame.image, film, frame.time_s))
 
-    return Row(point.variant, point.choice.name, point.choice.dtype, pipeline.device_name, source, shown=point.shown)
+    return Row(
+        point.variant, point.choice.name, point.choice.dtype, pipeline.device_name, source, shown=point.shown,
+        merged_by=point.merge_by if point.variant.merges else '',
+    )  # fmt: skip
 
 
 def _live_rows(

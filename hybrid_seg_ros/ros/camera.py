@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 
+from hybrid_seg_ros.inference.film import Film
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.ros.camera_monitor import CameraHealth, CameraMonitor
 from hybrid_seg_ros.ros.camera_topics import CameraTopic
@@ -27,6 +29,7 @@ class Camera:
         self._node, self._config = node, config
         self.name = topic.name
         self.monitor = CameraMonitor()
+        self.film = Film()
         self.publishers = Publishers(node, classes, topic.output_prefix, self._subscriber_incompatible)
         self.input = ImageInput(node, config, topic.image, self.monitor, lambda: on_frame(self))
 
@@ -48,7 +51,7 @@ class Camera:
 
     def health(self) -> CameraHealth:
         """Return how the stream fares."""
-        return self.monitor.health(time.monotonic())
+        return dataclasses.replace(self.monitor.health(time.monotonic()), chosen_by=dict(self.film.counts))
 
     def input_state(self, is_listening: bool) -> InputState:
         """Return what diagnostics say of the input topic."""

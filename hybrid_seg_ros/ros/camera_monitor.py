@@ -50,6 +50,7 @@ class CameraHealth:
 
     `stamp_age_s` is how old the last image's stamp was when it came, on the node's clock; `info_fps` the rate of
     camera_info, which is that of the camera even where its images get lost; `image_bytes` the last image's size.
+    `chosen_by` counts frames as `Film.counts` does.
     """
 
     fps_in: float = 0.0
@@ -68,6 +69,7 @@ class CameraHealth:
     image_bytes: int = 0
     latency_ms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     tokens: Optional[TokenReport] = None
+    chosen_by: Mapping[str, int] = field(default_factory=dict)
 
 
 class CameraMonitor:

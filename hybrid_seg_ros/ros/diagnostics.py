@@ -264,7 +264,8 @@ def _token_values(health: CameraHealth) -> dict[str, Any]:
     if health.tokens is None:
         return {}
     by_side = {f'merged_{side}x{side}': count for side, count in health.tokens.windows.items()}
-    return {**health.tokens.stages, 'merged_windows': health.tokens.merged_windows, **by_side}
+    chosen_by = {f'chosen by {who}': count for who, count in health.chosen_by.items()}
+    return {**health.tokens.stages, 'merged_windows': health.tokens.merged_windows, **by_side, **chosen_by}
 
 
 def _text(value: Any) -> str:

@@ -15,7 +15,8 @@ from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 from hybrid_seg_ros.evaluation.text_table import format_tokens
 from hybrid_seg_ros.files import check_file, check_folder, write_files, write_text
 from hybrid_seg_ros.inference.backends import BACKENDS
-from hybrid_seg_ros.inference.operating_point import add_pruning_arguments
+from hybrid_seg_ros.inference.film import MERGE_BY
+from hybrid_seg_ros.inference.operating_point import add_pruning_arguments, windows_value
 from hybrid_seg_ros.model_spec import Variant
 from hybrid_seg_ros.ros.bag_evaluation import EvaluateBagOptions, evaluate_bag
 from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
@@ -36,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'float32: figures must not depend on the machine)')  # fmt: skip
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: %(default)s)')
     add_pruning_arguments(parser)
+    parser.add_argument('--merged-windows', type=windows_value, metavar='WINDOWS',
+                        help="windows that share a token: a count or share, or by size as in 4:24,2:43 (default: the "
+                        "model's own)")  # fmt: skip
+    parser.add_argument('--merge-by', nargs='+', default=['policy'], metavar='WHO',
+                        help=f'who chooses these windows, a row for each: of {", ".join(MERGE_BY)} (default: policy)')
+    parser.add_argument('--every', type=int, default=1, metavar='K', help='use every Kth frame only, as of a slower '
+                        'camera')  # fmt: skip
     parser.add_argument('--topic', metavar='NAME', help='camera topic of the bag, where it holds several')
     truth = parser.add_mutually_exclusive_group()
     truth.add_argument('--label-topic', metavar='NAME', help='ground-truth topic of the bag: mono8 images, or PNG')
@@ -63,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     options = EvaluateBagOptions(
         bag=args.bag, model=args.model, variants=tuple(map(Variant.parse, split_list(args.variants))),
         choices=tuple(map(BackendChoice.parse_own, split_list(args.backends))), device=args.device, keep=args.keep,
-        threshold=args.threshold, topic=args.topic, label_topic=args.label_topic, labels=args.labels, void=args.void,
+        threshold=args.threshold, merged_windows=args.merged_windows, merge_by=tuple(split_list(args.merge_by)),
+        every=args.every, topic=args.topic, label_topic=args.label_topic, labels=args.labels, void=args.void,
         limit=args.limit, live=args.live, rate=args.rate, parameters=dict(map(parse_parameter, args.param)),
         with_dense=args.with_dense, with_labels=not args.no_labels, cache_dir=args.cache_dir,
     )  # fmt: skip

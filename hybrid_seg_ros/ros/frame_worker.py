@@ -196,10 +196,11 @@ class FrameWorker:
 
     def _segment(self, jobs: Sequence['_Job'], settings: LiveSettings, streams: int, start_s: float) -> None:
         self.pipeline.with_confidence = any(job.camera.publishers.needs_confidence for job in jobs)
-        if len(jobs) == 1:
-            results = [self.pipeline(jobs[0].image)]
-        else:
-            results = self.pipeline.segment_batch([job.image for job in jobs])
+        films = [job.camera.film for job in jobs]
+        for film in films:
+            film.merge_by, film.look_every = settings.merge_by, settings.look_every
+        stamps_s = [stamp.sec + stamp.nanosec * 1e-9 for stamp in (job.frame.message.header.stamp for job in jobs)]
+        results = self.pipeline.segment_batch([job.image for job in jobs], films, stamps_s)
         if self._is_abandoned.is_set():  # the node has given this worker up while the backend hung
             return
         latencies = [self._publish(job, result) for job, result in zip(jobs, results)]

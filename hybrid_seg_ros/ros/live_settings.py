@@ -18,6 +18,8 @@ class LiveSettings:
     variant: str
     keep: float
     threshold: float
+    merge_by: str
+    look_every: int
     target_latency_ms: float
     target_fps: float
     overlay_alpha: float

@@ -13,6 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from hybrid_seg_ros.inference.backends import AUTO, BACKENDS, PRECISIONS
+from hybrid_seg_ros.inference.film import LOOK_EVERY, MERGE_BY
 from hybrid_seg_ros.inference.pipeline import OUTPUT_SIZES
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS
 from hybrid_seg_ros.ros.camera_topics import cameras_problem
@@ -162,6 +163,15 @@ DECLARATIONS = (
     Declaration(
         'threshold', 0.0, 'Confidence from which tokens leave early, unless `keep` is above 0. 0: the '
         "model's own.", LIVE, low_high=(0.0, 1.0),
+    ),
+    Declaration(
+        'merge_by', 'auto', 'Who chooses which windows merge. policy: the policy network, for each frame; previous: '
+        'the answer to the frame before, where it can be trusted; auto: that, while frames come faster than 3 a '
+        'second.', LIVE, legal=MERGE_BY,
+    ),
+    Declaration(
+        'look_every', LOOK_EVERY, 'Frames within which each merged part of the image is seen in single tokens again, '
+        'where the frame before chooses.', LIVE, low_high=(2, 1000),
     ),
     Declaration(
         'target_latency_ms', 0.0, 'Latency budget: from the receipt of an image to its mask. Above 0, variant, keep '

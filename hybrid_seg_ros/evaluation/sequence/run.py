@@ -26,7 +26,8 @@ Source = Callable[[Frame], Optional[FrameResult]]
 class Row:
     """An operating point on a backend, and where its results come from.
 
-    One that is not `shown` runs only so that the others can be compared with it.
+    One that is not `shown` runs only so that the others can be compared with it. `merged_by` names who chooses the
+    windows of a variant that merges, as of a `Film`.
     """
 
     variant: Variant
@@ -36,6 +37,7 @@ class Row:
     source: Source
     live: Optional[LiveFigures] = None
     shown: bool = True
+    merged_by: str = ''
 
     @property
     def is_reference(self) -> bool:
@@ -105,11 +107,13 @@ def reference_of(rows: Sequence[Row], index: int) -> Optional[int]:
 
 
 def row_name(rows: Sequence[Row], row: Row) -> str:
-    """Name a row as shortly as it can be told apart: by variant, and by backend and dtype where those differ."""
+    """Name a row as shortly as it can be told apart: by variant; by policy, backend and dtype where those differ."""
     shown = [other for other in rows if other.shown]
     backends = {other.backend for other in shown}
     dtypes = {(other.backend, other.dtype) for other in shown}
     name = str(row.variant)
+    if row.merged_by and len({other.merged_by for other in shown if other.merged_by}) > 1:
+        name += f' by {row.merged_by}'
     if len(dtypes) > 1:
         name += f', {row.backend}'
     if len(dtypes) > len(backends):

@@ -43,8 +43,11 @@ class SequenceScore:
             if result.timings is not None:
                 for step in STEPS:
                     self._steps.setdefault(step, []).append(getattr(result.timings, f'{step}_ms'))
-            windows = None if result.report is None else result.report.windows
-            gflops = frame_gflops(self._spec, self._variant, result.tokens, windows) if result.tokens else None
+            report, gflops = result.report, None
+            if result.tokens:
+                windows = None if report is None else report.windows
+                by_policy = report is None or report.merged_by != 'previous'
+                gflops = frame_gflops(self._spec, self._variant, result.tokens, windows, by_policy)
             record = FrameRecord(
                 frame.index, frame.stamp_ns, frame.time_s, True, result.tokens, gflops, result.time_ms, miou, accuracy,
                 agreement, self._flicker(frame.index, result.labels, motion),

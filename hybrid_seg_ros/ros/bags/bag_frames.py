@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Optional
 
 import numpy as np
@@ -20,8 +21,9 @@ class BagFrames:
     and are named in `unreadable_truth`.
     """
 
-    def __init__(self, drive: Drive) -> None:
-        self._drive = drive
+    def __init__(self, drive: Drive, every: int = 1) -> None:
+        """Take every so manyth frame, as of a slower camera."""
+        self._drive, self._every = drive, every
         self.unreadable: list[str] = []
         self.unreadable_truth: list[str] = []
 
@@ -29,8 +31,9 @@ class BagFrames:
         drive = self._drive
         self.unreadable.clear()
         self.unreadable_truth.clear()
-        messages = zip(drive.times_s, drive.bag.messages([drive.camera]))
-        bar = tqdm(messages, desc='evaluate', total=len(drive.times_s), unit='frame', disable=None)
+        messages = islice(zip(drive.times_s, drive.bag.messages([drive.camera])), 0, None, self._every)
+        total = -(-len(drive.times_s) // self._every)
+        bar = tqdm(messages, desc='evaluate', total=total, unit='frame', disable=None)
         for index, (time_s, message) in enumerate(bar):
             try:
                 image = drive.image(message)
