@@ -104,8 +104,8 @@ def generate_launch_description():
             description='How images come: sensor_msgs/Image or CompressedImage.',
         ),
         DeclareLaunchArgument(
-            'image_reliability', default_value='', choices=['', 'best_effort', 'reliable'],
-            description='QoS that images are received with. best_effort matches any camera.',
+            'image_reliability', default_value='', choices=['', 'auto', 'best_effort', 'reliable'],
+            description='QoS that images are received with. auto: reliable where every publisher offers it.',
         ),
         DeclareLaunchArgument(
             'expected_fps', default_value='',

@@ -187,7 +187,7 @@ def _loss_cause(source: InputState, health: CameraHealth) -> str:
     if source.is_compressed or 0 < health.image_bytes <= _SHARED_MEMORY_BYTES:
         return 'the network or the processor is too slow for them'
     size = f'of {health.image_bytes / 1e6:.1f} MB ' if health.image_bytes else ''
-    reliable = '' if source.is_reliable else ', or set image_reliability to reliable'
+    reliable = '' if source.is_reliable else ', or let it publish reliably, with image_reliability auto here'
     return (
         f'images {size}that do not fit into 0.5 MB of shared memory get lost; '
         f"give the camera's process config/fastdds_shm.xml{reliable}"

@@ -20,7 +20,7 @@ from hybrid_seg_ros.ros.live_settings import LiveSettings, keep_problem, variant
 from hybrid_seg_ros.ros.spinning import EXECUTORS
 from hybrid_seg_ros.ros.turns import SCHEDULES
 
-RELIABILITIES = ('best_effort', 'reliable')
+RELIABILITIES = ('auto', 'best_effort', 'reliable')
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 
 LIVE = 'Live: takes effect at the next frame.'
@@ -125,9 +125,9 @@ DECLARATIONS = (
         'PNG) on `image`/compressed.', CONFIGURE, legal=IMAGE_TRANSPORTS,
     ),
     Declaration(
-        'image_reliability', 'best_effort', 'QoS asked of the image topic: best_effort receives from any camera; '
-        'reliable has lost pieces of large images sent again, and needs a camera that offers it.', CONFIGURE,
-        legal=RELIABILITIES,
+        'image_reliability', 'auto', 'QoS asked of the image topic: reliable has lost pieces of large images sent '
+        'again, and needs a camera that offers it; best_effort receives from any; auto: reliable where every publisher '
+        'offers it.', CONFIGURE, legal=RELIABILITIES,
     ),
     Declaration(
         'mask_size', 'network', 'Size of mask, confidence and pictures. network: of the image inside the network, '

@@ -17,7 +17,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
@@ -99,10 +99,26 @@ class Client(RosSession):
         self.received: dict[str, list[Any]] = {}
         self.messages_sent = 0
         self._service_clients: dict[str, Any] = {}
-        self._image_publisher = self.node.create_publisher(
-            CompressedImage if compressed else Image, image_topic, qos_profile_sensor_data
-        )
+        self._image_type, self._image_topic = CompressedImage if compressed else Image, image_topic
+        self._image_publisher: Any = None
+        self.offer(qos_profile_sensor_data)
         self.listen('/diagnostics', DiagnosticArray)
+
+    def offer(self, qos: QoSProfile) -> None:
+        """Publish images with this profile from now on."""
+        if self._image_publisher is not None:
+            self.node.destroy_publisher(self._image_publisher)
+        self._image_publisher = self.node.create_publisher(self._image_type, self._image_topic, qos)
+
+    def wait_for_subscription(self, reliability: QoSReliabilityPolicy) -> None:
+        """Wait until the node asks for this reliability of images, alone, and is matched."""
+
+        def is_matched() -> bool:
+            asked = self.node.get_subscriptions_info_by_topic(self._image_topic)
+            is_asked = [info.qos_profile.reliability for info in asked] == [reliability]
+            return is_asked and self._image_publisher.get_subscription_count() == 1
+
+        self.wait(is_matched, f'the node to ask for {reliability.name}')
 
     def listen(self, topic: str, message_type: type, qos: Any = None) -> list[Any]:
         """Collect the messages of a topic, `~/` being the node's, from now on, in the list that is returned."""

@@ -113,7 +113,7 @@ def test_the_expected_rate_goes_before_that_of_camera_info():
 @pytest.mark.parametrize(
     ('source', 'advice'),
     [
-        ({}, 'fastdds_shm.xml, or set image_reliability to reliable'),
+        ({}, 'fastdds_shm.xml, or let it publish reliably, with image_reliability auto here'),
         ({'is_reliable': True}, 'config/fastdds_shm.xml'),
         ({'is_compressed': True}, 'too slow for them'),
     ],

@@ -84,7 +84,7 @@ def test_the_defaults_are_a_legal_configuration(make_node):
     assert read_config(node) == NodeConfig(
         model_path='', backend='auto', device='auto', precision='auto', engine_path='', operating_points='',
         num_threads=0, cameras=[''], schedule='turns', batch_wait_ms=10.0, image_transport='raw',
-        image_reliability='best_effort', mask_size='network', image_timeout_s=1.0, expected_fps=0.0,
+        image_reliability='auto', mask_size='network', image_timeout_s=1.0, expected_fps=0.0,
         exit_after_failures=0,
     )  # fmt: skip
     assert read_live_settings(node) == OWN
@@ -143,7 +143,7 @@ def test_a_start_value_of_wrong_type_or_range_is_refused_at_once(make_node, name
         ('threshold', 2, 'expected a number from 0.0 to 1.0'),
         ('keep', -0.5, "-1 (the model's own)"),
         ('schedule', 'random', 'legal are turns, batch'),
-        ('image_reliability', 'perfect', 'legal are best_effort, reliable'),
+        ('image_reliability', 'perfect', 'legal are auto, best_effort, reliable'),
         ('cameras', ['front', 'front'], 'expected each name once'),
         ('cameras', ['/front'], 'expected entries like front or front:=/front/image_raw'),
     ],

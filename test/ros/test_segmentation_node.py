@@ -11,13 +11,14 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from image_encodings import ENCODINGS, EXACT, GREY, encode
 from node_harness import IMAGE_HW, QUIET_S, Client, NodeProcess, image_message, picture, stamp_of, street, values_of
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Int32MultiArray
 from std_srvs.srv import SetBool
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
+from hybrid_seg_ros.ros.session import reliable_qos
 
 MASK_HW = (96, 128)
 IMAGE_TIMEOUT_S = 0.4
@@ -186,6 +187,22 @@ def test_every_encoding_is_answered_with_the_mask_of_the_picture(client):
         else:  # a hint of another colour may change the mask: that of the picture as it was decoded
             expected = mask_of(encode(image_to_rgb(message), 'rgb8'))
         assert (mask_of(message) == expected).all(), encoding
+
+
+def test_the_subscription_follows_what_the_camera_offers(node, client):
+    """An image of 640x480 is larger than Fast DDS's shared memory: by best effort hardly any arrives."""
+    client.listen('~/mask', Image)
+    image = image_message(picture(480, 640), 'rgb8')
+    client.offer(reliable_qos(5))
+    for transitions in ((), ('deactivate', 'activate'), ('deactivate', 'cleanup', 'configure', 'activate')):
+        assert all(client.transition(label) for label in transitions)
+        client.wait_for_subscription(QoSReliabilityPolicy.RELIABLE)
+        for _ in range(5):
+            client.answer('~/mask', client.send(image))
+    client.offer(qos_profile_sensor_data)
+    client.wait_for_subscription(QoSReliabilityPolicy.BEST_EFFORT)
+    client.ask('~/mask')
+    assert 'incompatible QoS' not in node.output
 
 
 def test_sizes_may_change_in_mid_stream(client):
