@@ -64,6 +64,7 @@ class CameraHealth:
     incompatible_subscriber: str = ''
     since_image_s: Optional[float] = None
     stamp_age_s: Optional[float] = None
+    since_info_s: Optional[float] = None
     info_fps: float = 0.0
     image_bytes: int = 0
     latency_ms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class CameraMonitor:
         self._failure = self._incompatible_qos = ''
         self._incompatible_subscriber, self._incompatible_subscriber_s = '', 0.0
         self._last_image_s: Optional[float] = None
+        self._last_info_s: Optional[float] = None
         self._latency_ms = {step: deque[float](maxlen=_LATENCY_FRAMES) for step in STEPS}
         self._tokens: Optional[TokenReport] = None
 
@@ -92,7 +94,7 @@ class CameraMonitor:
             self._in, self._out, self._info = RateMeter(), RateMeter(), RateMeter()
             self._stamp_age_s = None
             self._failure = self._incompatible_qos = ''
-            self._last_image_s = now_s
+            self._last_image_s, self._last_info_s = now_s, None
 
     def image_received(self, now_s: float, stamp_age_s: Optional[float] = None, image_bytes: int = 0) -> None:
         """Note a message. One that comes shows that some publisher's QoS does fit."""
@@ -107,6 +109,7 @@ class CameraMonitor:
         """Note a camera_info."""
         with self._lock:
             self._info.add(now_s)
+            self._last_info_s = now_s
 
     def seconds_since_image(self, now_s: float) -> Optional[float]:
         """Return how long ago the last image came, or the waiting began; None before that."""
@@ -170,6 +173,7 @@ class CameraMonitor:
                 ),
                 since_image_s=None if self._last_image_s is None else now_s - self._last_image_s,
                 stamp_age_s=self._stamp_age_s,
+                since_info_s=None if self._last_info_s is None else now_s - self._last_info_s,
                 info_fps=self._info.rate_hz(now_s),
                 image_bytes=self._image_bytes,
                 latency_ms={

@@ -165,7 +165,9 @@ def image_verdict(source: InputState, health: CameraHealth) -> tuple[bytes, str]
             publishers += f', but others of {", ".join(source.other_types)}: see the parameter image_transport'
         elif source.elsewhere:
             publishers += f', but others of {source.elsewhere}: see the parameter image_transport'
-        cause = f'; its camera_info comes: {_loss_cause(source, health)}' if health.info_fps > 0 else ''
+        # camera_info of a camera that died or froze is as old as its last image
+        comes = health.since_info_s is not None and health.since_info_s < health.since_image_s / 2
+        cause = f'; its camera_info comes: {_loss_cause(source, health)}' if comes and source.publishers else ''
         return level, f'no image for {health.since_image_s:.1f} s on {source.topic} ({publishers}){cause}'
     if health.recent_bad_frame:
         return WARN, f'bad frame: {health.recent_bad_frame}'

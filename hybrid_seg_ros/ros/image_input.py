@@ -15,6 +15,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from hybrid_seg_ros.ros.camera_monitor import CameraMonitor
+from hybrid_seg_ros.ros.camera_topics import remapped
 from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
 from hybrid_seg_ros.ros.messages import compressed_to_rgb, image_to_rgb
 from hybrid_seg_ros.ros.parameters import RELIABILITIES, NodeConfig
@@ -154,10 +155,7 @@ def image_topic(node: Node, image: str, transport: str) -> str:
 def camera_info_topic(node: Node, image: str) -> str:
     """Return the calibration's topic: the `camera_info` beside `image` if that is remapped, else beside its topic."""
     beside = image.rsplit('/', 1)[0] + '/camera_info' if '/' in image else 'camera_info'
-    topic = node.resolve_topic_name(beside)
-    if topic != node.resolve_topic_name(beside, only_expand=True):
-        return topic
-    return node.resolve_topic_name(image).rsplit('/', 1)[0] + '/camera_info'
+    return remapped(node, beside) or node.resolve_topic_name(image).rsplit('/', 1)[0] + '/camera_info'
 
 
 def _reliability_override(node: Node, topic: str) -> str:

@@ -35,10 +35,12 @@ class NodeProcess:
     """The node's process; its output goes to a file. `program` is a module, or the path of a script."""
 
     def __init__(
-        self, log: Path, *remaps: str, program: Any = 'hybrid_seg_ros.ros.segmentation_node', **parameters: Any
-    ) -> None:
+        self, log: Path, *remaps: str, program: Any = 'hybrid_seg_ros.ros.segmentation_node',
+        params_file: Optional[Path] = None, **parameters: Any,
+    ) -> None:  # fmt: skip
         self._log = log
         arguments = [argument for remap in remaps for argument in ('-r', remap)]
+        arguments += [] if params_file is None else ['--params-file', str(params_file)]
         parameters = {**QUICK, **parameters}
         for name, value in parameters.items():
             arguments += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
@@ -185,13 +187,16 @@ class Client(RosSession):
         self.wait(is_there, f'a message with stamp {stamp} on {topic}')
         return found[0]
 
+    def statuses(self) -> list[DiagnosticStatus]:
+        """Return what /diagnostics said since it was last forgotten."""
+        return [status for array in self.received['/diagnostics'] for status in array.status]
+
     def status(self, task: str, condition: Callable[[DiagnosticStatus], Any]) -> DiagnosticStatus:
         """Wait for a diagnostic status of the task that meets `condition`."""
         found: list[DiagnosticStatus] = []
 
         def is_there() -> bool:
-            for array in self.received['/diagnostics']:
-                found.extend(s for s in array.status if s.name == f'{self._name[1:]}: {task}' and condition(s))
+            found.extend(s for s in self.statuses() if s.name == f'{self._name[1:]}: {task}' and condition(s))
             self.received['/diagnostics'].clear()
             return bool(found)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
+import yaml
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter
 from tiny_model import tiny_spec, write_tiny_model
@@ -26,8 +27,8 @@ from hybrid_seg_ros.ros.parameters import (
     declare_parameters,
     read_config,
     read_live_settings,
-    unknown_names,
 )
+from hybrid_seg_ros.ros.unused_settings import files_for_others, unknown_names
 
 OWN = LiveSettings(
     variant='', keep=-1.0, threshold=0.0, target_latency_ms=0.0, target_fps=0.0, overlay_alpha=0.5,
@@ -100,6 +101,23 @@ def test_an_empty_list_of_cameras_is_the_default(context):
 def test_names_that_nobody_declared_are_listed_with_what_was_meant(make_node):
     node = make_node(tresholds=0.5, nonsense=1, keep=0.5, use_sim_time=False)
     assert unknown_names(node) == ['tresholds (did you mean threshold?)', 'nonsense']
+
+
+@pytest.mark.parametrize('namespace', ['/', '/front'])
+@pytest.mark.parametrize(
+    'section',
+    ['/**', '**', '/*', '/**/parameters', '/*/parameters', 'parameters', '/front/parameters', 'others', 'front'],
+)
+def test_a_parameter_file_is_for_a_node_where_ros_2_takes_it(context, tmp_path, section, namespace):
+    path = tmp_path / 'file.yaml'
+    values = {'ros__parameters': {'keep': 0.25}}
+    path.write_text(yaml.safe_dump({section: {'parameters': values} if section == 'front' else values}))
+    arguments = ['--ros-args', '--params-file', str(path)]
+    node = rclpy.create_node('parameters', context=context, namespace=namespace, cli_args=arguments)
+    declare_parameters(node)
+    is_taken = node.get_parameter('keep').value == 0.25
+    assert files_for_others(node, arguments) == ([] if is_taken else [str(path)])
+    node.destroy_node()
 
 
 def test_every_parameter_is_described_and_belongs_somewhere(make_node):

@@ -170,6 +170,11 @@ def test_camera_info_is_scaled_to_the_mask(client):
     assert (scaled.height, scaled.width) == MASK_HW
     assert (scaled.k[0], scaled.k[2], scaled.k[4]) == pytest.approx((300 * 0.4, 160 * 0.4, 300 * 0.4))
 
+    stamp = client.ask('~/mask', image_message(picture(60, 80), 'rgb8'))  # a mask of the same size
+    same = client.answer('~/camera_info', stamp)
+    assert (same.height, same.width, list(same.k)) == (info.height, info.width, list(info.k))
+    client.node.destroy_publisher(publisher)
+
 
 def test_every_encoding_is_answered_with_the_mask_of_the_picture(client):
     client.listen('~/mask', Image)
@@ -233,7 +238,12 @@ def test_diagnostics(client):
 
 
 def test_silence_is_reported_with_the_topic(client):
-    send_until_received(client)
+    infos = client.node.create_publisher(CameraInfo, '/camera/camera_info', qos_profile_sensor_data)
+    client.wait(lambda: infos.get_subscription_count() > 0, 'the node to subscribe to camera_info')
+    send_until_received(client, lambda: infos.publish(CameraInfo()))
+    client.wait(lambda: any('no image for' in s.message for s in client.statuses()), 'a warning')
+    assert not [s.message for s in client.statuses() if 'camera_info comes' in s.message], 'its camera froze'
+    client.node.destroy_publisher(infos)
     warning = client.status('images', lambda status: status.level == DiagnosticStatus.WARN)
     assert 'no image for' in warning.message and '/camera/image' in warning.message
     error = client.status('images', lambda status: status.level == DiagnosticStatus.ERROR)
@@ -263,8 +273,7 @@ def test_bad_frames_are_reported_and_the_next_one_segmented(node, client):
         def is_reported(message=message, problem=problem):
             client.send(message)
             client.spin_for(0.05)
-            statuses = [status for array in client.received['/diagnostics'] for status in array.status]
-            return any(problem in s.message and s.level == DiagnosticStatus.WARN for s in statuses)
+            return any(problem in s.message and s.level == DiagnosticStatus.WARN for s in client.statuses())
 
         client.wait(is_reported, f'a warning that says {problem!r}')
         client.ask('~/mask')
@@ -327,7 +336,7 @@ def test_the_service_enable_does_as_the_parameter(client):
     client.ask('~/mask')
 
 
-def test_lifecycle_and_an_invalid_transition(client):
+def test_lifecycle_and_an_invalid_transition(node, client):
     masks = client.listen('~/mask', Image)
     assert client.state() == 'active'
     assert not client.transition('configure')
@@ -349,6 +358,8 @@ def test_lifecycle_and_an_invalid_transition(client):
     stamp = client.ask('~/mask')
     mask = client.answer('~/mask', stamp)
     assert (mask.height, mask.width) == IMAGE_HW
+    for line in ('activate: active', 'deactivate: inactive', 'cleanup: unconfigured', 'configure: inactive'):
+        assert line in node.output
 
     assert client.transition('deactivate') and client.transition('cleanup')
     assert client.set_parameter('mask_size', 'network').successful
@@ -359,14 +370,14 @@ def publisher_count(client, name):
     return client.node.count_publishers(f'/segmentation_node/{name}')
 
 
-def send_until_received(client):
+def send_until_received(client, also=lambda: None):
     client.forget()
 
     def is_received():
         client.send(street())
+        also()
         client.spin_for(0.1)
-        statuses = [s for array in client.received['/diagnostics'] for s in array.status if s.name.endswith('images')]
-        return any('images/s' in s.message for s in statuses)
+        return any('images/s' in s.message for s in client.statuses() if s.name.endswith('images'))
 
     client.wait(is_received, 'images to be received')
 
