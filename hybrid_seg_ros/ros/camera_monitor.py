@@ -58,6 +58,7 @@ class CameraHealth:
     segmented: int = 0
     bad_frames: int = 0
     recent_bad_frame: str = ''
+    decoder_complaints: int = 0
     failures: int = 0
     failure: str = ''
     incompatible_qos: str = ''
@@ -79,7 +80,7 @@ class CameraMonitor:
         self._in, self._out, self._info = RateMeter(), RateMeter(), RateMeter()
         self._stamp_age_s: Optional[float] = None
         self._image_bytes = 0
-        self._received = self._segmented = self._bad_frames = self._failures = 0
+        self._received = self._segmented = self._bad_frames = self._failures = self._decoder_complaints = 0
         self._bad_frame, self._bad_frame_s = '', 0.0
         self._failure = self._incompatible_qos = ''
         self._incompatible_subscriber, self._incompatible_subscriber_s = '', 0.0
@@ -128,6 +129,11 @@ class CameraMonitor:
             self._bad_frames += 1
             self._bad_frame, self._bad_frame_s = problem, now_s
 
+    def decoder_complained(self) -> None:
+        """Note a picture that could be read, with something wrong about it."""
+        with self._lock:
+            self._decoder_complaints += 1
+
     def inference_failed(self, problem: str) -> None:
         """Note that segmenting or publishing a good image failed; stays until one succeeds."""
         with self._lock:
@@ -165,6 +171,7 @@ class CameraMonitor:
                 segmented=self._segmented,
                 bad_frames=self._bad_frames,
                 recent_bad_frame=self._bad_frame if now_s - self._bad_frame_s <= RECENT_S else '',
+                decoder_complaints=self._decoder_complaints,
                 failures=self._failures,
                 failure=self._failure,
                 incompatible_qos=self._incompatible_qos,

@@ -239,6 +239,7 @@ def _image_values(source: InputState, health: CameraHealth) -> dict[str, Any]:
         'received': health.received,
         'dropped': source.dropped,
         'bad_frames': health.bad_frames,
+        'decoder_complaints': health.decoder_complaints,
         'seconds_since_last_image': '' if health.since_image_s is None else health.since_image_s,
         'stamp_age_s': '' if health.stamp_age_s is None else health.stamp_age_s,
         'camera_info_fps': health.info_fps,

@@ -16,8 +16,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from hybrid_seg_ros.ros.camera_monitor import CameraMonitor
 from hybrid_seg_ros.ros.camera_topics import remapped
+from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb, decoder_complaints
 from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
-from hybrid_seg_ros.ros.messages import compressed_to_rgb, image_to_rgb
+from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 from hybrid_seg_ros.ros.parameters import RELIABILITIES, NodeConfig
 from hybrid_seg_ros.ros.session import best_effort_qos, matching_qos, reliable_qos
 
@@ -27,6 +28,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 _LOG_PERIOD_S = 5.0
+_COMPLAINT_PERIOD_S = 60.0
 _LOOK_PERIOD_S = 0.2
 """How often the image's publishers are looked at. Humble tells nobody when one appears."""
 
@@ -84,7 +86,10 @@ class ImageInput:
 
     def to_rgb(self, frame: Frame) -> np.ndarray:
         """Return the frame's picture as (H, W, 3) uint8 RGB. Raises BadFrameError."""
-        return compressed_to_rgb(frame.message) if self.is_compressed else image_to_rgb(frame.message)
+        if not self.is_compressed:
+            return image_to_rgb(frame.message)
+        with decoder_complaints(self._decoder_complained):
+            return compressed_to_rgb(frame.message)
 
     @property
     def camera_info(self) -> Optional[CameraInfo]:
@@ -129,6 +134,12 @@ class ImageInput:
     def _info_callback(self, message: CameraInfo) -> None:
         self._monitor.info_received(time.monotonic())
         self._info = message
+
+    def _decoder_complained(self, complaint: str) -> None:
+        self._monitor.decoder_complained()
+        self._node.get_logger().warning(
+            f'{self.topic}: {complaint}; segmented all the same', throttle_duration_sec=_COMPLAINT_PERIOD_S
+        )
 
     def _incompatible_qos_callback(self, event: Any) -> None:
         if self._reliability == 'auto':  # until the publishers are looked at next

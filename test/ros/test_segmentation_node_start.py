@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import IMAGE_HW, NODE, Client, image_message, picture
+from node_harness import IMAGE_HW, NODE, Client, image_message, picture, values_of
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Int32MultiArray
@@ -81,6 +81,12 @@ def test_compressed_images_and_broken_ones(start_node, model):
             assert status.level == DiagnosticStatus.WARN
             client.ask('~/mask', compressed_message('.jpg', bgr))
         assert 1 <= node.output.count('bad frame on') <= 2, 'throttled'
+        stray, data = CompressedImage(format='jpeg'), cv2.imencode('.jpg', bgr)[1].tobytes()
+        stray.data.frombytes(data[:-2] + b'stray bytes' + data[-2:])
+        for _ in range(3):
+            client.ask('~/mask', stray)
+        client.status('images', lambda s: int(values_of(s)['decoder_complaints']) >= 3)
+        assert node.output.count('extraneous bytes before marker') == 1
     assert node.stop(signal.SIGTERM) == 0, node.output
 
 
