@@ -13,12 +13,11 @@ import cv2
 import numpy as np
 
 from hybrid_seg_ros.data.encoded_picture import PictureError, open_picture
-from hybrid_seg_ros.ros.image_decoding import BAYER_SMALLEST, BAYER_TO_RGB, BadFrameError
+from hybrid_seg_ros.ros.image_decoding import BAYER_SMALLEST, BAYER_TO_RGB, BadFrameError, check_size
 
 if TYPE_CHECKING:  # bags are read without ROS 2, too
     from sensor_msgs.msg import CompressedImage
 
-_MOST_PIXELS = 2**26
 _FORMAT = re.compile(r'([^;]*);\s*(\w+)\s+compressed\s*(\S*)')
 
 _DECODER_LINE = re.compile(
@@ -39,11 +38,9 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     data = np.frombuffer(message.data, np.uint8)
     try:
         picture = open_picture(data)
-        height, width = picture.size_hw
-        if height * width > _MOST_PIXELS:
-            raise PictureError(f'expected at most {_MOST_PIXELS} pixels, got {width}x{height}')
+        check_size(*picture.size_hw)
         pixels = picture.pixels(turned=False)
-    except PictureError as error:
+    except (PictureError, BadFrameError) as error:
         start = data[:8].tobytes().hex(' ') or 'nothing'
         raise BadFrameError(
             f'{error}; got {data.size} bytes that start with {start} (format {message.format!r})'
@@ -53,7 +50,7 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if channels.startswith('rgb') else pixels
     bayer = BAYER_TO_RGB.get(channels.rstrip('0123456789'))
     if bayer is not None and min(pixels.shape) < BAYER_SMALLEST:
-        raise BadFrameError(f'expected at least {BAYER_SMALLEST}x{BAYER_SMALLEST} Bayer pixels, got {width}x{height}')
+        raise BadFrameError(f'expected at least {BAYER_SMALLEST}x{BAYER_SMALLEST} Bayer pixels, got {pixels.shape[1]}x{pixels.shape[0]}')
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if bayer is None else bayer)
 
 
