@@ -38,7 +38,8 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     data = np.frombuffer(message.data, np.uint8)
     try:
         picture = open_picture(data)
-        check_size(*picture.size_hw)
+        height, width = picture.size_hw
+        check_size(height, width)
         pixels = picture.pixels(turned=False)
     except (PictureError, BadFrameError) as error:
         start = data[:8].tobytes().hex(' ') or 'nothing'
@@ -50,7 +51,7 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if channels.startswith('rgb') else pixels
     bayer = BAYER_TO_RGB.get(channels.rstrip('0123456789'))
     if bayer is not None and min(pixels.shape) < BAYER_SMALLEST:
-        raise BadFrameError(f'expected at least {BAYER_SMALLEST}x{BAYER_SMALLEST} Bayer pixels, got {pixels.shape[1]}x{pixels.shape[0]}')
+        raise BadFrameError(f'expected at least {BAYER_SMALLEST}x{BAYER_SMALLEST} Bayer pixels, got {width}x{height}')
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if bayer is None else bayer)
 
 
