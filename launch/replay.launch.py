@@ -1,5 +1,8 @@
 """Start the segmentation node and play a recorded drive to it: ros2 launch hybrid_seg_ros replay.launch.py."""
 
+import os
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -8,13 +11,13 @@ from launch.actions import (
     OpaqueFunction,
     Shutdown,
 )  # fmt: skip
-from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 PACKAGE = 'hybrid_seg_ros'
+BOOLEANS = ['true', 'false', 'True', 'False']
 
 
 def generate_launch_description():
@@ -35,17 +38,18 @@ def generate_launch_description():
         ),
         DeclareLaunchArgument('rate', default_value='1.0', description='Speed: 2.0 is twice as fast as recorded.'),
         DeclareLaunchArgument(
-            'loop', default_value='true', choices=['true', 'false'],
+            'loop', default_value='true', choices=BOOLEANS,
             description='Play again and again. Otherwise all ends with the bag.',
         ),
         DeclareLaunchArgument(
-            'restamp', default_value='true', choices=['true', 'false'],
+            'restamp', default_value='true', choices=BOOLEANS,
             description='Set header stamps to the present time, as a camera would.',
         ),
         DeclareLaunchArgument(
-            'rviz', default_value='false', choices=['true', 'false'],
+            'rviz', default_value='false', choices=BOOLEANS,
             description='Show camera, overlay, token map and mask in rviz2.',
         ),
+        OpaqueFunction(function=make_rviz),  # first: where it fails, nothing has been started
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(PathJoinSubstitution([share, 'launch', 'segmentation.launch.py'])),
             launch_arguments={
@@ -53,14 +57,22 @@ def generate_launch_description():
                 'image_transport': LaunchConfiguration('image_transport'),
             }.items(),
         ),
-        Node(
-            package='rviz2',
-            executable='rviz2',
-            arguments=['-d', PathJoinSubstitution([share, 'config', 'hybrid_seg.rviz'])],
-            condition=IfCondition(LaunchConfiguration('rviz')),
-        ),
         OpaqueFunction(function=make_replay),
     ])  # fmt: skip
+
+
+def make_rviz(context):
+    """Return rviz2, if it is wanted. Raises RuntimeError where it is not installed."""
+    if LaunchConfiguration('rviz').perform(context).lower() != 'true':
+        return []
+    try:
+        get_package_prefix('rviz2')
+    except PackageNotFoundError:
+        distribution = os.environ.get('ROS_DISTRO', 'DISTRIBUTION')
+        raise RuntimeError(f'rviz:=true needs rviz2: sudo apt install ros-{distribution}-rviz2') from None
+    share = FindPackageShare(PACKAGE)
+    view = PathJoinSubstitution([share, 'config', 'hybrid_seg.rviz'])
+    return [Node(package='rviz2', executable='rviz2', arguments=['-d', view])]
 
 
 def make_replay(context):
@@ -68,7 +80,8 @@ def make_replay(context):
     topic = LaunchConfiguration('image').perform(context)
     if LaunchConfiguration('image_transport').perform(context) == 'compressed':
         topic += '/compressed'
-    flags = [f'--{name}' for name in ('loop', 'restamp') if LaunchConfiguration(name).perform(context) == 'true']
+    given = {name: LaunchConfiguration(name).perform(context) for name in ('loop', 'restamp')}
+    flags = [f'--{name}' for name, text in given.items() if text.lower() == 'true']
     replay = ExecuteProcess(
         cmd=[
             ExecutableInPackage(executable='hybrid_seg', package=PACKAGE), 'replay', LaunchConfiguration('bag'),

@@ -43,6 +43,8 @@ NODE_PARAMETERS = {
 }
 """Launch arguments that stand for parameters of the same name, and their types. Empty ones leave it to params_file."""
 
+BOOLEANS = ['true', 'false', 'True', 'False']
+
 # Fast DDS renamed its variable after Humble, and warns of the old one
 PROFILES_VARIABLE = (
     'FASTRTPS_DEFAULT_PROFILES_FILE' if os.environ.get('ROS_DISTRO') == 'humble' else 'FASTDDS_DEFAULT_PROFILES_FILE'
@@ -106,8 +108,8 @@ def generate_launch_description():
             description='How images come: sensor_msgs/Image or CompressedImage.',
         ),
         DeclareLaunchArgument(
-            'image_reliability', default_value='', choices=['', 'best_effort', 'reliable'],
-            description='QoS that images are received with. best_effort matches any camera.',
+            'image_reliability', default_value='', choices=['', 'auto', 'best_effort', 'reliable'],
+            description='QoS that images are received with. auto: reliable where every publisher offers it.',
         ),
         DeclareLaunchArgument(
             'expected_fps', default_value='',
@@ -130,7 +132,7 @@ def generate_launch_description():
             description='Executor of rclpy. events takes less processor time per image; experimental, from Jazzy on.',
         ),
         DeclareLaunchArgument(
-            'autostart', default_value='', choices=['', 'true', 'false'],
+            'autostart', default_value='', choices=['', *BOOLEANS],
             description='Configure and activate at start. false: leave it to a lifecycle manager.',
         ),
         DeclareLaunchArgument(
@@ -171,23 +173,23 @@ def generate_launch_description():
             description='Share of the class colours in the overlay, 0 to 1.',
         ),
         DeclareLaunchArgument(
-            'overlay_legend', default_value='', choices=['', 'true', 'false'],
+            'overlay_legend', default_value='', choices=['', *BOOLEANS],
             description='Draw a legend of the classes into the overlay.',
         ),
         DeclareLaunchArgument(
-            'enabled', default_value='', choices=['', 'true', 'false'],
+            'enabled', default_value='', choices=['', *BOOLEANS],
             description='Segment images. false: stay active, but leave images alone.',
         ),
         DeclareLaunchArgument(
-            'use_sim_time', default_value='', choices=['', 'true', 'false'],
+            'use_sim_time', default_value='', choices=['', *BOOLEANS],
             description='Take the time from /clock, as with a simulator or a bag that publishes it.',
         ),
         DeclareLaunchArgument(
-            'use_fastdds_shm', default_value='false', choices=['true', 'false'],
+            'use_fastdds_shm', default_value='false', choices=BOOLEANS,
             description='Give Fast DDS room for large images in shared memory. The camera driver needs the same file.',
         ),
         DeclareLaunchArgument(
-            'respawn', default_value='false', choices=['true', 'false'],
+            'respawn', default_value='false', choices=BOOLEANS,
             description='Start the node again whenever it has ended, unless the launch itself ends.',
         ),
         DeclareLaunchArgument('respawn_delay', default_value='2.0', description='Seconds before it is started again.'),
@@ -210,6 +212,9 @@ def generate_launch_description():
 def make_node(context):
     """Return the node, with the parameters that were given on top of params_file."""
     texts = {name: LaunchConfiguration(name).perform(context) for name in NODE_PARAMETERS}
+    params_file = LaunchConfiguration('params_file').perform(context)
+    if not os.path.isfile(params_file):
+        raise ValueError(f'launch argument params_file: expected a file, got {params_file!r}')
     given = {name: parameter_value(name, NODE_PARAMETERS[name], text) for name, text in texts.items() if text}
     sim_time = LaunchConfiguration('use_sim_time').perform(context)
     if sim_time:
@@ -219,12 +224,12 @@ def make_node(context):
         package=PACKAGE,
         executable='segmentation_node',
         namespace=LaunchConfiguration('namespace'),
-        parameters=[LaunchConfiguration('params_file'), *([given] if given else [])],
+        parameters=[params_file, *([given] if given else [])],
         remappings=[('image', LaunchConfiguration('image'))],
         arguments=[
             '--ros-args', '--log-level', LaunchConfiguration('log_level'), *(['--enclave', enclave] if enclave else []),
         ],
-        respawn=LaunchConfiguration('respawn').perform(context) == 'true',
+        respawn=parameter_value('respawn', 'boolean', LaunchConfiguration('respawn').perform(context)),
         respawn_delay=parameter_value('respawn_delay', 'double', LaunchConfiguration('respawn_delay').perform(context)),
         output='screen',
         emulate_tty=True,

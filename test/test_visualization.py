@@ -171,7 +171,7 @@ def test_what_does_not_fit_into_the_legend_is_counted():
     assert (many[:24] == more[:24]).all() and (many[24:] != more[24:]).any(), 'one pixel of a class counts'
 
 
-@pytest.mark.parametrize('size_hw', [(1, 1), (10, 200), (96, 128), (1500, 8)])
+@pytest.mark.parametrize('size_hw', [(1, 2), (10, 200), (96, 128), (1500, 8)])
 def test_a_legend_fits_into_every_size(size_hw):
     labels = (np.arange(size_hw[0] * size_hw[1]) % 40).reshape(size_hw).astype(np.uint8)
     assert add_class_legend(np.zeros((*size_hw, 3), np.uint8), labels, names(40)).shape == (*size_hw, 3)

@@ -126,6 +126,8 @@ def open_picture(data: Data) -> EncodedPicture:
             raise PictureError(f'expected one picture, got an animation of {image.n_frames}')
         picture = EncodedPicture(data, image.format, (image.height, image.width), image.mode in _GREY_MODES)
     height, width = picture.size_hw
+    if height * width == 1:
+        raise PictureError('expected more than one pixel')  # OpenCV 4.5 takes none of colour
     if not 0 < height * width <= data.size * _PIXELS_PER_BYTE.get(picture.kind, height * width):
         raise PictureError(f'expected a {picture.kind} picture that fits its {data.size} bytes, got {width}x{height} '
                            'pixels')  # fmt: skip

@@ -30,15 +30,15 @@ class FrameGeometry:
 
 
 def check_image(image: np.ndarray) -> None:
-    """Raise ValueError unless `image` is RGB (H, W, 3) uint8 with at least one pixel."""
+    """Raise ValueError unless `image` is RGB (H, W, 3) uint8 with at least two pixels."""
     if not isinstance(image, np.ndarray):
         raise ValueError(f'expected an RGB image as a NumPy array (H, W, 3) uint8, got {type(image).__name__}')
     if image.dtype != np.uint8:
         raise ValueError(f'expected an RGB image (H, W, 3) uint8, got dtype {image.dtype}')
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f'expected an RGB image (H, W, 3) uint8, got shape {image.shape}')
-    if 0 in image.shape:
-        raise ValueError(f'expected an RGB image with at least one pixel, got shape {image.shape}')
+    if image.shape[0] * image.shape[1] < 2:  # OpenCV 4.5 cannot take one pixel
+        raise ValueError(f'expected an RGB image with at least two pixels, got shape {image.shape}')
 
 
 def fit_geometry(image_hw: tuple[int, int], spec: ModelSpec) -> FrameGeometry:

@@ -237,7 +237,7 @@ def _live_rows(
     """Play the bag once for each point, to a node of its own."""
     from hybrid_seg_ros.ros.live_answers import LiveOptions, play_to_node
     from hybrid_seg_ros.ros.own_network import own_network
-    from hybrid_seg_ros.ros.parameters import refuse_unknown_names
+    from hybrid_seg_ros.ros.unused_settings import refuse_unknown_names
 
     refuse_unknown_names(options.parameters)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='hybrid_seg_')))

@@ -65,7 +65,7 @@ class Camera:
             is_listening=is_listening,
             timeout_s=self._config.image_timeout_s,
             expected_fps=self._config.expected_fps,
-            is_reliable=self._config.image_reliability == 'reliable',
+            is_reliable=self.input.is_reliable,
             is_compressed=self.input.is_compressed,
             elsewhere='' if offered else self._elsewhere(topic),
             is_without_clock=self._node.get_clock().now().nanoseconds == 0,

@@ -59,12 +59,14 @@ class CameraHealth:
     segmented: int = 0
     bad_frames: int = 0
     recent_bad_frame: str = ''
+    decoder_complaints: int = 0
     failures: int = 0
     failure: str = ''
     incompatible_qos: str = ''
     incompatible_subscriber: str = ''
     since_image_s: Optional[float] = None
     stamp_age_s: Optional[float] = None
+    since_info_s: Optional[float] = None
     info_fps: float = 0.0
     image_bytes: int = 0
     latency_ms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -80,11 +82,12 @@ class CameraMonitor:
         self._in, self._out, self._info = RateMeter(), RateMeter(), RateMeter()
         self._stamp_age_s: Optional[float] = None
         self._image_bytes = 0
-        self._received = self._segmented = self._bad_frames = self._failures = 0
+        self._received = self._segmented = self._bad_frames = self._failures = self._decoder_complaints = 0
         self._bad_frame, self._bad_frame_s = '', 0.0
         self._failure = self._incompatible_qos = ''
         self._incompatible_subscriber, self._incompatible_subscriber_s = '', 0.0
         self._last_image_s: Optional[float] = None
+        self._last_info_s: Optional[float] = None
         self._latency_ms = {step: deque[float](maxlen=_LATENCY_FRAMES) for step in STEPS}
         self._tokens: Optional[TokenReport] = None
 
@@ -94,7 +97,7 @@ class CameraMonitor:
             self._in, self._out, self._info = RateMeter(), RateMeter(), RateMeter()
             self._stamp_age_s = None
             self._failure = self._incompatible_qos = ''
-            self._last_image_s = now_s
+            self._last_image_s, self._last_info_s = now_s, None
 
     def image_received(self, now_s: float, stamp_age_s: Optional[float] = None, image_bytes: int = 0) -> None:
         """Note a message. One that comes shows that some publisher's QoS does fit."""
@@ -109,6 +112,7 @@ class CameraMonitor:
         """Note a camera_info."""
         with self._lock:
             self._info.add(now_s)
+            self._last_info_s = now_s
 
     def seconds_since_image(self, now_s: float) -> Optional[float]:
         """Return how long ago the last image came, or the waiting began; None before that."""
@@ -126,6 +130,11 @@ class CameraMonitor:
         with self._lock:
             self._bad_frames += 1
             self._bad_frame, self._bad_frame_s = problem, now_s
+
+    def decoder_complained(self) -> None:
+        """Note a picture that could be read, with something wrong about it."""
+        with self._lock:
+            self._decoder_complaints += 1
 
     def inference_failed(self, problem: str) -> None:
         """Note that segmenting or publishing a good image failed; stays until one succeeds."""
@@ -164,6 +173,7 @@ class CameraMonitor:
                 segmented=self._segmented,
                 bad_frames=self._bad_frames,
                 recent_bad_frame=self._bad_frame if now_s - self._bad_frame_s <= RECENT_S else '',
+                decoder_complaints=self._decoder_complaints,
                 failures=self._failures,
                 failure=self._failure,
                 incompatible_qos=self._incompatible_qos,
@@ -172,6 +182,7 @@ class CameraMonitor:
                 ),
                 since_image_s=None if self._last_image_s is None else now_s - self._last_image_s,
                 stamp_age_s=self._stamp_age_s,
+                since_info_s=None if self._last_info_s is None else now_s - self._last_info_s,
                 info_fps=self._info.rate_hz(now_s),
                 image_bytes=self._image_bytes,
                 latency_ms={

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rclpy.node import Node
+
 _LEGAL_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 _LEGAL_TOPIC = re.compile(r'/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*')
 _OWN_OUTPUTS = ('mask', 'confidence', 'overlay', 'color_mask', 'token_map', 'token_usage', 'fps', 'camera_info',
@@ -49,6 +51,12 @@ def parse_cameras(entries: Sequence[str]) -> tuple[CameraTopic, ...]:
         if twice:
             raise ValueError(f'cameras: expected each {what} once, got {", ".join(twice)} more than once')
     return tuple(cameras)
+
+
+def remapped(node: Node, name: str) -> str:
+    """Return what remapping makes of a topic's name; '' where it leaves it alone."""
+    topic = node.resolve_topic_name(name)
+    return '' if topic == node.resolve_topic_name(name, only_expand=True) else topic
 
 
 def cameras_problem(entries: Sequence[str]) -> str:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from hybrid_seg_ros.data.encoded_picture import PictureError, open_picture
-from hybrid_seg_ros.ros.image_decoding import BAYER_SMALLEST, BAYER_TO_RGB, BadFrameError
+from hybrid_seg_ros.ros.image_decoding import BAYER_SMALLEST, BAYER_TO_RGB, BadFrameError, check_size
 
 if TYPE_CHECKING:  # bags are read without ROS 2, too
     from sensor_msgs.msg import CompressedImage
 
-_MOST_PIXELS = 2**26
 _FORMAT = re.compile(r'([^;]*);\s*(\w+)\s+compressed\s*(\S*)')
+
+_DECODER_LINE = re.compile(
+    rb'Corrupt JPEG|Premature end of JPEG|Invalid SOS|Unknown Adobe|Inconsistent progression|libpng (warning|error)'
+)
+_stderr_lock = threading.Lock()
 
 
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
@@ -31,10 +39,9 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     try:
         picture = open_picture(data)
         height, width = picture.size_hw
-        if height * width > _MOST_PIXELS:
-            raise PictureError(f'expected at most {_MOST_PIXELS} pixels, got {width}x{height}')
+        check_size(height, width)
         pixels = picture.pixels(turned=False)
-    except PictureError as error:
+    except (PictureError, BadFrameError) as error:
         start = data[:8].tobytes().hex(' ') or 'nothing'
         raise BadFrameError(
             f'{error}; got {data.size} bytes that start with {start} (format {message.format!r})'
@@ -46,6 +53,28 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     if bayer is not None and min(pixels.shape) < BAYER_SMALLEST:
         raise BadFrameError(f'expected at least {BAYER_SMALLEST}x{BAYER_SMALLEST} Bayer pixels, got {width}x{height}')
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if bayer is None else bayer)
+
+
+@contextmanager
+def decoder_complaints(tell: Callable[[str], Any]) -> Iterator[None]:
+    """Tell the first thing that libjpeg or libpng has to say of a picture, instead of a line on stderr for each.
+
+    They write to the process's stderr; what others write there meanwhile comes a little later.
+    """
+    with _stderr_lock, open(os.memfd_create('decoder'), 'r+b') as said:
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            lines = said.read().splitlines(keepends=True)
+    complaints = [line for line in lines if _DECODER_LINE.match(line)]
+    os.write(2, b''.join(line for line in lines if line not in complaints))
+    if complaints:
+        tell(complaints[0].decode(errors='replace').strip())
 
 
 def encoded_channels(image_format: str) -> str:

@@ -165,7 +165,9 @@ def image_verdict(source: InputState, health: CameraHealth) -> tuple[bytes, str]
             publishers += f', but others of {", ".join(source.other_types)}: see the parameter image_transport'
         elif source.elsewhere:
             publishers += f', but others of {source.elsewhere}: see the parameter image_transport'
-        cause = f'; its camera_info comes: {_loss_cause(source, health)}' if health.info_fps > 0 else ''
+        # camera_info of a camera that died or froze is as old as its last image
+        comes = health.since_info_s is not None and health.since_info_s < health.since_image_s / 2
+        cause = f'; its camera_info comes: {_loss_cause(source, health)}' if comes and source.publishers else ''
         return level, f'no image for {health.since_image_s:.1f} s on {source.topic} ({publishers}){cause}'
     if health.recent_bad_frame:
         return WARN, f'bad frame: {health.recent_bad_frame}'
@@ -187,7 +189,7 @@ def _loss_cause(source: InputState, health: CameraHealth) -> str:
     if source.is_compressed or 0 < health.image_bytes <= _SHARED_MEMORY_BYTES:
         return 'the network or the processor is too slow for them'
     size = f'of {health.image_bytes / 1e6:.1f} MB ' if health.image_bytes else ''
-    reliable = '' if source.is_reliable else ', or set image_reliability to reliable'
+    reliable = '' if source.is_reliable else ', or let it publish reliably, with image_reliability auto here'
     return (
         f'images {size}that do not fit into 0.5 MB of shared memory get lost; '
         f"give the camera's process config/fastdds_shm.xml{reliable}"
@@ -237,6 +239,7 @@ def _image_values(source: InputState, health: CameraHealth) -> dict[str, Any]:
         'received': health.received,
         'dropped': source.dropped,
         'bad_frames': health.bad_frames,
+        'decoder_complaints': health.decoder_complaints,
         'seconds_since_last_image': '' if health.since_image_s is None else health.since_image_s,
         'stamp_age_s': '' if health.stamp_age_s is None else health.stamp_age_s,
         'camera_info_fps': health.info_fps,

@@ -17,7 +17,7 @@ from hybrid_seg_ros.ros.machine_state import MachineState
 from hybrid_seg_ros.ros.parameters import read_live_settings
 
 if TYPE_CHECKING:
-    from hybrid_seg_ros.ros.segmentation_node import SegmentationNode
+    from hybrid_seg_ros.ros.lifecycle_node import SegmentationNode
 
 _PERIOD_S = 1.0
 

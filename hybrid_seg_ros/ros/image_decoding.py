@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # bags are read without ROS 2, too
     from sensor_msgs.msg import Image
 
 
+MOST_PIXELS = 2**26
+
+
 class BadFrameError(ValueError):
     """A message that holds no usable image; the text says what was expected and what came."""
 
@@ -89,19 +92,24 @@ def image_to_rgb(message: Image) -> np.ndarray:
     16 bit are scaled to 8 as cv_bridge does it, by 255 / 65535; `is_bigendian` holds for 16 and 32 bit. Floats must be
     finite and from 0 to 1. YUV is taken for BT.601 with Y from 16 to 235, as USB cameras send it.
 
-    Raises BadFrameError for an unknown encoding, size zero, a size that the encoding does not allow, a step smaller
-    than a row, too little data, or floats out of range.
+    Raises BadFrameError for an unknown encoding, a size that `check_size` or the encoding does not allow, a step
+    smaller than a row, too little data, or floats out of range.
     """
     name = _BY_LOWER_CASE.get(message.encoding.lower())
     if name is None:
         return _image_to_rgb_by_cv_bridge(message)
-    if message.height < 1 or message.width < 1:
-        raise BadFrameError(f'expected an image of at least 1x1 pixel, got {message.width}x{message.height}')
+    check_size(message.height, message.width)
     if name not in _PACKED:
         return _semi_planar_to_rgb(message, name)
     layout = _PACKED[name]
     pixels = _to_8_bit(_pixels(message, layout), message.encoding)
     return np.ascontiguousarray(pixels) if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb)
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise BadFrameError for a size that takes too much memory, or one pixel, which OpenCV 4.5 cannot take."""
+    if not 1 < height * width <= MOST_PIXELS:
+        raise BadFrameError(f'expected an image of 2 to {MOST_PIXELS} pixels, got {width}x{height}')
 
 
 def grey_values(message: Image) -> np.ndarray:
@@ -110,8 +118,7 @@ def grey_values(message: Image) -> np.ndarray:
     if layout is None or layout.to_rgb != cv2.COLOR_GRAY2RGB or layout.dtype == 'f4':
         raise BadFrameError(f'expected one channel of 8 or 16 bits (mono8, 8UC1, mono16, 16UC1), got '
                             f'{message.encoding!r}')  # fmt: skip
-    if message.height < 1 or message.width < 1:
-        raise BadFrameError(f'expected an image of at least 1x1 pixel, got {message.width}x{message.height}')
+    check_size(message.height, message.width)
     return _pixels(message, layout)[..., 0]
 
 
@@ -195,10 +202,10 @@ def _image_to_rgb_by_cv_bridge(message: Image) -> np.ndarray:
             f'unknown encoding {message.encoding!r}; legal are {", ".join(IMAGE_ENCODINGS)} '
             f'(others need cv_bridge: {cv_bridge_probe.problem()})'
         )
-    if message.height < 1 or message.width < 1 or len(message.data) < message.step * message.height:
+    check_size(message.height, message.width)
+    if len(message.data) < message.step * message.height:
         raise BadFrameError(
-            f'expected an image of at least 1x1 pixel and step x height bytes, got {message.width}x{message.height}, '
-            f'step {message.step}, {len(message.data)} bytes'
+            f'expected {message.step * message.height} bytes (step x height), got {len(message.data)} bytes'
         )
     try:
         return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, 'rgb8'))

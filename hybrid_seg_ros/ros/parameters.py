@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Optional
 
@@ -21,7 +20,7 @@ from hybrid_seg_ros.ros.live_settings import LiveSettings, keep_problem, variant
 from hybrid_seg_ros.ros.spinning import EXECUTORS
 from hybrid_seg_ros.ros.turns import SCHEDULES
 
-RELIABILITIES = ('best_effort', 'reliable')
+RELIABILITIES = ('auto', 'best_effort', 'reliable')
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 
 LIVE = 'Live: takes effect at the next frame.'
@@ -126,9 +125,9 @@ DECLARATIONS = (
         'PNG) on `image`/compressed.', CONFIGURE, legal=IMAGE_TRANSPORTS,
     ),
     Declaration(
-        'image_reliability', 'best_effort', 'QoS asked of the image topic: best_effort receives from any camera; '
-        'reliable has lost pieces of large images sent again, and needs a camera that offers it.', CONFIGURE,
-        legal=RELIABILITIES,
+        'image_reliability', 'auto', 'QoS asked of the image topic: reliable has lost pieces of large images sent '
+        'again, and needs a camera that offers it; best_effort receives from any; auto: reliable where every publisher '
+        'offers it.', CONFIGURE, legal=RELIABILITIES,
     ),
     Declaration(
         'mask_size', 'network', 'Size of mask, confidence and pictures. network: of the image inside the network, '
@@ -189,7 +188,6 @@ DECLARATIONS = (
 
 
 _BY_NAME = {declaration.name: declaration for declaration in DECLARATIONS}
-_QOS = 'qos_overrides.'
 
 
 def declare_parameters(node: Node) -> None:
@@ -205,29 +203,6 @@ def read_config(node: Node) -> NodeConfig:
         if refusal:
             raise ValueError(refusal)
     return NodeConfig(**_values(node, NodeConfig))
-
-
-def unknown_names(node: Node) -> list[str]:
-    """List names in parameter files and arguments that the node does not have, which rclpy passes over in silence.
-
-    Each comes with the name that was probably meant. Where rclpy keeps them is not public; nothing is listed if it is
-    not there.
-    """
-    given = getattr(node, '_parameter_overrides', {})
-    return [_with_meant(name) for name in given if not node.has_parameter(name) and not name.startswith(_QOS)]
-
-
-def refuse_unknown_names(names: Iterable[str]) -> None:
-    """Raise ValueError for a name that is no parameter of the node, with the one that was probably meant."""
-    unknown = [name for name in names if name not in (*_BY_NAME, 'use_sim_time') and not name.startswith(_QOS)]
-    if unknown:
-        named = ', '.join(map(_with_meant, unknown))
-        raise ValueError(f'the node has no parameter {named}; it has {", ".join(_BY_NAME)}')
-
-
-def _with_meant(name: str) -> str:
-    meant = difflib.get_close_matches(name, _BY_NAME, 1)
-    return f'{name} (did you mean {meant[0]}?)' if meant else name
 
 
 def read_live_settings(node: Node) -> LiveSettings:

@@ -14,6 +14,7 @@ from std_msgs.msg import Float32, Header, Int32MultiArray
 
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.ros import messages
+from hybrid_seg_ros.ros.camera_topics import remapped
 from hybrid_seg_ros.segmentation import Segmentation
 from hybrid_seg_ros.visualization import add_class_legend, draw_overlay, draw_token_map
 
@@ -35,22 +36,24 @@ class Publishers:
         on_incompatible: Callable[[str], Any] = lambda problem: None,
     ) -> None:  # fmt: skip
         """`on_incompatible` is told of subscribers whose QoS fits none of the publishers."""
-        self._node, self._classes, self._prefix = node, classes, prefix
+        self._node, self._classes = node, classes
         self._on_incompatible = on_incompatible
         self._all: list[LifecyclePublisher] = []
-        self._mask = self._create(Image, 'mask', overridable=True)
-        self._mask_png = self._create(CompressedImage, 'mask/compressed', overridable=True)
-        self._confidence = self._create(Image, 'confidence', overridable=True)
-        self._color_mask = self._create(Image, 'color_mask', overridable=True)
-        self._overlay = self._create(Image, 'overlay', overridable=True)
-        self._token_map = self._create(Image, 'token_map', overridable=True)
-        self._token_usage = self._create(Int32MultiArray, 'token_usage')
-        self._fps = self._create(Float32, 'fps')
-        self._camera_info = self._create(CameraInfo, 'camera_info')
+        png = f'{prefix}/mask/compressed'
+        png = remapped(node, png) or f'{node.resolve_topic_name(f"{prefix}/mask")}/compressed'
+        self._mask = self._create(Image, f'{prefix}/mask', overridable=True)
+        self._mask_png = self._create(CompressedImage, png, overridable=True)
+        self._confidence = self._create(Image, f'{prefix}/confidence', overridable=True)
+        self._color_mask = self._create(Image, f'{prefix}/color_mask', overridable=True)
+        self._overlay = self._create(Image, f'{prefix}/overlay', overridable=True)
+        self._token_map = self._create(Image, f'{prefix}/token_map', overridable=True)
+        self._token_usage = self._create(Int32MultiArray, f'{prefix}/token_usage')
+        self._fps = self._create(Float32, f'{prefix}/fps')
+        self._camera_info = self._create(CameraInfo, f'{prefix}/camera_info')
         self._label_info: Optional[LifecyclePublisher] = None
         if messages.LabelInfo is not None:
             self._label_info = self._create(
-                messages.LabelInfo, 'label_info', depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
+                messages.LabelInfo, f'{prefix}/label_info', depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
             )
 
     def publish_label_info(self) -> None:
@@ -75,9 +78,8 @@ class Publishers:
         self._token_usage.publish(messages.token_usage_message(result.tokens))
         if result.confidence is not None and _is_wanted(self._confidence):
             self._confidence.publish(messages.confidence_to_image(result.confidence, header))
-        mask_hw = result.labels.shape
-        if info is not None and tuple(mask_hw) != tuple(image_hw):
-            self._camera_info.publish(messages.scale_camera_info(info, image_hw, mask_hw, header))
+        if info is not None:
+            self._camera_info.publish(messages.scale_camera_info(info, image_hw, result.labels.shape, header))
 
     def publish_pictures(
         self, header: Header, image: np.ndarray, result: Segmentation, overlay_alpha: float, overlay_legend: bool
@@ -110,7 +112,7 @@ class Publishers:
     def _create(
         self,
         message_type: type,
-        name: str,
+        topic: str,
         depth: int = _DEPTH,
         durability: QoSDurabilityPolicy = QoSDurabilityPolicy.VOLATILE,
         overridable: bool = False,
@@ -122,7 +124,6 @@ class Publishers:
             durability=durability,
         )
         options = QoSOverridingOptions.with_default_policies() if overridable else None
-        topic = f'{self._prefix}/{name}'
         publisher = self._node.create_lifecycle_publisher(
             message_type, topic, qos, qos_overriding_options=options,
             event_callbacks=PublisherEventCallbacks(incompatible_qos=lambda event: self._incompatible(topic, event)),

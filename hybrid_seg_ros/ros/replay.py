@@ -48,8 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run `hybrid_seg replay`; 1 if answers were asked for and none came."""
-    report = replay(_options(args))
+    """Run `hybrid_seg replay`; 1 if answers were asked for and none came. Ctrl-C, the end of a loop, is no error."""
+    try:
+        report = replay(_options(args))
+    except KeyboardInterrupt:
+        print('interrupted')
+        return 0
     print(report)
     if report.damage:
         print(f'DAMAGED    {report.damage}')

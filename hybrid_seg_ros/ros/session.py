@@ -62,13 +62,18 @@ def reliable_qos(depth: int) -> QoSProfile:
 
 
 def matching_qos(node: Node, topic: str, depth: int) -> QoSProfile:
-    """Return the strictest profile that every present publisher of `topic` meets.
+    """Return the strictest profile that every present publisher of `topic` meets; best effort where there is none yet.
 
-    Asking for BEST_AVAILABLE is no way out: it turns reliable where no publisher exists yet.
+    BEST_AVAILABLE turns reliable there, which then refuses a camera that offers best effort.
     """
     offered = [info.qos_profile.reliability for info in node.get_publishers_info_by_topic(topic)]
-    strict = all(reliability == QoSReliabilityPolicy.RELIABLE for reliability in offered)
+    strict = bool(offered) and all(reliability == QoSReliabilityPolicy.RELIABLE for reliability in offered)
     return _qos(depth, QoSReliabilityPolicy.RELIABLE if strict else QoSReliabilityPolicy.BEST_EFFORT)
+
+
+def best_effort_qos(depth: int) -> QoSProfile:
+    """Return keep-last, volatile, best effort: what receives from any publisher."""
+    return _qos(depth, QoSReliabilityPolicy.BEST_EFFORT)
 
 
 def _qos(depth: int, reliability: QoSReliabilityPolicy) -> QoSProfile:

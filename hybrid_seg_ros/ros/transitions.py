@@ -30,10 +30,14 @@ def reported(transition: Transition) -> Transition:
         except Exception as error:  # of any kind: a failed transition must leave a node that can try again
             node.failure = f'{transition.__name__} failed: {error}'
             trace = '' if isinstance(error, _EXPECTED) else f'\n{traceback.format_exc().rstrip()}'
-            node.get_logger().error(f'{node.failure}{trace}')
+            if isinstance(error, InterruptedError):  # as somebody asked for
+                node.get_logger().info(node.failure)
+            else:
+                node.get_logger().error(f'{node.failure}{trace}')
             return TransitionCallbackReturn.ERROR if isinstance(error, Stuck) else TransitionCallbackReturn.FAILURE
         if transition.__name__ != 'on_error':  # which follows a failure
             node.failure = ''
+        node.get_logger().info(f'{transition.__name__[3:]}: {node.lifecycle}')
         return result
 
     return wrapper

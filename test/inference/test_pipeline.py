@@ -8,7 +8,7 @@ from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.model_spec import ModelSpecError, SlidingWindow, TokenBudget, Variant
 
-SIZES = [(96, 128), (100, 77), (31, 200), (250, 333), (1, 1)]
+SIZES = [(96, 128), (100, 77), (31, 200), (250, 333), (1, 2)]
 
 
 @pytest.fixture(scope='module')

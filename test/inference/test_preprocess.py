@@ -23,7 +23,7 @@ def picture(height, width):
         ('letterbox', (1, 4000), (1, 128)),
         ('letterbox', (4000, 1), (96, 1)),
         ('stretch', (100, 77), (96, 128)),
-        ('stretch', (1, 1), (96, 128)),
+        ('stretch', (1, 2), (96, 128)),
     ],
 )
 def test_geometry_and_padding(resize, image_hw, content_hw):
@@ -72,8 +72,8 @@ def test_area_of_the_grid_on_the_image():
         (np.zeros((4, 5), np.uint8), r'\(H, W, 3\) uint8, got shape \(4, 5\)'),
         (np.zeros((4, 5, 4), np.uint8), r'got shape \(4, 5, 4\)'),
         (np.zeros((1, 4, 5, 3), np.uint8), r'got shape \(1, 4, 5, 3\)'),
-        (np.zeros((0, 5, 3), np.uint8), 'at least one pixel'),
-        (np.zeros((4, 0, 3), np.uint8), 'at least one pixel'),
+        (np.zeros((1, 1, 3), np.uint8), 'at least two pixels'),
+        (np.zeros((4, 0, 3), np.uint8), 'at least two pixels'),
         ([[[0, 0, 0]]], 'NumPy array .* got list'),
         (None, 'got NoneType'),
     ],

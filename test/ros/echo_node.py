@@ -4,7 +4,7 @@ import argparse
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from hybrid_seg_ros.ros.session import RosSession, matching_qos, reliable_qos
+from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 
 parser = argparse.ArgumentParser()
 parser.add_argument('--image', default='/camera/image/compressed')
@@ -24,7 +24,7 @@ with RosSession('echo_node') as session:
             masks.publish(Image(header=image.header, height=1, width=1, encoding='mono8', step=1, data=b'\0'))
 
     session.node.create_subscription(
-        Image if args.raw else CompressedImage, args.image, answer, matching_qos(session.node, args.image, 10)
+        Image if args.raw else CompressedImage, args.image, answer, reliable_qos(10)
     )
     while True:
         session.spin_for(1.0)

@@ -84,7 +84,7 @@ def _to_depth(samples: np.ndarray, encoding: str) -> np.ndarray:
         return (samples / 255.0).astype(np.float32)
     if encoding.startswith('16U') or encoding.endswith('16'):
         # not a multiple of 257, whose two bytes would be the same; rounding makes the 8 bit value of it again
-        return np.minimum(samples * np.uint32(257) + 40, 65535).astype(np.uint16)
+        return np.minimum(samples.astype(np.uint32) * 257 + 40, 65535).astype(np.uint16)
     return samples
 
 

@@ -17,7 +17,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 
 from hybrid_seg_ros.ros.session import RosSession, reliable_qos
@@ -35,10 +35,12 @@ class NodeProcess:
     """The node's process; its output goes to a file. `program` is a module, or the path of a script."""
 
     def __init__(
-        self, log: Path, *remaps: str, program: Any = 'hybrid_seg_ros.ros.segmentation_node', **parameters: Any
-    ) -> None:
+        self, log: Path, *remaps: str, program: Any = 'hybrid_seg_ros.ros.segmentation_node',
+        params_file: Optional[Path] = None, **parameters: Any,
+    ) -> None:  # fmt: skip
         self._log = log
         arguments = [argument for remap in remaps for argument in ('-r', remap)]
+        arguments += [] if params_file is None else ['--params-file', str(params_file)]
         parameters = {**QUICK, **parameters}
         for name, value in parameters.items():
             arguments += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
@@ -99,10 +101,26 @@ class Client(RosSession):
         self.received: dict[str, list[Any]] = {}
         self.messages_sent = 0
         self._service_clients: dict[str, Any] = {}
-        self._image_publisher = self.node.create_publisher(
-            CompressedImage if compressed else Image, image_topic, qos_profile_sensor_data
-        )
+        self._image_type, self._image_topic = CompressedImage if compressed else Image, image_topic
+        self._image_publisher: Any = None
+        self.offer(qos_profile_sensor_data)
         self.listen('/diagnostics', DiagnosticArray)
+
+    def offer(self, qos: QoSProfile) -> None:
+        """Publish images with this profile from now on."""
+        if self._image_publisher is not None:
+            self.node.destroy_publisher(self._image_publisher)
+        self._image_publisher = self.node.create_publisher(self._image_type, self._image_topic, qos)
+
+    def wait_for_subscription(self, reliability: QoSReliabilityPolicy) -> None:
+        """Wait until the node asks for this reliability of images, alone, and is matched."""
+
+        def is_matched() -> bool:
+            asked = self.node.get_subscriptions_info_by_topic(self._image_topic)
+            is_asked = [info.qos_profile.reliability for info in asked] == [reliability]
+            return is_asked and self._image_publisher.get_subscription_count() == 1
+
+        self.wait(is_matched, f'the node to ask for {reliability.name}')
 
     def listen(self, topic: str, message_type: type, qos: Any = None) -> list[Any]:
         """Collect the messages of a topic, `~/` being the node's, from now on, in the list that is returned."""
@@ -169,13 +187,16 @@ class Client(RosSession):
         self.wait(is_there, f'a message with stamp {stamp} on {topic}')
         return found[0]
 
+    def statuses(self) -> list[DiagnosticStatus]:
+        """Return what /diagnostics said since it was last forgotten."""
+        return [status for array in self.received['/diagnostics'] for status in array.status]
+
     def status(self, task: str, condition: Callable[[DiagnosticStatus], Any]) -> DiagnosticStatus:
         """Wait for a diagnostic status of the task that meets `condition`."""
         found: list[DiagnosticStatus] = []
 
         def is_there() -> bool:
-            for array in self.received['/diagnostics']:
-                found.extend(s for s in array.status if s.name == f'{self._name[1:]}: {task}' and condition(s))
+            found.extend(s for s in self.statuses() if s.name == f'{self._name[1:]}: {task}' and condition(s))
             self.received['/diagnostics'].clear()
             return bool(found)
 

@@ -1,5 +1,6 @@
 """CompressedImage messages to RGB arrays."""
 
+import os
 import struct
 import tracemalloc
 import zlib
@@ -11,7 +12,7 @@ from image_encodings import BAYER, encode, gradient
 from picture_files import with_orientation
 from sensor_msgs.msg import CompressedImage
 
-from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
+from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb, decoder_complaints
 from hybrid_seg_ros.ros.image_decoding import BadFrameError
 
 
@@ -50,6 +51,18 @@ EXCHANGED = (
     'RGB8;JPEG compressed RGB8', 'rgba8; png compressed rgba8', 'bgra8; jpeg compressed rgb8', 'rgb8; tiff compressed ',
     'rgb16; png compressed rgb16', 'bayer_rggb8; png compressed rgb8', '  rgb8  ;  png  compressed  rgb8',
 )  # fmt: skip
+
+
+def test_what_decoders_complain_of_is_told_and_what_others_write_to_stderr_goes_on(capfd):
+    profile = b'iCCPprofile\0\0' + zlib.compress(b'not a profile')
+    chunk = struct.pack('>I', len(profile) - 4) + profile + struct.pack('>I', zlib.crc32(profile))
+    told = []
+    for data in (JPEG[:-2] + b'stray bytes' + JPEG[-2:], PNG[:33] + chunk + PNG[33:], JPEG):
+        with decoder_complaints(told.append):
+            assert compressed_to_rgb(message(data)).shape == (40, 40, 3)
+            os.write(2, b'a line of another thread\n')
+    assert [text.split(':')[0] for text in told] == ['Corrupt JPEG data', 'libpng warning']
+    assert capfd.readouterr().err == 3 * 'a line of another thread\n'
 
 
 @pytest.mark.parametrize('image_format', [*AS_THEY_ARE, *EXCHANGED])
@@ -180,7 +193,7 @@ def flipped(data, at):
         (png_of_size(0, 40), 'png', 'not a readable image'),
         (png_of_size(8000, 8000), 'png', f'PNG picture that fits its {len(PNG)} bytes, got 8000x8000'),
         (png_of_size(30000, 30000), 'png', '900000000 pixels'),
-        (file('.png', np.zeros((8200, 8200), np.uint8)), 'png', 'at most 67108864 pixels, got 8200x8200'),
+        (file('.png', np.zeros((8200, 8200), np.uint8)), 'png', '2 to 67108864 pixels, got 8200x8200'),
         (TIFF[:-200], 'tiff', 'cut off'),
         (file('.png', GREY.astype(np.uint16)), '16UC1; compressedDepth', "depth image .*'16UC1; compressedDepth'"),
         (b'0123456789ab' + PNG, '32FC1; compressedDepth png', 'expected a colour picture, got a depth image'),

@@ -75,8 +75,7 @@ def test_a_backend_that_raises_is_reported_and_the_next_frame_segmented(client, 
     client.forget()
 
     def is_error():
-        found = [s for array in client.received['/diagnostics'] for s in array.status]
-        return any(s.level == DiagnosticStatus.ERROR and text in s.message for s in found)
+        return any(s.level == DiagnosticStatus.ERROR and text in s.message for s in client.statuses())
 
     failed = send_until(client, name, is_error, 'an ERROR on segmentation')
     assert not {stamp_of(mask) for mask in client.received['~/mask']} & set(failed)

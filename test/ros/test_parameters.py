@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
+import yaml
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter
 from tiny_model import tiny_spec, write_tiny_model
@@ -26,8 +27,8 @@ from hybrid_seg_ros.ros.parameters import (
     declare_parameters,
     read_config,
     read_live_settings,
-    unknown_names,
 )
+from hybrid_seg_ros.ros.unused_settings import files_for_others, unknown_names
 
 OWN = LiveSettings(
     variant='', keep=-1.0, threshold=0.0, target_latency_ms=0.0, target_fps=0.0, overlay_alpha=0.5,
@@ -84,7 +85,7 @@ def test_the_defaults_are_a_legal_configuration(make_node):
     assert read_config(node) == NodeConfig(
         model_path='', backend='auto', device='auto', precision='auto', engine_path='', operating_points='',
         num_threads=0, cameras=[''], schedule='turns', batch_wait_ms=10.0, image_transport='raw',
-        image_reliability='best_effort', mask_size='network', image_timeout_s=1.0, expected_fps=0.0,
+        image_reliability='auto', mask_size='network', image_timeout_s=1.0, expected_fps=0.0,
         exit_after_failures=0,
     )  # fmt: skip
     assert read_live_settings(node) == OWN
@@ -100,6 +101,23 @@ def test_an_empty_list_of_cameras_is_the_default(context):
 def test_names_that_nobody_declared_are_listed_with_what_was_meant(make_node):
     node = make_node(tresholds=0.5, nonsense=1, keep=0.5, use_sim_time=False)
     assert unknown_names(node) == ['tresholds (did you mean threshold?)', 'nonsense']
+
+
+@pytest.mark.parametrize('namespace', ['/', '/front'])
+@pytest.mark.parametrize(
+    'section',
+    ['/**', '**', '/*', '/**/parameters', '/*/parameters', 'parameters', '/front/parameters', 'others', 'front'],
+)
+def test_a_parameter_file_is_for_a_node_where_ros_2_takes_it(context, tmp_path, section, namespace):
+    path = tmp_path / 'file.yaml'
+    values = {'ros__parameters': {'keep': 0.25}}
+    path.write_text(yaml.safe_dump({section: {'parameters': values} if section == 'front' else values}))
+    arguments = ['--ros-args', '--params-file', str(path)]
+    node = rclpy.create_node('parameters', context=context, namespace=namespace, cli_args=arguments)
+    declare_parameters(node)
+    is_taken = node.get_parameter('keep').value == 0.25
+    assert files_for_others(node, arguments) == ([] if is_taken else [str(path)])
+    node.destroy_node()
 
 
 def test_every_parameter_is_described_and_belongs_somewhere(make_node):
@@ -143,7 +161,7 @@ def test_a_start_value_of_wrong_type_or_range_is_refused_at_once(make_node, name
         ('threshold', 2, 'expected a number from 0.0 to 1.0'),
         ('keep', -0.5, "-1 (the model's own)"),
         ('schedule', 'random', 'legal are turns, batch'),
-        ('image_reliability', 'perfect', 'legal are best_effort, reliable'),
+        ('image_reliability', 'perfect', 'legal are auto, best_effort, reliable'),
         ('cameras', ['front', 'front'], 'expected each name once'),
         ('cameras', ['/front'], 'expected entries like front or front:=/front/image_raw'),
     ],

@@ -2,16 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from bag_files import CAMERA, RAW, Sent, serialised, write_messages
+from sensor_msgs.msg import CompressedImage
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.ros.bags.bag_reader import BagError
 from hybrid_seg_ros.ros.replay import ReplayError, ReplayOptions, ReplayReport, replay
+from hybrid_seg_ros.ros.session import RosSession, reliable_qos
 
 DRIVE = Path(__file__).parents[2] / 'bags' / 'camvid_val'
 IMAGE, MASK = '/camera/image/compressed', '/segmentation_node/mask'
@@ -66,6 +69,18 @@ def test_loop_begins_anew(start_echo, tmp_path):
     start_echo()
     report = replay(options(loop=True, limit=205, answer_topic=MASK, lock_step=True))
     assert (report.sent, report.answered) == (205, 205)
+
+
+def test_ctrl_c_ends_a_loop_and_is_no_error():
+    command = [sys.executable, '-m', 'hybrid_seg_ros.cli', 'replay', str(DRIVE), '--loop']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with RosSession('listener') as session:
+            received = []
+            session.node.create_subscription(CompressedImage, IMAGE, received.append, reliable_qos(10))
+            assert session.spin_until(lambda: len(received) > 3, timeout_s=20.0)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=10)
+    assert process.returncode == 0 and output == 'interrupted\n' and 'Traceback' not in errors
 
 
 def test_ground_truth_is_played_on_request(start_echo):

@@ -11,23 +11,24 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from image_encodings import ENCODINGS, EXACT, GREY, encode
 from node_harness import IMAGE_HW, QUIET_S, Client, NodeProcess, image_message, picture, stamp_of, street, values_of
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Int32MultiArray
 from std_srvs.srv import SetBool
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
+from hybrid_seg_ros.ros.session import reliable_qos
 
 MASK_HW = (96, 128)
 IMAGE_TIMEOUT_S = 0.4
 ALL_STAGES = 'total,merged,kept@6,kept@8'
 BAD_FRAMES = (
     ({'encoding': 'rgb7'}, "unknown encoding 'rgb7'; legal are rgb8, "),
-    ({'height': 0}, 'at least 1x1 pixel, got 160x0'),
-    ({'width': 0}, 'at least 1x1 pixel, got 0x120'),
-    ({'width': 2**32 - 1, 'height': 2**32 - 1, 'step': 2**32 - 1}, 'expected step >= 12884901885'),
-    ({'height': 2**32 - 1}, 'expected 2061584301600 bytes (step 480 x height 4294967295), got 57600'),
+    ({'height': 0}, '2 to 67108864 pixels, got 160x0'),
+    ({'height': 1, 'width': 1}, '2 to 67108864 pixels, got 1x1'),
+    ({'width': 2**32 - 1, 'height': 2**32 - 1, 'step': 2**32 - 1}, 'pixels, got 4294967295x4294967295'),
+    ({'height': 400000}, 'expected 192000000 bytes (step 480 x height 400000), got 57600'),
     ({'step': 479}, 'expected step >= 480 (160 pixels of rgb8), got step 479'),
     ({'data': bytes(57595)}, 'expected 57600 bytes (step 480 x height 120), got 57595'),
     ({'encoding': '32FC1', 'width': 120, 'data': np.full(14400, np.nan, np.float32).tobytes()}, 'got none and 14400'),
@@ -169,6 +170,11 @@ def test_camera_info_is_scaled_to_the_mask(client):
     assert (scaled.height, scaled.width) == MASK_HW
     assert (scaled.k[0], scaled.k[2], scaled.k[4]) == pytest.approx((300 * 0.4, 160 * 0.4, 300 * 0.4))
 
+    stamp = client.ask('~/mask', image_message(picture(60, 80), 'rgb8'))  # a mask of the same size
+    same = client.answer('~/camera_info', stamp)
+    assert (same.height, same.width, list(same.k)) == (info.height, info.width, list(info.k))
+    client.node.destroy_publisher(publisher)
+
 
 def test_every_encoding_is_answered_with_the_mask_of_the_picture(client):
     client.listen('~/mask', Image)
@@ -186,6 +192,22 @@ def test_every_encoding_is_answered_with_the_mask_of_the_picture(client):
         else:  # a hint of another colour may change the mask: that of the picture as it was decoded
             expected = mask_of(encode(image_to_rgb(message), 'rgb8'))
         assert (mask_of(message) == expected).all(), encoding
+
+
+def test_the_subscription_follows_what_the_camera_offers(node, client):
+    """An image of 640x480 is larger than Fast DDS's shared memory: by best effort hardly any arrives."""
+    client.listen('~/mask', Image)
+    image = image_message(picture(480, 640), 'rgb8')
+    client.offer(reliable_qos(5))
+    for transitions in ((), ('deactivate', 'activate'), ('deactivate', 'cleanup', 'configure', 'activate')):
+        assert all(client.transition(label) for label in transitions)
+        client.wait_for_subscription(QoSReliabilityPolicy.RELIABLE)
+        for _ in range(5):
+            client.answer('~/mask', client.send(image))
+    client.offer(qos_profile_sensor_data)
+    client.wait_for_subscription(QoSReliabilityPolicy.BEST_EFFORT)
+    client.ask('~/mask')
+    assert 'incompatible QoS' not in node.output
 
 
 def test_sizes_may_change_in_mid_stream(client):
@@ -216,7 +238,12 @@ def test_diagnostics(client):
 
 
 def test_silence_is_reported_with_the_topic(client):
-    send_until_received(client)
+    infos = client.node.create_publisher(CameraInfo, '/camera/camera_info', qos_profile_sensor_data)
+    client.wait(lambda: infos.get_subscription_count() > 0, 'the node to subscribe to camera_info')
+    send_until_received(client, lambda: infos.publish(CameraInfo()))
+    client.wait(lambda: any('no image for' in s.message for s in client.statuses()), 'a warning')
+    assert not [s.message for s in client.statuses() if 'camera_info comes' in s.message], 'its camera froze'
+    client.node.destroy_publisher(infos)
     warning = client.status('images', lambda status: status.level == DiagnosticStatus.WARN)
     assert 'no image for' in warning.message and '/camera/image' in warning.message
     error = client.status('images', lambda status: status.level == DiagnosticStatus.ERROR)
@@ -246,8 +273,7 @@ def test_bad_frames_are_reported_and_the_next_one_segmented(node, client):
         def is_reported(message=message, problem=problem):
             client.send(message)
             client.spin_for(0.05)
-            statuses = [status for array in client.received['/diagnostics'] for status in array.status]
-            return any(problem in s.message and s.level == DiagnosticStatus.WARN for s in statuses)
+            return any(problem in s.message and s.level == DiagnosticStatus.WARN for s in client.statuses())
 
         client.wait(is_reported, f'a warning that says {problem!r}')
         client.ask('~/mask')
@@ -310,7 +336,7 @@ def test_the_service_enable_does_as_the_parameter(client):
     client.ask('~/mask')
 
 
-def test_lifecycle_and_an_invalid_transition(client):
+def test_lifecycle_and_an_invalid_transition(node, client):
     masks = client.listen('~/mask', Image)
     assert client.state() == 'active'
     assert not client.transition('configure')
@@ -332,6 +358,8 @@ def test_lifecycle_and_an_invalid_transition(client):
     stamp = client.ask('~/mask')
     mask = client.answer('~/mask', stamp)
     assert (mask.height, mask.width) == IMAGE_HW
+    for line in ('activate: active', 'deactivate: inactive', 'cleanup: unconfigured', 'configure: inactive'):
+        assert line in node.output
 
     assert client.transition('deactivate') and client.transition('cleanup')
     assert client.set_parameter('mask_size', 'network').successful
@@ -342,14 +370,14 @@ def publisher_count(client, name):
     return client.node.count_publishers(f'/segmentation_node/{name}')
 
 
-def send_until_received(client):
+def send_until_received(client, also=lambda: None):
     client.forget()
 
     def is_received():
         client.send(street())
+        also()
         client.spin_for(0.1)
-        statuses = [s for array in client.received['/diagnostics'] for s in array.status if s.name.endswith('images')]
-        return any('images/s' in s.message for s in statuses)
+        return any('images/s' in s.message for s in client.statuses() if s.name.endswith('images'))
 
     client.wait(is_received, 'images to be received')
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import IMAGE_HW, Client, image_message, picture
+from node_harness import IMAGE_HW, NODE, Client, image_message, picture, values_of
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Int32MultiArray
@@ -81,6 +81,12 @@ def test_compressed_images_and_broken_ones(start_node, model):
             assert status.level == DiagnosticStatus.WARN
             client.ask('~/mask', compressed_message('.jpg', bgr))
         assert 1 <= node.output.count('bad frame on') <= 2, 'throttled'
+        stray, data = CompressedImage(format='jpeg'), cv2.imencode('.jpg', bgr)[1].tobytes()
+        stray.data.frombytes(data[:-2] + b'stray bytes' + data[-2:])
+        for _ in range(3):
+            client.ask('~/mask', stray)
+        client.status('images', lambda s: int(values_of(s)['decoder_complaints']) >= 3)
+        assert node.output.count('extraneous bytes before marker') == 1
     assert node.stop(signal.SIGTERM) == 0, node.output
 
 
@@ -169,8 +175,7 @@ def test_images_that_get_lost_are_missed_and_the_likely_cause_is_named(start_nod
                 infos.publish(CameraInfo())
                 client.send(image)
                 client.spin_for(0.03)
-            statuses = [s for array in client.received['/diagnostics'] for s in array.status]
-            return any(s.level != DiagnosticStatus.OK and 'fastdds_shm.xml' in s.message for s in statuses)
+            return any(s.level != DiagnosticStatus.OK and 'fastdds_shm.xml' in s.message for s in client.statuses())
 
         client.wait(is_missed, 'a warning that names config/fastdds_shm.xml')
     assert node.stop(signal.SIGINT) == 0, node.output
@@ -186,8 +191,8 @@ def test_fewer_images_than_expected_are_a_warning(start_node, model):
             for _ in range(10):
                 client.send(image_message(picture(), 'rgb8'))
                 client.spin_for(0.03)
-            statuses = [s for array in client.received['/diagnostics'] for s in array.status]
-            return any('of 1000.0 published: the network or the processor is too slow' in s.message for s in statuses)
+            slow = 'of 1000.0 published: the network or the processor is too slow'
+            return any(slow in status.message for status in client.statuses())
 
         client.wait(is_missed, 'a warning on the rate')
     assert node.stop(signal.SIGINT) == 0, node.output
@@ -208,11 +213,39 @@ def test_an_image_that_is_published_elsewhere_is_named(start_node, model, transp
     assert node.stop(signal.SIGTERM) == 0, node.output
 
 
-def test_names_that_the_node_does_not_have_are_told(start_node):
-    node = start_node(autostart=False, treshold=0.7, foo=1)
-    node.wait_for_output('parameters that this node does not have: ')
-    assert 'treshold (did you mean threshold?)' in node.output and 'foo' in node.output
+def test_what_the_node_does_not_take_is_told_and_a_remapped_mask_takes_its_png_along(start_node, model, tmp_path):
+    others = tmp_path / 'others.yaml'
+    others.write_text('another_node:\n  ros__parameters:\n    keep: 0.5\n')
+    overrides = {f'qos_overrides./camera/{name}.subscription.depth': 3 for name in ('image', 'imgae')}
+    node = start_node(
+        '~/mask:=/robot/mask', params_file=others, model_path=model, treshold=0.7, foo=1, **overrides
+    )
+    node.wait_for_output('waiting for images')
+    for warning in (
+        'parameters that this node does not have: ', 'treshold (did you mean threshold?)', 'foo',
+        'others.yaml: expected a section /** or /segmentation_node, has none',
+        'qos_overrides that no topic of this node takes: qos_overrides./camera/imgae.subscription.depth\n',
+    ):  # fmt: skip
+        node.wait_for_output(warning)
+    with Client() as client:
+        count = client.node.count_publishers
+        client.wait(lambda: count('/robot/mask') and count('/robot/mask/compressed'), 'the remapped topics')
+        assert not count(f'{NODE}/mask/compressed')
     assert node.stop(signal.SIGTERM) == 0, node.output
+
+
+def test_a_signal_while_libraries_are_loaded_ends_it_quietly(start_node, tmp_path):
+    program = tmp_path / 'program.py'
+    program.write_text(
+        'import sys\n'
+        'from hybrid_seg_ros.ros import segmentation_node\n'
+        'real = segmentation_node.stop_event\n'
+        'segmentation_node.stop_event = lambda: (real(), print("begins", flush=True))[0]\n'
+        'sys.exit(segmentation_node.main())\n'
+    )
+    node = start_node(program=program)
+    node.wait_for_output('begins')
+    assert node.stop(signal.SIGINT) == 0 and node.output == 'begins\n'
 
 
 def test_an_image_topic_of_another_type_is_named(start_node, model):

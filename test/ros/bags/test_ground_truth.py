@@ -73,8 +73,8 @@ def test_16_bits(encoding):
         (image(encoding='32FC1'), "expected one channel of 8 or 16 bits .*, got '32FC1'"),
         (image(LABELS[:1]), r'expected 6 bytes \(step 3 x height 2\), got 3'),
         (image(step=2), 'expected step >= 3'),
-        (image([], height=0), 'expected an image of at least 1x1 pixel, got 3x0'),
-        (image([], step=0, width=0), 'expected an image of at least 1x1 pixel, got 0x2'),
+        (image([], height=0), 'expected an image of 2 to 67108864 pixels, got 3x0'),
+        (image([], step=0, width=0), 'expected an image of 2 to 67108864 pixels, got 0x2'),
         (image(np.zeros((2, 9), np.uint8), step=9), 'expected one channel .mono8., 3 bytes a row, got three: step 9'),
     ],
 )

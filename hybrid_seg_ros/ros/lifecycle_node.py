@@ -1,0 +1,282 @@
+"""The segmentation node: a managed (lifecycle) node from camera topics to masks; transitions and frames, no maths."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional
+
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool
+
+from hybrid_seg_ros.inference.process_memory import keep_freed_memory
+from hybrid_seg_ros.ros.camera import Camera, check_inputs
+from hybrid_seg_ros.ros.camera_topics import parse_cameras
+from hybrid_seg_ros.ros.diagnostics_publisher import DiagnosticsPublisher
+from hybrid_seg_ros.ros.frame_worker import STUCK_S, FrameWorker, Stuck
+from hybrid_seg_ros.ros.log_forwarder import LogForwarder
+from hybrid_seg_ros.ros.model_loading import Load, load_configured, load_model
+from hybrid_seg_ros.ros.parameters import check_parameters, declare_parameters, read_config, read_live_settings
+from hybrid_seg_ros.ros.process import wait_passively
+from hybrid_seg_ros.ros.spinning import spin
+from hybrid_seg_ros.ros.transitions import reported
+from hybrid_seg_ros.ros.turns import Schedule, make_schedule
+from hybrid_seg_ros.ros.unused_settings import files_for_others, unknown_names, unused_qos_overrides
+
+_SHUTDOWN_S = 3.0
+"""Launch kills a process 10 s after it was told to end."""
+
+_CLOSE_S = 0.5
+"""What a backend that is taken to hang is given to come back after all."""
+
+
+class SegmentationNode(LifecycleNode):
+    """Subscribes to images and publishes masks and what goes with them; see docs/node.md for topics and parameters.
+
+    `stop` is set from outside to end the process, and by the node itself where `exit_status` says why it should end.
+    """
+
+    def __init__(
+        self, load: Load = load_configured, stop: Optional[threading.Event] = None, **node_options: Any
+    ) -> None:
+        """`load` makes the pipeline of a configuration."""
+        super().__init__('segmentation_node', **node_options)
+        self.failure = ''
+        self.stop = stop or threading.Event()
+        self.exit_status = 0
+        self.has_lost_threads = False
+        self._longest_failure = 0
+        self.lifecycle = 'unconfigured'
+        self._load = load
+        self.worker: Optional[FrameWorker] = None
+        self.cameras: list[Camera] = []
+        self._schedule: Optional[Schedule] = None
+        self._log_forwarder = LogForwarder(self.get_logger())
+        self._log_forwarder.attach()
+        self._diagnostics = DiagnosticsPublisher(self, lambda: self._log_forwarder.last)
+        declare_parameters(self)
+        unknown = unknown_names(self)
+        if unknown:
+            self.get_logger().warning(f'parameters that this node does not have: {", ".join(unknown)}')
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self._watch_timer = self.create_timer(1.0, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._enable_service = self.create_service(SetBool, '~/enable', self._enable)
+
+    def autostart(self) -> None:
+        """Configure and activate, if the parameter `autostart` says so; a failure leaves the node as it is."""
+        if self.get_parameter('autostart').value and not self.stop.is_set():
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+
+    def finalize(self) -> None:
+        """Go through the shutdown transition, unless somebody else saw to that."""
+        if self.lifecycle != 'finalized':
+            try:
+                self.trigger_shutdown()
+            except rclpy_implementation.RCLError as error:
+                self.get_logger().error(f'shutdown: {error}')
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and warm up the model, create the publishers. Diagnostics go on meanwhile."""
+        self.lifecycle = 'configuring'
+        try:
+            config = read_config(self)
+            topics = parse_cameras(config.cameras)
+            batch = len(topics) if config.schedule == 'batch' else 1
+            self.worker = FrameWorker(self, lambda: load_model(config, self._load), batch, self._while_loading)
+            pipeline = self.worker.pipeline
+            self.cameras = [
+                Camera(self, config, topic, pipeline.spec.classes, lambda camera: self._schedule.request(camera))
+                for topic in topics
+            ]
+            check_inputs(self.cameras)
+            self._longest_failure = config.exit_after_failures
+            serve = self._serve_or_give_up(self.worker)
+            self._schedule = make_schedule(
+                config.schedule, self.worker.thread, serve, self.cameras, config.batch_wait_ms / 1e3
+            )
+        except BaseException:
+            self._release(STUCK_S)
+            self.lifecycle = 'unconfigured'
+            raise
+        self.get_logger().info(
+            f'loaded {pipeline.spec.name}: {self.worker.point.point}, {pipeline.backend_name} {pipeline.precision} on '
+            f'{pipeline.device_name}, classes {", ".join(pipeline.spec.classes.names)}'
+        )
+        self.lifecycle = 'inactive'
+        return super().on_configure(state)
+
+    @reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let images in."""
+        super().on_activate(state)
+        try:
+            for camera in self.cameras:
+                camera.publishers.publish_label_info()
+                camera.input.start()
+                self.get_logger().info(f'waiting for images on {camera.input.topic}')
+        except Exception:
+            self._stop(state, STUCK_S)
+            raise
+        unused = unused_qos_overrides(self)
+        if unused:
+            self.get_logger().warning(f'qos_overrides that no topic of this node takes: {", ".join(unused)}')
+        self.lifecycle = 'active'
+        return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let no more images in, and finish the one at work: nothing is published afterwards."""
+        self._stop(state, STUCK_S)
+        self.lifecycle = 'inactive'
+        return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and destroy the publishers."""
+        self._release(STUCK_S)
+        self.lifecycle = 'unconfigured'
+        return super().on_cleanup(state)
+
+    @reported
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and free everything, from whatever state."""
+        try:
+            self._stop(state, _SHUTDOWN_S)
+            self._release(_SHUTDOWN_S)
+        except Stuck as error:
+            self.get_logger().error(str(error))
+            self._release(_CLOSE_S)
+        self.lifecycle = 'finalized'
+        return super().on_shutdown(state)
+
+    @reported
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured with everything freed but what hangs."""
+        for camera in self.cameras:
+            camera.input.stop()
+        super().on_deactivate(state)
+        self._release(_CLOSE_S)
+        self.lifecycle = 'unconfigured'
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Free everything, in whatever state the node is."""
+        self._log_forwarder.detach()
+        self._diagnostics.destroy()
+        self._release(STUCK_S)
+        super().destroy_node()
+
+    def _stop(self, state: LifecycleState, timeout_s: float) -> None:
+        for camera in self.cameras:
+            camera.input.stop()
+        if self._schedule is not None:
+            self._schedule.wake()
+        if self.worker is not None:
+            self.worker.finish(timeout_s)
+        super().on_deactivate(state)
+
+    def _release(self, timeout_s: float) -> None:
+        """Undo on_configure, as far as it came; what hangs is left behind, and publishes nothing any more."""
+        cameras, self.cameras = self.cameras, []
+        worker, self.worker = self.worker, None
+        for camera in cameras:
+            camera.input.stop()
+        try:
+            if worker is not None and not worker.close(timeout_s):
+                self.has_lost_threads = True  # a preparation that takes minutes; it ends by itself
+        except Stuck as error:
+            self.has_lost_threads = True
+            self.get_logger().error(f'{error}; its memory stays in use until this process ends')
+        finally:
+            for camera in cameras:
+                camera.destroy()
+
+    def _while_loading(self) -> None:
+        self._diagnostics.publish_if_due()
+        if self.stop.is_set():
+            self.has_lost_threads = True
+            raise InterruptedError('told to stop while the model was being loaded')
+
+    def _serve_or_give_up(self, worker: FrameWorker) -> Callable[[Sequence[Camera]], None]:
+        """Return what serves cameras, and ends the process after too many failures in a row."""
+
+        def serve(cameras: Sequence[Camera]) -> None:
+            worker.serve(cameras, self._streams)
+            if 0 < self._longest_failure <= worker.failures_in_a_row:
+                self._give_up(f'{worker.failures_in_a_row} images in a row could not be segmented')
+
+        return serve
+
+    def _watch(self) -> None:
+        """Once a second: let live parameters take effect although no image comes, and notice a backend that hangs."""
+        worker = self.worker
+        if worker is None:
+            return
+        if self._longest_failure > 0 and worker.seconds_at_work(time.monotonic()) > STUCK_S:
+            self._give_up('the backend hangs')
+        worker.follow(self._streams)
+
+    def _give_up(self, reason: str) -> None:
+        if not self.stop.is_set():
+            self.get_logger().fatal(f'{reason}: giving up')
+            self.exit_status = 1
+            self.stop.set()
+
+    @property
+    def _streams(self) -> int:
+        """Number of cameras that send images."""
+        return sum(camera.is_live for camera in self.cameras)
+
+    def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        worker = self.worker
+
+        def live_problem(changes: Mapping[str, Any]) -> str:
+            return '' if worker is None else worker.problem(changes)
+
+        return check_parameters(parameters, worker is not None, live_problem)
+
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Answer the service `~/enable`: the same as the parameter `enabled`."""
+        result = self.set_parameters([Parameter('enabled', value=request.data)])[0]
+        response.success = result.successful
+        response.message = result.reason or ('enabled' if read_live_settings(self).enabled else 'disabled')
+        return response
+
+
+def run(args: Optional[Sequence[str]], load: Load, stop: threading.Event) -> int:
+    """Run the node until `stop` is set; return 0, or 1 if it could not be made or had to give up."""
+    keep_freed_memory()
+    wait_passively()
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        node = SegmentationNode(load, stop)
+    except (ParameterException, rclpy_implementation.RCLError) as error:  # the second one for arguments not understood
+        print(f'segmentation_node: {error}', file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    try:
+        for path in files_for_others(node, sys.argv if args is None else args):
+            node.get_logger().warning(f'{path}: expected a section /** or {node.get_fully_qualified_name()}, has none')
+        node.autostart()
+        spin(node, node.stop, node.get_parameter('executor').value)
+    finally:
+        node.finalize()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    if node.has_lost_threads:  # in a library that does not come back: an orderly end would wait for it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(node.exit_status)
+    return node.exit_status
