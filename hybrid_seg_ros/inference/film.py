@@ -18,20 +18,20 @@ import numpy as np
 from hybrid_seg_ros.inference.preprocess import FrameGeometry
 
 MERGE_BY = ('policy', 'previous', 'auto')
-LOOK_EVERY = 15
+LOOK_EVERY = 30
 """Frames within which every part of the image is seen in single tokens."""
 
 MAX_AGE_S = 1.5
 """Older answers are not used."""
 AUTO_AGE_S = 0.3
 """With `auto`, older answers are not used: motion by then is more than the flow follows."""
-CHANGE = 12
+CHANGE = 20
 """Levels outside of what the picture before shows nearby that count as a change."""
-CHANGED_SHARE = 0.25
+CHANGED_SHARE = 0.5
 """Share of a patch's points that changed at which it is watched."""
 CUT_SHARE = 0.25
 """Share of the patches that changed at which the image is taken for another scene."""
-WATCHED_FRAMES = 3
+WATCHED_FRAMES = 2
 """Frames for which a patch that changed is watched."""
 
 SUB = 4
