@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Optional, Union
 
@@ -140,11 +141,16 @@ class SegmentationPipeline:
         return [Segmentation(*output, timings) for output in outputs]
 
     def stream(
-        self, frames: Iterable[tuple[np.ndarray, float]], merge_by: str = 'auto', look_every: int = LOOK_EVERY
+        self, images: Iterable[np.ndarray], stamps_s: Optional[Iterable[float]] = None, merge_by: str = 'policy',
+        look_every: int = LOOK_EVERY,
     ) -> Iterator[Segmentation]:  # fmt: skip
-        """Segment the frames of one camera in order: (RGB image, time in seconds), as a call with a film does."""
+        """Segment the frames of one camera in order, each as a call with a film does; see `Film` for the options.
+
+        `stamps_s` are their times in seconds; without any they are a tenth of a second apart. With `merge_by` 'policy'
+        each is segmented as if it were alone.
+        """
         film = Film(merge_by, look_every)
-        for image, stamp_s in frames:
+        for image, stamp_s in zip(images, (index / 10 for index in count()) if stamps_s is None else stamps_s):
             yield self(image, film, stamp_s)
 
     def _complete(

@@ -28,7 +28,7 @@ POINTS = [
     ('dense', {}), ('cts', {}), ('hybrid@8', {'keep': 0.6}), ('hybrid@6+8', {'keep': [0.7, 11]}),
     ('dtop@8', {'threshold': 0.26}), ('hybrid@6+8', {'threshold': 0.3}),
 ]  # fmt: skip
-STREAMS = {'scores': '0', 'compute': '1', 'uploads': '2'}
+STREAMS = {'scores': '0', 'compute': '1'}
 
 
 def noise(seed=0, size_hw=(96, 128)):
@@ -100,7 +100,7 @@ def assert_same(result, expected, atol=0.0):
 
 
 @pytest.mark.parametrize(('variant', 'options'), POINTS)
-def test_one_frame_at_a_time_or_overlapped(driver, tiny, cache, open_pipeline, pace, variant, options):
+def test_frames_one_after_the_other(driver, tiny, cache, open_pipeline, pace, variant, options):
     images = [noise(seed, size) for seed, size in enumerate([(96, 128), (50, 70), (96, 128), (200, 90), (96, 128)])]
     reference = load_pipeline(tiny, 'onnxruntime', variant=variant, cache_dir=cache, **options)
     expected = [reference(image) for image in images]
@@ -112,10 +112,6 @@ def test_one_frame_at_a_time_or_overlapped(driver, tiny, cache, open_pipeline, p
         assert_same(pipeline(image), wanted)
     assert driver.host_cuda_kernels() - kernels == len(images), 'label maps are made on the GPU'
     assert driver.host_cuda_graphs() - graphs == len(images), 'warm-up has captured all graphs'
-    streamed = list(pipeline.stream(iter(images)))
-    assert len(streamed) == len(images)
-    for result, wanted in zip(streamed, expected):
-        assert_same(result, wanted)
 
 
 def test_half_precision(tiny, cache, open_pipeline):
@@ -155,15 +151,12 @@ def test_without_a_compiler_the_cpu_makes_the_label_map(driver, tiny, open_pipel
 
 
 @pytest.mark.parametrize('budget', [{'threshold': 0.3}, {'keep': (0.5,)}], ids=str)
-def test_many_threads_many_frames_begun(tiny, open_backend, pace, budget):
+def test_many_threads(tiny, open_backend, pace, budget):
     spec = ModelSpec.load(tiny)
     budget = dataclasses.replace(spec.budget, **budget)
     backend = open_backend(spec)
     images = [noise(seed)[None] for seed in range(6)]
     alone = [np.asarray(backend.infer(image, spec.variant, budget)[0].scores) for image in images]
-    begun = [backend.start(image, spec.variant, budget) for image in images]
-    for index in (3, 0, 5, 4, 1, 2):
-        assert np.array_equal(begun[index].finish()[0].scores, alone[index])
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             together = pool.map(lambda image: np.asarray(backend.infer(image, spec.variant, budget)[0].scores), images)
@@ -171,18 +164,13 @@ def test_many_threads_many_frames_begun(tiny, open_backend, pace, budget):
 
 
 @pytest.mark.parametrize('budget', [{'threshold': 0.3}, {'keep': (0.5,)}], ids=str)
-def test_a_batch_begun_while_a_frame_is_on_its_way(tiny, open_backend, pace, budget):
+def test_a_batch_of_more_than_the_graph_takes(tiny, open_backend, pace, budget):
     spec = ModelSpec.load(tiny)
     budget = dataclasses.replace(spec.budget, **budget)
     backend = open_backend(spec)
     images = np.stack([noise(seed) for seed in range(3)])
     alone = [np.asarray(backend.infer(image[None], spec.variant, budget)[0].scores) for image in images]
-    first = backend.start(images[:1], spec.variant, budget)
-    batch = backend.start(images, spec.variant, budget)
-    last = backend.start(images[2:], spec.variant, budget)
-    assert np.array_equal(last.finish()[0].scores, alone[2])
-    assert np.array_equal(first.finish()[0].scores, alone[0])
-    for prediction, wanted in zip(batch.finish(), alone):
+    for prediction, wanted in zip(backend.infer(images, spec.variant, budget), alone):
         assert np.allclose(prediction.scores, wanted, atol=1e-5)
 
 
@@ -198,16 +186,7 @@ def test_scores_stay_what_they_are(tiny, open_backend, pace):
     with pytest.raises(RuntimeError, match='closed'):
         kept[0].scores.to_host()
     with pytest.raises(RuntimeError, match='closed'):
-        backend.start(noise()[None], spec.variant, spec.budget)
-
-
-def test_closed_with_a_frame_on_its_way(tiny, open_backend):
-    spec = ModelSpec.load(tiny)
-    backend = open_backend(spec)
-    expected = backend.infer(noise()[None], spec.variant, spec.budget)[0]
-    begun = backend.start(noise()[None], spec.variant, spec.budget)
-    backend.close()
-    assert begun.finish()[0].tokens.stages == expected.tokens.stages
+        backend.infer(noise()[None], spec.variant, spec.budget)
 
 
 def test_operating_points_come_and_go(tiny, open_backend):
@@ -215,9 +194,10 @@ def test_operating_points_come_and_go(tiny, open_backend):
     backend = open_backend(spec)
     points = [(Variant.parse(variant), TokenBudget(keep=0.5)) for variant in spec.legal_variants()]
     assert len(points) > 4
-    begun = [backend.start(noise()[None], *point) for point in points]
-    for point, pending in zip(points, begun):
-        assert np.array_equal(pending.finish()[0].scores, backend.infer(noise()[None], *point)[0].scores)
+    for _ in range(2):
+        found = [np.asarray(backend.infer(noise()[None], *point)[0].scores) for point in points]
+        for point, scores in zip(points, found):
+            assert np.array_equal(backend.infer(noise()[None], *point)[0].scores, scores)
 
 
 def test_logits_and_crops_are_finished_on_the_cpu(tmp_path, cache, driver, open_pipeline):
@@ -229,8 +209,8 @@ def test_logits_and_crops_are_finished_on_the_cpu(tmp_path, cache, driver, open_
                                     (linear, 'cts', {}), (mixed, 'cts', {})]:  # fmt: skip
         reference = load_pipeline(model, 'onnxruntime', variant=variant, cache_dir=cache, **options)
         pipeline = open_pipeline(model, variant, options)
-        for result, image in zip(pipeline.stream([noise(1), noise(2, (100, 180))]), [noise(1), noise(2, (100, 180))]):
-            assert_same(result, reference(image))
+        for image in (noise(1), noise(2, (100, 180))):
+            assert_same(pipeline(image), reference(image))
     assert driver.host_cuda_kernels() == before
 
 

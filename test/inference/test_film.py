@@ -131,7 +131,7 @@ def test_the_pipeline_takes_a_film(tmp_path, backend, variant):
     pipeline.set_operating_point(budget=dataclasses.replace(pipeline.budget, merged_windows={4: 1, 2: 5}))
     image = street_scene((144, 208))
     alone = pipeline(image)
-    frames = list(pipeline.stream([(image, 0.0), (image, 0.1), (image, 0.2), (image, 5.0)]))
+    frames = list(pipeline.stream([image] * 4, [0.0, 0.1, 0.2, 5.0], 'auto'))
     assert [frame.tokens.merged_by for frame in frames] == ['policy', 'previous', 'previous', 'policy']
     assert np.array_equal(frames[0].labels, alone.labels) and np.array_equal(frames[3].labels, alone.labels)
     assert {tuple(frame.tokens.windows.items()) for frame in frames} == {((4, 1), (2, 5))}
@@ -148,7 +148,7 @@ def test_both_backends_choose_alike(tmp_path):
     image, found = street_scene((144, 208)), []
     for backend in ('pytorch', 'onnxruntime'):
         pipeline = load_pipeline(model, backend, 'cpu', 'float32', 'cts', cache_dir=tmp_path)
-        found.append(list(pipeline.stream([(image, 0.0), (image, 0.1), (image, 0.2)])))
+        found.append(list(pipeline.stream([image] * 3, merge_by='previous')))
         pipeline.close()
     for one, other in zip(*found):
         assert np.array_equal(one.tokens.window_size, other.tokens.window_size)

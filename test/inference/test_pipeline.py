@@ -61,7 +61,7 @@ def test_a_stream_gives_what_calls_give_in_order(model, inference):
     results = pipeline.stream(taken.append(len(taken)) or image for image in images)
     assert not taken, 'nothing is taken before it is asked for'
     first = next(results)
-    assert taken == [0, 1], 'the next one is taken while the first is worked on'
+    assert taken == [0]
     for image, result in zip(images, [first, *results]):
         expected = pipeline(image)
         assert np.array_equal(result.labels, expected.labels)

@@ -72,19 +72,19 @@ def backend(tiny, cache):
 def test_real_frames_give_the_labels_of_pytorch(references, frames, cache, precision, variant, options):
     pipeline = open_pipeline(cache, variant, options, precision)
     expected = references[variant, str(options)]
-    for results in ([pipeline(frame) for frame in frames], list(pipeline.stream(frames))):
-        same = [np.mean(result.labels == reference.labels) for result, reference in zip(results, expected)]
-        assert np.mean(same) >= LEAST_SHARE[precision], same
-        for result, reference in zip(results, expected):
-            assert list(result.tokens.stages) == list(reference.tokens.stages)
-            if 'threshold' not in options:
-                assert result.tokens.stages == reference.tokens.stages
+    results = [pipeline(frame) for frame in frames]
+    same = [np.mean(result.labels == reference.labels) for result, reference in zip(results, expected)]
+    assert np.mean(same) >= LEAST_SHARE[precision], same
+    for result, reference in zip(results, expected):
+        assert list(result.tokens.stages) == list(reference.tokens.stages)
+        if 'threshold' not in options:
+            assert result.tokens.stages == reference.tokens.stages
     pipeline.close()
 
 
 @pytest.mark.parametrize(('variant', 'options'), [('hybrid@8', {'keep': 0.6}), ('hybrid@6+8', {'threshold': 0.97})])
 def test_a_frame_again_and_again(frames, cache, variant, options):
-    """First launched, then captured, then replayed; alone, and with another frame begun: always the same."""
+    """First launched, then captured, then replayed: always the same."""
     pipeline = open_pipeline(cache, variant, options, 'float16')
     first, second = frames[:2]
     expected = pipeline(first), pipeline(second)
@@ -93,9 +93,6 @@ def test_a_frame_again_and_again(frames, cache, variant, options):
             again = pipeline(frame)
             assert np.array_equal(again.labels, wanted.labels)
             assert np.array_equal(again.confidence, wanted.confidence)
-    for result, wanted in zip(pipeline.stream([first, second] * 4), expected * 4):
-        assert np.array_equal(result.labels, wanted.labels)
-        assert np.array_equal(result.tokens.pruned_after_layer, wanted.tokens.pruned_after_layer)
     pipeline.close()
 
 

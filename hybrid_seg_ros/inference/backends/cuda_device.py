@@ -85,18 +85,6 @@ class Gpu:
         """Give memory of `allocate_pinned` back; its array must not be used any more."""
         self._call(self._driver.cuMemFreeHost, pinned.address)
 
-    def new_event(self) -> Any:
-        """Return a point in a stream's work to wait for, which counts as reached until it is recorded."""
-        return self._call(self._driver.cuEventCreate, self._driver.CUevent_flags.CU_EVENT_DISABLE_TIMING)
-
-    def wait_for(self, event: Any) -> None:
-        """Block until the GPU has come to the event; other threads go on."""
-        self._call(self._driver.cuEventSynchronize, event)
-
-    def free_event(self, event: Any) -> None:
-        """Give an event back."""
-        self._call(self._driver.cuEventDestroy, event)
-
     def new_stream(self) -> 'Stream':
         """Return a queue of work that waits for no other."""
         return Stream(self)
@@ -141,14 +129,6 @@ class Stream:
     def copy(self, address: int, source: int, num_bytes: int) -> None:
         """Copy on the GPU."""
         self._call(self._driver.cuMemcpyDtoDAsync, address, source, num_bytes, self._stream)
-
-    def record(self, event: Any) -> None:
-        """Place an event behind the work queued so far."""
-        self._call(self._driver.cuEventRecord, event, self._stream)
-
-    def wait(self, event: Any) -> None:
-        """Let later work wait for an event of another stream."""
-        self._call(self._driver.cuStreamWaitEvent, self._stream, event, 0)
 
     def synchronize(self) -> None:
         """Block until all work is done."""
