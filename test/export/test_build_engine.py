@@ -18,7 +18,7 @@ from hybrid_seg_ros.inference.backends.graph_source import GraphFiles, read_grap
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant, sha256_of
 
 HYBRID = Variant.parse('hybrid@6+8')
-PARTS = ['head', 'middle@8', 'tail']
+PARTS = ['policy', 'head', 'middle@8', 'tail']
 
 
 @pytest.fixture(scope='module')
@@ -134,9 +134,10 @@ def test_others_do_not_run_engines(built, spec, name):
 def test_what_is_refused(exported, tmp_path, monkeypatch, capsys, arguments, complaint):
     if arguments[1:2] == ['--compute-capability']:
         rtx_library()
-    shutil.copy(exported / 'fixed.onnx', tmp_path)
+    for path in exported.glob('fixed.*onnx'):
+        shutil.copy(path, tmp_path)
     (tmp_path / 'no_graph.onnx').write_text('words')
     monkeypatch.chdir(tmp_path)
     assert build(*arguments) == 1
     assert complaint in capsys.readouterr().err
-    assert {path.name for path in tmp_path.iterdir()} == {'fixed.onnx', 'no_graph.onnx'}
+    assert {path.name for path in tmp_path.iterdir()} == {'fixed.onnx', 'fixed.policy.onnx', 'no_graph.onnx'}

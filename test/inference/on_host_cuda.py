@@ -111,7 +111,8 @@ def test_frames_one_after_the_other(driver, tiny, cache, open_pipeline, pace, va
     for image, wanted in zip(images, expected):
         assert_same(pipeline(image), wanted)
     assert driver.host_cuda_kernels() - kernels == len(images), 'label maps are made on the GPU'
-    assert driver.host_cuda_graphs() - graphs == len(images), 'warm-up has captured all graphs'
+    fixed = 2 if Variant.parse(variant).merges else 1  # the policy network is a graph of its own
+    assert driver.host_cuda_graphs() - graphs == fixed * len(images), 'warm-up has captured all graphs'
 
 
 def test_half_precision(tiny, cache, open_pipeline):
@@ -120,7 +121,8 @@ def test_half_precision(tiny, cache, open_pipeline):
         reference = load_pipeline(tiny, 'onnxruntime', precision='float16', variant=variant, cache_dir=cache, **options)
         pipeline = open_pipeline(tiny, variant, options, 'float16')
         for seed in range(3):
-            assert_same(pipeline(noise(seed)), reference(noise(seed)), atol=1e-3)
+            found, wanted = pipeline(noise(seed)), reference(noise(seed))
+            assert np.mean(found.labels == wanted.labels) > 0.95 and found.tokens.entering == wanted.tokens.entering
 
 
 @pytest.mark.parametrize('reason', ['driver', 'engine'])
@@ -226,8 +228,9 @@ def test_what_a_runner_refuses(tiny, cache, driver):
         runners['head'].run({'image': image[:, :, :64]}, ())
     with pytest.raises(GraphError, match='head: input image: expected uint8, got float32'):
         runners['head'].run({'image': image.astype(np.float32)}, ())
-    out = runners['head'].run({'image': image}, ('token_of_cell',))
-    feeds = {'tokens': out['next_tokens'], 'masks_head': out['masks'], 'row_of_cell': out['token_of_cell'][0], **out}
+    out = runners['head'].run({'image': image}, ())
+    feeds = {'tokens': out['next_tokens'], 'masks_head': out['masks'], 'row_of_cell': np.arange(48, dtype=np.int32),
+             **out}  # fmt: skip
     with pytest.raises(GraphError, match=r'tail: input stay cannot have shape \(49,\), at most \(48,\)'):
         runners['tail'].run({**feeds, 'stay': np.zeros(49, np.int32)}, ('scores',))
     scores = runners['tail'].run({**feeds, 'stay': np.arange(48, dtype=np.int32)}, ('scores',))['scores']
@@ -266,10 +269,10 @@ def engines(driver, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('variant', 'options'), [POINTS[2], POINTS[-1]])
 def test_engines_are_built_kept_and_run(driver, tiny, cache, tmp_path, engines, variant, options):
-    expected = load_pipeline(tiny, 'onnxruntime', variant=variant, cache_dir=cache, **options)(noise())
+    expected = load_pipeline(tiny, 'onnxruntime', 'cpu', 'float32', variant, cache_dir=cache, **options)(noise())
 
     def run(**more):
-        pipeline = load_pipeline(tiny, 'tensorrt', 'cuda:0', variant=variant, cache_dir=tmp_path, **options, **more)
+        pipeline = load_pipeline(tiny, 'tensorrt', 'cuda:0', 'float32', variant, cache_dir=tmp_path, **options, **more)
         assert pipeline.device_name == 'Host (cuda:0)'
         assert_same(pipeline(noise()), expected)
         pipeline.close()
@@ -277,7 +280,7 @@ def test_engines_are_built_kept_and_run(driver, tiny, cache, tmp_path, engines, 
         return len(engines)
 
     parts = run()
-    assert parts == (1 if 'keep' in options else 3)
+    assert parts == (2 if 'keep' in options else 4)
     assert run() == parts, 'kept'
     files = sorted((tmp_path / 'engines').rglob('*.engine'))
     files[0].write_bytes(files[0].read_bytes()[:6000])
@@ -293,7 +296,7 @@ def test_engines_are_built_kept_and_run(driver, tiny, cache, tmp_path, engines, 
 
 def test_engines_of_others(tiny, tmp_path, engines):
     spec = ModelSpec.load(tiny)
-    graphs = CachedGraphs(spec, 'float32', tmp_path).find(Variant.parse('cts'), spec.budget, 1, (96, 128))
+    graphs = CachedGraphs(spec, 'float32', tmp_path).find(Variant(), spec.budget, 1, (96, 128))
     data = graphs.files['whole'].read_bytes()
     for content, tensorrt, capability, complaint in [
         (data, 'host 0', 89, 'm.engine: was built with host 0, expected host 1'),
@@ -302,7 +305,7 @@ def test_engines_of_others(tiny, tmp_path, engines):
     ]:
         info = EngineInfo(graphs.info, 'whole', '', tensorrt, (capability,))
         write_engines({tmp_path / 'm.engine': (content, info)})
-        pipeline = load_pipeline(tiny, 'tensorrt', 'cuda', variant='cts', graph=tmp_path / 'm.engine')
+        pipeline = load_pipeline(tiny, 'tensorrt', 'cuda', 'float32', 'dense', graph=tmp_path / 'm.engine')
         with pytest.raises(GraphError, match=complaint):
             pipeline(noise())
         pipeline.close()

@@ -39,6 +39,8 @@ def exported(spec, tmp_path_factory):
     variant = Variant.parse('hybrid@6+8')
     export_model(spec, variant, TokenBudget(keep=(0.5, 9)), folder / 'fixed.onnx', outputs='scores')
     export_model(spec, variant, TokenBudget(threshold=0.3), folder / 'parts.onnx')
+    single = Variant.parse('dtop@6+8')  # one file, as nothing merges
+    export_model(spec, single, TokenBudget(keep=(0.5, 9)), folder / 'single.onnx', outputs='scores')
     return folder
 
 
@@ -57,7 +59,8 @@ def exported(spec, tmp_path_factory):
 def test_numbers_are_fixed(spec, variant, budget, tokens, kept, parts):
     spec = dataclasses.replace(spec, window_sizes=(2, 4))
     info = GraphInfo.describe(spec, Variant.parse(variant), TokenBudget(**budget), SIZE)
-    assert (info.tokens, info.kept, info.parts) == (tokens, kept, parts)
+    policy = ('policy',) if 'merged_windows' in budget or variant.startswith('hybrid') else ()
+    assert (info.tokens, info.kept, info.parts) == (tokens, kept, (*policy, *parts))
     assert info.by_threshold == (len(parts) > 1)
     assert GraphInfo.from_json(info.to_json()) == info
 
@@ -117,7 +120,7 @@ def test_parts_of_two_exports_are_refused(spec, exported, tmp_path):
     other = dataclasses.replace(spec, name='other')
     export_model(other, Variant.parse('hybrid@6+8'), TokenBudget(threshold=0.3), tmp_path / 'new' / 'parts.onnx')
     (tmp_path / 'new' / 'parts.head.onnx').replace(tmp_path / 'parts.head.onnx')
-    with pytest.raises(GraphError, match='middle@8.onnx: is of another export than parts.head.onnx'):
+    with pytest.raises(GraphError, match='policy.onnx: is of another export than parts.head.onnx'):
         read_graphs(tmp_path / 'parts.onnx')
 
 
@@ -227,13 +230,13 @@ def static(layout):
     (static(QuantFormat.QOperator), 'QLinearMatMul'),
 ], ids=['dynamic', 'QDQ', 'QOperator'])  # fmt: skip
 def test_a_quantised_graph_does_not_pass_as_float32(model, exported, tmp_path, quantize, operator):
-    quantize(exported / 'fixed.onnx', tmp_path / 'q.onnx')
+    quantize(exported / 'single.onnx', tmp_path / 'q.onnx')
     with pytest.raises(GraphError, match=f'q.onnx: is quantised .int8: .*{operator}.*; expected float32 or float16'):
         load_pipeline(model, 'onnxruntime', graph=tmp_path / 'q.onnx')
 
 
 def test_a_graph_converted_to_float16_is_one_of_float16(model, exported, tmp_path):
-    proto = convert_float_to_float16(onnx.load(exported / 'fixed.onnx'), keep_io_types=True)
+    proto = convert_float_to_float16(onnx.load(exported / 'single.onnx'), keep_io_types=True)
     onnx.save(proto, tmp_path / 'half.onnx')
     assert json.loads(proto.metadata_props[0].value)['precision'] == 'float32', 'what it says of itself'
     with pytest.raises(GraphError, match='was exported for precision float16, expected float32'):
@@ -243,7 +246,7 @@ def test_a_graph_converted_to_float16_is_one_of_float16(model, exported, tmp_pat
 
 
 def test_weights_of_other_types_are_named(exported, tmp_path):
-    proto = onnx.load(exported / 'fixed.onnx')
+    proto = onnx.load(exported / 'single.onnx')
     weight = proto.graph.initializer[0]
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).astype(np.float64), weight.name))
     onnx.save(proto, tmp_path / 'mixed.onnx')

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
+from hybrid_seg_ros.inference.film import Film
 from hybrid_seg_ros.inference.point_keeper import Wanted
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.ros import frame_worker
@@ -38,7 +39,7 @@ class FakePipeline:
     def __call__(self, image):
         return self.segment_batch([image])[0]
 
-    def segment_batch(self, images):
+    def segment_batch(self, images, films=None, stamps_s=()):
         self.batches.append(len(images))
         self.threads.append(threading.current_thread().name)
         self.started.set()
@@ -67,7 +68,7 @@ class FakeCamera:
     """A camera whose published stamps are kept."""
 
     def __init__(self):
-        self.monitor, self.published = CameraMonitor(), []
+        self.monitor, self.published, self.film = CameraMonitor(), [], Film()
         self.slot = FrameSlot()
         self.slot.open()
         self.conversion_error = None
@@ -94,7 +95,7 @@ class FakeCamera:
             schedule.request(self)
 
 
-SETTINGS = LiveSettings('', -1.0, 0.0, 0.0, 0.0, 0.5, False, True)
+SETTINGS = LiveSettings('', -1.0, 0.0, 'policy', 30, 0.0, 0.0, 0.5, False, True)
 
 
 @pytest.fixture
