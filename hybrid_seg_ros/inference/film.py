@@ -78,6 +78,10 @@ class Film:
 
         `network_input` (H, W, 3) uint8 RGB; `counts[w]` windows of w x w are to be merged. `remember` takes the answer.
         """
+        if self.merge_by == 'policy':
+            self._before = self._now = None
+            self.counts['policy: not asked for'] += 1
+            return None
         layout = (geometry, patch_size)
         grid_hw = tuple(-(-side // patch_size) for side in network_input.shape[:2])
         picture = _points(network_input, network_input.shape[:2], patch_size, cv2.INTER_AREA, 0)
@@ -97,6 +101,8 @@ class Film:
 
         `labels` (H, W) uint8, `confidence` (H, W) in [0, 1], `window_size` (gh, gw) as in a TokenReport.
         """
+        if self._now is None:
+            return
         stamp_s, layout, picture = self._now
         geometry, patch_size = layout
 
@@ -111,8 +117,6 @@ class Film:
 
     def _distrust(self, before: Optional[_Answer], stamp_s: float, layout: tuple) -> str:
         """Return why the answer before says nothing of this frame, '' where it does."""
-        if self.merge_by == 'policy':
-            return 'not asked for'
         if before is None:
             return 'first frame'
         if before.layout != layout:

@@ -164,7 +164,7 @@ DECLARATIONS = (
         "model's own.", LIVE, low_high=(0.0, 1.0),
     ),
     Declaration(
-        'merge_by', 'auto', 'Who chooses which windows merge. policy: the policy network, for each frame; previous: '
+        'merge_by', 'policy', 'Who chooses which windows merge. policy: the policy network, for each frame; previous: '
         'the answer to the frame before, where it can be trusted; auto: that, while frames come faster than 3 a '
         'second.', LIVE, legal=MERGE_BY,
     ),

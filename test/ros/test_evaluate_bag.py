@@ -102,6 +102,17 @@ def test_offline_is_what_evaluate_says_of_the_same_frames(bag, root, model, tmp_
     assert (tmp_path / 'out/index.html').read_text().count('<img') > 6
 
 
+def test_a_row_for_each_who_chooses_the_windows(bag, model, tmp_path):
+    options = ('--variants', 'cts,dense', '--merge-by', 'policy,previous', '--merged-windows', '5', '--every', '2')
+    report = run(bag, model, tmp_path / 'out', *options)
+    assert [row['name'] for row in report['rows']] == ['cts by policy', 'cts by previous', 'dense']
+    assert {row['frames'] for row in report['rows']} == {FRAMES // 2} and report['frames'] == FRAMES // 2
+    by_policy, by_previous, dense = report['rows']
+    assert by_policy['tokens_mean'] == by_previous['tokens_mean'] == {'total': 48.0, 'merged': 33.0}
+    assert by_previous['gflops_mean'] < by_policy['gflops_mean'], 'the policy network ran for the first frame alone'
+    assert run(bag, model, tmp_path / 'again', *options)['rows'][1]['miou'] == by_previous['miou']
+
+
 def test_labels_may_lie_in_a_folder(bag, unlabelled, root, model, tmp_path):
     with BagReader(bag) as reader:
         stamps = [message.stamp_ns for message in reader.messages([reader.select_camera_topic()])]
@@ -185,6 +196,9 @@ def test_frames_that_cannot_be_decoded_are_left_out_and_named(root, model, tmp_p
         (('--rate', '2'), 'are for --live'),
         (('--param', 'mask_size:=image'), 'are for --live'),
         (('--limit', '0'), '--limit: expected at least 1 frame'),
+        (('--every', '0'), '--every: expected at least 1'),
+        (('--merge-by', 'nobody'), '--merge-by: expected policy, previous, auto'),
+        (('--live', '--every', '2'), '--live: expected it without --every'),
         (('--keep', '0.5', '--threshold', '0.9'), 'not both'),
         (('--variants', 'dtop@13'), 'dtop@13'),
         (('--backends', 'abacus'), "unknown backend 'abacus'; legal are pytorch"),

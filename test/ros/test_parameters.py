@@ -31,7 +31,7 @@ from hybrid_seg_ros.ros.parameters import (
 from hybrid_seg_ros.ros.unused_settings import files_for_others, unknown_names
 
 OWN = LiveSettings(
-    variant='', keep=-1.0, threshold=0.0, merge_by='auto', look_every=30, target_latency_ms=0.0, target_fps=0.0,
+    variant='', keep=-1.0, threshold=0.0, merge_by='policy', look_every=30, target_latency_ms=0.0, target_fps=0.0,
     overlay_alpha=0.5, overlay_legend=False, enabled=True,
 )
 
