@@ -58,6 +58,9 @@ ELSEWHERE = {
     'colcon build': 'test/test_colcon_build.py::test_programs_are_where_ros2_run_looks',
     'hybrid_seg demo-budget': 'test/ros/trials/test_budget_demo.py::test_it_shows_a_budget_beside_a_fixed_point',
     'hybrid_seg build-engine': 'test/export/test_build_engine.py',
+    'hybrid_seg paste-objects': 'test/evaluation/test_pasted_objects.py::test_command',
+    'hybrid_seg evaluate-bag bags/camvid_val --variants dense,hybrid@6+8 --merge-by':
+        'test/ros/test_evaluate_bag.py::test_a_row_for_each_who_chooses_the_windows',
     'python -m hybrid_seg_ros.ros.segmentation_node':
         'test/ros/test_docs_node_commands.py::test_a_node_and_a_replay_in_two_terminals',
     'hybrid_seg replay bags/camvid_val --restamp --loop':
