@@ -74,7 +74,7 @@ def test_real_frames_give_the_labels_of_pytorch(references, frames, cache, backe
             assert result.tokens.stages == reference.tokens.stages
             assert np.array_equal(result.tokens.window_size, reference.tokens.window_size)
             assert np.array_equal(result.tokens.pruned_after_layer, reference.tokens.pruned_after_layer)
-            assert np.abs(result.confidence - reference.confidence).max() < 1e-3
+            assert np.abs(result.confidence - reference.confidence).max() < 3e-3
     if 'threshold' in options:
         assert len({reference.tokens.kept for reference in expected}) > 1, 'frames that keep other numbers of tokens'
     assert len({tuple(np.unique(reference.labels)) for reference in expected}) > 1, 'frames of different classes'
