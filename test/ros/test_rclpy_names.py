@@ -20,8 +20,8 @@ HUMBLE = {
     'rclpy.parameter': {'Parameter'},
     'rclpy.publisher': {'Publisher'},
     'rclpy.qos': {
-        'QoSDurabilityPolicy', 'QoSHistoryPolicy', 'QoSProfile', 'QoSReliabilityPolicy', 'qos_policy_name_from_kind',
-        'qos_profile_sensor_data',
+        'QoSDurabilityPolicy', 'QoSHistoryPolicy', 'QoSPolicyKind', 'QoSProfile', 'QoSReliabilityPolicy',
+        'qos_policy_name_from_kind', 'qos_profile_sensor_data',
     },
     'rclpy.qos_overriding_options': {'QoSOverridingOptions'},
     'rclpy.signals': {'SignalHandlerOptions'},
