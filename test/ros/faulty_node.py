@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,8 @@ class FaultyPipeline:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipeline, name)
 
-    def __call__(self, image: np.ndarray) -> Any:
-        color = tuple(map(int, image[0, 0]))
+    def segment_batch(self, images: Sequence[np.ndarray], *others: Any) -> Any:
+        color = tuple(map(int, images[0][0, 0]))
         if color == FAULTS['error']:
             raise RuntimeError('the backend is out of order')
         if color == FAULTS['memory']:
@@ -46,7 +47,7 @@ class FaultyPipeline:
             time.sleep(SLOW_S)
         if color == FAULTS['hang']:
             time.sleep(HANG_S)
-        return self._pipeline(image)
+        return self._pipeline.segment_batch(images, *others)
 
 
 def load(config: NodeConfig) -> Any:

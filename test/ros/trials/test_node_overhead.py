@@ -92,7 +92,7 @@ def test_the_idle_backend_repeats_what_the_network_made_of_a_street(model):
         idle.warm_up(*point)
     with pytest.raises(RuntimeError, match='closed'):
         network.infer(street, spec.variant, spec.budget)
-    answers = idle.start(np.zeros((3, *spec.network_size_hw, 3), np.uint8), spec.variant, spec.budget).finish()
+    answers = idle.infer(np.zeros((3, *spec.network_size_hw, 3), np.uint8), spec.variant, spec.budget)
     assert len(answers) == 3
     for answer in answers:
         assert np.array_equal(answer.scores, expected.scores) and answer.tokens.stages == expected.tokens.stages
