@@ -41,9 +41,8 @@ def _count(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, float]:
         for module in (getattr(network, part) or nn.Identity()).modules():
             if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
                 module.register_forward_hook(counter(part))
-    if spec.policy == 'patch_mlp':  # looks at patches that it embeds for itself, as its own graph has to
+    if network.policy is not None:  # one that looks at patches embeds them for itself, as its own graph has to
         network.encoder.patch_embed.proj.register_forward_hook(counter('policy'))
-    if network.policy is not None:
         network.window_logits(image)
     if network.refinement is not None:
         masks = torch.empty(1, len(spec.classes), *spec.backbone.grid_hw(size_hw), device='meta')

@@ -23,7 +23,11 @@ from hybrid_seg_ros.evaluation.flops_subject import (
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_GFLOPS, PAPER_SIZE_HW
 from hybrid_seg_ros.evaluation.paper_flops import compare_with_paper
 from hybrid_seg_ros.files import write_json
-from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect, windows_value
+from hybrid_seg_ros.inference.operating_point import (
+    add_keep_argument,
+    add_merged_windows_argument,
+    say_what_has_no_effect,
+)
 from hybrid_seg_ros.model_spec import AUXILIARY_HEADS, BACKBONES, HEADS, POLICIES, REFINEMENTS, Variant
 
 FIXED_BY_PAPER = ('model', 'classes', 'size', 'variants', 'merged_windows', 'layers', 'picture', *FORM)
@@ -47,8 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="input size; sides are padded to whole patches (default: 512 512, or the model's own)")
     points.add_argument('--variants', nargs='+', metavar='VARIANT', help='as dense,cts,hybrid@8 (default: all legal)')
     add_keep_argument(points, f"the model's own where it has one, else {KEEP}")
-    points.add_argument('--merged-windows', type=windows_value, metavar='WINDOWS', help=(
-        "windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: 103/256, or the model's own)"))
+    add_merged_windows_argument(points, "103/256, or the model's own")
     shown = parser.add_argument_group('what to show')
     shown.add_argument('--layers', action='store_true', help='GFLOPs layer by layer as well, in --json too')
     shown.add_argument('--paper', action='store_true', help="put our figures beside the paper's")

@@ -22,7 +22,11 @@ from hybrid_seg_ros.evaluation.evaluate_dataset import check_classes
 from hybrid_seg_ros.evaluation.text_table import format_table
 from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.film import Film
-from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline, windows_value
+from hybrid_seg_ros.inference.operating_point import (
+    add_merged_windows_argument,
+    add_operating_point_arguments,
+    open_pipeline,
+)
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, choose_budget
 from hybrid_seg_ros.model_spec import Variant
 
@@ -116,8 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
     add_dataset_arguments(parser)
     add_operating_point_arguments(parser, compared=True)
-    parser.add_argument('--merged-windows', type=windows_value, metavar='WINDOWS', help='as in 4:24,2:43 (the '
-                        "model's own)")  # fmt: skip
+    add_merged_windows_argument(parser)
     parser.add_argument('--classes', nargs='+', default=['pedestrian', 'bicyclist', 'sign symbol'], metavar='NAME')
     parser.add_argument('--count', type=int, default=40, help='objects (default: %(default)s)')
     parser.add_argument('--rate', type=float, default=15.0, help='frames a second of the film (default: %(default)s)')

@@ -12,7 +12,7 @@ from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.label_layout import fit_labels
 from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.network.merge_policy import window_scores
+from hybrid_seg_ros.network.merge_policy import scores_on_host
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, pad_to_multiple
 from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.network.token_merging import choose_windows
@@ -44,7 +44,7 @@ def policy_accuracy(model: HybridSegmenter, spec: ModelSpec, dataset: Segmentati
         image = torch.from_numpy(preprocess(sample.image, geometry, spec))[None].to(model.mean.device)
         padded = pad_to_multiple(model.normalize(image), patch)
         grid_hw = (padded.shape[2] // patch, padded.shape[3] // patch)
-        scores = {w: each.cpu().numpy() for w, each in window_scores(model.window_logits(padded), grid_hw).items()}
+        scores = scores_on_host(model.window_logits(padded), grid_hw)
         choice = choose_windows(scores, count_merged_windows(grid_hw, spec.budget.windows), grid_hw)
         labels = fit_labels(sample.labels, geometry.content_hw, padded.shape[2:])
         for window, each in scores.items():

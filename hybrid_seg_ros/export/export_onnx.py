@@ -8,7 +8,11 @@ from typing import Optional
 
 from hybrid_seg_ros.inference.backends.graph_export import DTYPES, export_graphs
 from hybrid_seg_ros.inference.backends.graph_info import OUTPUTS, GraphInfo
-from hybrid_seg_ros.inference.operating_point import add_pruning_arguments, say_what_has_no_effect, windows_value
+from hybrid_seg_ros.inference.operating_point import (
+    add_merged_windows_argument,
+    add_pruning_arguments,
+    say_what_has_no_effect,
+)
 from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
@@ -38,8 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--output', type=Path, required=True, metavar='F.onnx',
                         help='pruning by threshold makes several files: F.head.onnx, F.tail.onnx ...')  # fmt: skip
     add_pruning_arguments(parser)
-    parser.add_argument('--merged-windows', type=windows_value, metavar='WINDOWS',
-                        help="windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: the model's own)")
+    add_merged_windows_argument(parser)
     parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="default: the model's own")
     parser.add_argument('--batch', type=int, default=1, help='images at once (default: %(default)s)')
     parser.add_argument('--precision', choices=tuple(DTYPES), default='float32', help='(default: %(default)s)')

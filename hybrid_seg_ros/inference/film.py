@@ -84,7 +84,7 @@ class Film:
             return None
         layout = (geometry, patch_size)
         grid_hw = tuple(-(-side // patch_size) for side in network_input.shape[:2])
-        picture = _points(network_input, network_input.shape[:2], patch_size, cv2.INTER_AREA, 0)
+        picture = _points(network_input, network_input.shape[:2], patch_size, grid_hw, cv2.INTER_AREA, 0)
         before, self._before = self._before, None
         self._now = (stamp_s, layout, picture)
         self._frame += 1
@@ -107,9 +107,7 @@ class Film:
         geometry, patch_size = layout
 
         def points(values: np.ndarray, padding: float) -> np.ndarray:
-            content = _points(values, geometry.content_hw, patch_size, cv2.INTER_NEAREST, padding)
-            below, right = (whole - part for whole, part in zip(picture.shape, content.shape))
-            return cv2.copyMakeBorder(content, 0, below, 0, right, cv2.BORDER_CONSTANT, value=padding)
+            return _points(values, geometry.content_hw, patch_size, window_size.shape, cv2.INTER_NEAREST, padding)
 
         sure = np.ones(labels.shape, np.float32) if confidence is None else confidence
         self._merged_for = np.where(window_size > 1, self._merged_for + 1, 0)
@@ -167,11 +165,14 @@ class Film:
         return np.where(self._merged_for >= self.look_every, 2, turn)
 
 
-def _points(values: np.ndarray, size_hw: tuple[int, int], patch_size: int, way: int, padding: float) -> np.ndarray:
-    """Return values at SUB points per patch, of an image that lies at `size_hw`, top left, in whole patches."""
+def _points(
+    values: np.ndarray, size_hw: tuple[int, int], patch_size: int, grid_hw: tuple[int, int], way: int, padding: float
+) -> np.ndarray:  # fmt: skip
+    """Return values at SUB points per patch of a grid, of an image that lies at `size_hw`, top left of it."""
     height, width = (max(1, round(side * SUB / patch_size)) for side in size_hw)
     small = cv2.resize(values, (width, height), interpolation=way)
-    return cv2.copyMakeBorder(small, 0, -height % SUB, 0, -width % SUB, cv2.BORDER_CONSTANT, value=padding)
+    below, right = grid_hw[0] * SUB - height, grid_hw[1] * SUB - width
+    return cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT, value=padding)
 
 
 def _windows(cells: np.ndarray, window: int) -> np.ndarray:

@@ -36,6 +36,12 @@ def add_keep_argument(parser: 'argparse._ActionsContainer', default: str = "the 
     )  # fmt: skip
 
 
+def add_merged_windows_argument(parser: 'argparse._ActionsContainer', default: str = "the model's own") -> None:
+    """Declare --merged-windows, which is the same for every command; `default` says what None means."""
+    parser.add_argument('--merged-windows', type=windows_value, metavar='WINDOWS',
+                        help=f'windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: {default})')
+
+
 def add_backend_arguments(parser: argparse.ArgumentParser, compared: bool = False) -> None:
     """Declare the options that choose what the network runs on, and how it sees a frame.
 

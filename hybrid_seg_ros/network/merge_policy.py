@@ -1,14 +1,15 @@
 """Policy networks: a score for each window of patches, high where the window shows a single class (CTS, 3.1; STEP).
 
-All of them give logits (B, 2, h, w), "do not share" and "share", per window size, and are called with the image and the
-embedded patches, of which each takes what it needs.
+All of them give logits (B, 2, h, w), "do not share" and "share", per window size, and are called with the image and
+with what embeds its patches, for one that looks at these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Optional
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ from hybrid_seg_ros.network.efficientnet_lite import (
 
 HIDDEN = 64
 PIXEL_CENTRE = 127.5
+
+Embed = Callable[[Tensor], Tensor]
+"""Embeds the patches of an image: (B, 3, H, W) -> (B, C, gh, gw)."""
 
 PolicyLogits = Mapping[int, Tensor]
 """Per window size w the logits (B, 2, gh // w, gw // w), or a row or column more where the grid is no multiple."""
@@ -50,7 +54,7 @@ class PolicyNetwork(nn.Module):
         self.head = nn.Conv2d(channels, 2, 1)
         self.larger = _larger_heads(channels, spec.window_sizes)
 
-    def forward(self, image: Tensor, patches: Optional[Tensor]) -> PolicyLogits:
+    def forward(self, image: Tensor, embed: Embed) -> PolicyLogits:
         """Map the image (B, 3, H, W), normalised as the spec says, to logits; patches are not looked at."""
         image = F.avg_pool2d(image, 2) if self.half_size else image
         image = image * self.scale + self.shift if self.rescales else image
@@ -67,9 +71,9 @@ class PatchPolicy(nn.Module):
         self.head = nn.Conv2d(HIDDEN, 2, 1)
         self.larger = _larger_heads(HIDDEN, window_sizes)
 
-    def forward(self, image: Tensor, patches: Tensor) -> PolicyLogits:
-        """Map the patch embedding (B, C, gh, gw), before position is added, to logits."""
-        return _per_size(F.gelu(self.window(patches)), self.head, self.larger)
+    def forward(self, image: Tensor, embed: Embed) -> PolicyLogits:
+        """Map the image's patch embedding (B, C, gh, gw), before position is added, to logits."""
+        return _per_size(F.gelu(self.window(embed(image).detach())), self.head, self.larger)
 
 
 def create_policy(spec: ModelSpec) -> Optional[nn.Module]:
@@ -90,6 +94,11 @@ def window_scores(logits: PolicyLogits, grid_hw: tuple[int, int]) -> dict[int, T
         window: (pair[:, 1] - pair[:, 0]).float()[:, : grid_hw[0] // window, : grid_hw[1] // window]
         for window, pair in logits.items()
     }
+
+
+def scores_on_host(logits: PolicyLogits, grid_hw: tuple[int, int]) -> dict[int, np.ndarray]:
+    """Return `window_scores` as what `choose_windows` takes."""
+    return {window: scores.detach().cpu().numpy() for window, scores in window_scores(logits, grid_hw).items()}
 
 
 def _larger_heads(channels: int, window_sizes: Iterable[int]) -> nn.ModuleDict:

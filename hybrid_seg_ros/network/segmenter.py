@@ -13,7 +13,7 @@ from hybrid_seg_ros.model_spec import PRUNING_HEADS, ModelSpec, TokenBudget, Var
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput, SegVitHead
 from hybrid_seg_ros.network.light_head import LightHead
 from hybrid_seg_ros.network.mask_refinement import MaskRefinement
-from hybrid_seg_ros.network.merge_policy import PolicyLogits, create_policy, window_scores
+from hybrid_seg_ros.network.merge_policy import PolicyLogits, create_policy, scores_on_host
 from hybrid_seg_ros.network.segmenter_heads import LinearHead, MaskTransformerHead
 from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.network.token_layout import TokenLayout
@@ -130,15 +130,14 @@ class HybridSegmenter(nn.Module):
 
         batch, num_tokens = int(image.shape[0]), layout.num_tokens
         alive = everyone = AliveTokens.all(batch, num_tokens, image.device)
-        canvas = tokens.new_zeros(batch, len(self.spec.classes), num_tokens + 1)
         pruned_after = torch.zeros(batch, num_tokens + 1, dtype=torch.int64, device=image.device)
         stages: list[StageOutput] = []
         layer = 0
         for head_layer, head in self._heads(variant, supervise):
             tokens, prediction = self.advance(tokens, layer, head_layer, head, alive.valid)
             layer = head_layer
-            if alive is everyone:
-                canvas = F.pad(prediction.mask_logits, (0, 1)).to(canvas.dtype)
+            if alive is everyone:  # so it is for the first head
+                canvas = F.pad(prediction.mask_logits, (0, 1)).to(entering.tokens.dtype)
             else:
                 canvas = write_back(canvas, prediction.mask_logits, alive)
             if layer in variant.prune_layers:
@@ -172,7 +171,7 @@ class HybridSegmenter(nn.Module):
         trained = supervise and self.policy is not None and any(p.requires_grad for p in self.policy.parameters())
         policy_logits = self.window_logits(image) if trained or (variant.merges and layout is None) else None
         if layout is None and variant.merges:
-            scores = {w: each.detach().cpu().numpy() for w, each in window_scores(policy_logits, grid_hw).items()}
+            scores = scores_on_host(policy_logits, grid_hw)
             choice = choose_windows(scores, count_merged_windows(grid_hw, budget.windows), grid_hw)
             layout = TokenLayout.of(choice, image.device)
         elif layout is None:
@@ -213,7 +212,7 @@ class HybridSegmenter(nn.Module):
     def window_logits(self, image: Tensor) -> PolicyLogits:
         """Return the policy network's logits for a normalised image (B, 3, H, W), and run nothing else."""
         image = pad_to_multiple(image, self.spec.backbone.patch_size)
-        return self.policy(image, self.encoder.patch_embed(image).detach() if self.spec.policy == 'patch_mlp' else None)
+        return self.policy(image, self.encoder.patch_embed)
 
     def _heads(self, variant: Variant, supervise: bool) -> list[tuple[int, nn.Module]]:
         layers = self.spec.auxiliary_layers if supervise else variant.prune_layers

@@ -16,7 +16,7 @@ from hybrid_seg_ros.evaluation.text_table import format_tokens
 from hybrid_seg_ros.files import check_file, check_folder, write_files, write_text
 from hybrid_seg_ros.inference.backends import BACKENDS
 from hybrid_seg_ros.inference.film import MERGE_BY
-from hybrid_seg_ros.inference.operating_point import add_pruning_arguments, windows_value
+from hybrid_seg_ros.inference.operating_point import add_merged_windows_argument, add_pruning_arguments
 from hybrid_seg_ros.model_spec import Variant
 from hybrid_seg_ros.ros.bag_evaluation import EvaluateBagOptions, evaluate_bag
 from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter
@@ -37,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'float32: figures must not depend on the machine)')  # fmt: skip
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: %(default)s)')
     add_pruning_arguments(parser)
-    parser.add_argument('--merged-windows', type=windows_value, metavar='WINDOWS',
-                        help="windows that share a token: a count or share, or by size as in 4:24,2:43 (default: the "
-                        "model's own)")  # fmt: skip
+    add_merged_windows_argument(parser)
     parser.add_argument('--merge-by', nargs='+', default=['policy'], metavar='WHO',
                         help=f'who chooses these windows, a row for each: of {", ".join(MERGE_BY)} (default: policy)')
     parser.add_argument('--every', type=int, default=1, metavar='K', help='use every Kth frame only, as of a slower '

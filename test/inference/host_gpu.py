@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 
 from hybrid_seg_ros.inference.backends import device_scores
+from hybrid_seg_ros.inference.backends.base import thread_limit
 from hybrid_seg_ros.inference.backends.kernel_compiler import KernelError, compile_kernel
 
 SOURCE = Path(__file__).with_name('host_cuda.c')
@@ -55,7 +56,9 @@ class HostEngine:
     """What TensorRtRunner uses of an ICudaEngine; dynamic axes are at most `longest`."""
 
     def __init__(self, path: Path, driver: ctypes.CDLL, longest: int) -> None:
-        self.session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = thread_limit()  # as the backend it is compared with: float16 rounds by it
+        self.session = onnxruntime.InferenceSession(str(path), settings, providers=['CPUExecutionProvider'])
         self.driver, self.longest = driver, longest
         self.outputs = [value.name for value in self.session.get_outputs()]
         self.inputs = [value.name for value in self.session.get_inputs()]
