@@ -14,6 +14,8 @@ SMALLER = {
     'hybrid_seg evaluate-bag': '--model models/tiny.yaml --limit 4',
     'hybrid_seg paper': '--model models/tiny.yaml --limit 2 --rounds 1 --threads 1',
     'hybrid_seg sweep': '--limit 1',
+    'hybrid_seg sweep --model models/segvit_small_camvid.yaml --root CAMVID --output out/sweep_camvid':
+        '--limit 1 --keeps 0.6 --variants dense,hybrid@8',
     'hybrid_seg calibration': '--limit 2',
     'hybrid_seg benchmark': '--rounds 1 --settle 0 --no-memory --no-parts --skip-missing --variants dense,hybrid@8',
     'hybrid_seg time-parts': '--rounds 1',
