@@ -22,7 +22,7 @@ from foreign_checkpoints import (
 from picture_files import write_pair
 
 from hybrid_seg_ros import load_pipeline
-from hybrid_seg_ros.data.ade20k_classes import ADE20K_CLASSES
+from hybrid_seg_ros.data.ade20k import ADE20K_CLASSES
 from hybrid_seg_ros.model_spec import BACKBONES, Backbone, Decoder, ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.checkpoint import save_model

@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
-from hybrid_seg_ros.data.file_pairs import FilePair, FoundFiles, PairedFiles, listed_name, pair_files, read_split_list
 from hybrid_seg_ros.data.image_files import DatasetError
 from hybrid_seg_ros.data.label_codes import ColorCode, IdCode
-from hybrid_seg_ros.data.segmentation_dataset import FileDataset
+from hybrid_seg_ros.data.segmentation_dataset import (
+    FileDataset,
+    FilePair,
+    FoundFiles,
+    PairedFiles,
+    listed_name,
+    pair_files,
+    read_split_list,
+)
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace
 
 VOID = 11

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hybrid_seg_ros.data.file_pairs import FoundFiles, pair_files
 from hybrid_seg_ros.data.image_files import DatasetError
 from hybrid_seg_ros.data.label_codes import IdCode
-from hybrid_seg_ros.data.segmentation_dataset import FileDataset
+from hybrid_seg_ros.data.segmentation_dataset import FileDataset, FoundFiles, pair_files
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace
 
 CITYSCAPES_CLASSES = LabelSpace(

@@ -10,10 +10,16 @@ from typing import Any, Literal, Optional, Union
 import numpy as np
 import yaml
 
-from hybrid_seg_ros.data.file_pairs import FoundFiles, PairedFiles, listed_name, pair_files, read_split_list
 from hybrid_seg_ros.data.image_files import DatasetError, read_label_colors, read_label_ids_or_colors
 from hybrid_seg_ros.data.label_codes import MOST_ID, Color, ColorCode, IdCode
-from hybrid_seg_ros.data.segmentation_dataset import FileDataset
+from hybrid_seg_ros.data.segmentation_dataset import (
+    FileDataset,
+    FoundFiles,
+    PairedFiles,
+    listed_name,
+    pair_files,
+    read_split_list,
+)
 from hybrid_seg_ros.label_space import LabelSpace
 
 CLASSES_FILE = 'classes.yaml'

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_seg_ros.data.class_frequency import balancing_weights
+from hybrid_seg_ros.data.check_dataset import balancing_weights
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from picture_files import write_pair
 
-from hybrid_seg_ros.data.ade20k_classes import ADE20K_CLASSES
+from hybrid_seg_ros.data.ade20k import ADE20K_CLASSES
 from hybrid_seg_ros.data.image_files import DatasetError
 from hybrid_seg_ros.data.policy_labels import policy_labels
 from hybrid_seg_ros.data.registry import open_dataset

@@ -9,8 +9,7 @@ from picture_files import write_pair, write_picture
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
-from hybrid_seg_ros.data.check_dataset import check_dataset
-from hybrid_seg_ros.data.class_frequency import balancing_weights, median_frequency_weights
+from hybrid_seg_ros.data.check_dataset import balancing_weights, check_dataset, median_frequency_weights
 from hybrid_seg_ros.data.image_files import DatasetError
 from hybrid_seg_ros.data.registry import open_dataset
 

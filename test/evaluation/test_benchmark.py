@@ -13,7 +13,7 @@ from tiny_model import tiny_spec, write_lively_model
 from torch._inductor import config as inductor
 
 from hybrid_seg_ros.cli import main
-from hybrid_seg_ros.data.ade20k_classes import ADE20K_CLASSES
+from hybrid_seg_ros.data.ade20k import ADE20K_CLASSES
 from hybrid_seg_ros.evaluation import benchmark as command
 from hybrid_seg_ros.evaluation.flops import count_flops, expected_tokens
 from hybrid_seg_ros.evaluation.paper_form import paper_form
