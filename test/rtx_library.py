@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from hybrid_seg_ros.inference.backends.tensorrt_library import MODULES, TensorRt, find_tensorrt
+from hybrid_seg_ros.inference.backends.tensorrt.library import MODULES, TensorRt, find_tensorrt
 
 
 def rtx_library() -> TensorRt:

@@ -52,7 +52,7 @@ def test_shared_files_are_installed(prefix, folder):
 
 
 def test_the_kernel_is_installed_beside_the_code_that_compiles_it(prefix):
-    assert [path.parent.name for path in prefix.rglob('label_map.cu')] == ['backends']
+    assert [path.parent.name for path in prefix.rglob('label_map.cu')] == ['tensorrt']
 
 
 def test_installed_program_runs(prefix):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Optional, Union
 
 from hybrid_seg_ros.inference.backends.base import split_device
-from hybrid_seg_ros.inference.backends.engine_file import ENGINE_SUFFIX, EngineInfo, write_engines
 from hybrid_seg_ros.inference.backends.graph_info import HEAD, GraphInfo
 from hybrid_seg_ros.inference.backends.graph_source import read_graphs
-from hybrid_seg_ros.inference.backends.tensorrt_engine import DEFAULT_BUILD, BuildOptions, build_plan
-from hybrid_seg_ros.inference.backends.tensorrt_library import TensorRt, load_tensorrt
+from hybrid_seg_ros.inference.backends.tensorrt.engine_build import DEFAULT_BUILD, BuildOptions, build_plan
+from hybrid_seg_ros.inference.backends.tensorrt.engine_file import ENGINE_SUFFIX, EngineInfo, write_engines
+from hybrid_seg_ros.inference.backends.tensorrt.library import TensorRt, load_tensorrt
 from hybrid_seg_ros.model_spec import sha256_of
 
 CURRENT = 'current'
@@ -37,7 +37,7 @@ def build_engines(
     library = library or load_tensorrt()
     capabilities, gpu_name = options.compute_capabilities, None
     if not capabilities:
-        from hybrid_seg_ros.inference.backends.cuda_device import Gpu
+        from hybrid_seg_ros.inference.backends.tensorrt.cuda import Gpu
 
         gpu = Gpu(split_device(device, ('cuda',))[1])
         capabilities, gpu_name = (gpu.model.compute_capability,), gpu.model.name

@@ -12,9 +12,9 @@ from tiny_model import write_lively_model
 from hybrid_seg_ros import cli
 from hybrid_seg_ros.export.export_onnx import export_model
 from hybrid_seg_ros.inference.backends import create_backend
-from hybrid_seg_ros.inference.backends.engine_file import read_engine_info
 from hybrid_seg_ros.inference.backends.graph_info import GraphError
 from hybrid_seg_ros.inference.backends.graph_source import GraphFiles, read_graphs
+from hybrid_seg_ros.inference.backends.tensorrt.engine_file import read_engine_info
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant, sha256_of
 
 HYBRID = Variant.parse('hybrid@6+8')

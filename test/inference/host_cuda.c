@@ -1,4 +1,4 @@
-/* A libcuda.so.1 for a machine without a GPU: what cuda_device.py calls, on the host's memory, for tests alone.
+/* A libcuda.so.1 for a machine without a GPU: what tensorrt/cuda.py calls, on the host's memory, for tests alone.
  *
  * Work on a stream is queued and done as late as CUDA allows: when somebody waits for it. So whoever reads a result
  * without waiting, or overwrites what has not been copied yet, gets wrong values here every time, which a GPU does now

@@ -16,9 +16,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from hybrid_seg_ros.inference.backends import device_scores
 from hybrid_seg_ros.inference.backends.base import thread_limit
-from hybrid_seg_ros.inference.backends.kernel_compiler import KernelError, compile_kernel
+from hybrid_seg_ros.inference.backends.tensorrt import label_map
+from hybrid_seg_ros.inference.backends.tensorrt.label_map import KernelError, compile_kernel
 
 SOURCE = Path(__file__).with_name('host_cuda.c')
 LIBRARY = 'libcuda.so.1'
@@ -30,7 +30,7 @@ DTYPES = {'FLOAT': np.float32, 'HALF': np.float16, 'INT32': np.int32, 'UINT8': n
 def needs_nvrtc() -> None:
     """Skip a test where CUDA's run-time compiler or cuda-bindings is not installed."""
     try:
-        compile_kernel(device_scores.KERNEL_FILE, 89)
+        compile_kernel(label_map.KERNEL_FILE, 89)
     except KernelError as error:
         if 'no NVRTC' not in str(error):
             raise
@@ -39,7 +39,7 @@ def needs_nvrtc() -> None:
 
 def compile_c(source: Path, output: Path, *options: str) -> ctypes.CDLL:
     """Compile C, or CUDA C as C, into a shared library that rounds as NumPy does, and load it for all to see."""
-    include = Path(device_scores.__file__).parent
+    include = Path(label_map.__file__).parent
     command = [C_COMPILER, '-std=gnu11', '-O2', '-Wall', '-Werror', '-ffp-contract=off', '-shared', '-fPIC',
                f'-I{include}', *options, '-x', 'c', str(source), '-o', str(output), '-ldl', '-lpthread']  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)

@@ -11,16 +11,17 @@ import pytest
 from tiny_model import write_lively_model
 
 from hybrid_seg_ros import load_pipeline
-from hybrid_seg_ros.inference.backends import device_scores, engine_cache, tensorrt_backend
-from hybrid_seg_ros.inference.backends.cuda_device import Gpu
-from hybrid_seg_ros.inference.backends.device_scores import DeviceScores
-from hybrid_seg_ros.inference.backends.engine_file import EngineInfo, write_engines
 from hybrid_seg_ros.inference.backends.graph_backend import GraphBackend
 from hybrid_seg_ros.inference.backends.graph_info import GraphError
 from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs
-from hybrid_seg_ros.inference.backends.tensorrt_backend import close_queues, open_queues
-from hybrid_seg_ros.inference.backends.tensorrt_engine import Plan
-from hybrid_seg_ros.inference.backends.tensorrt_runner import TensorRtRunner
+from hybrid_seg_ros.inference.backends.tensorrt import backend as tensorrt_backend
+from hybrid_seg_ros.inference.backends.tensorrt import label_map
+from hybrid_seg_ros.inference.backends.tensorrt.backend import close_queues, open_queues
+from hybrid_seg_ros.inference.backends.tensorrt.cuda import Gpu
+from hybrid_seg_ros.inference.backends.tensorrt.engine_build import Plan
+from hybrid_seg_ros.inference.backends.tensorrt.engine_file import EngineInfo, write_engines
+from hybrid_seg_ros.inference.backends.tensorrt.label_map import DeviceScores
+from hybrid_seg_ros.inference.backends.tensorrt.runner import TensorRtRunner
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, choose_budget
 from hybrid_seg_ros.model_spec import ModelSpec, SlidingWindow, TokenBudget, Variant, sha256_of
 
@@ -143,7 +144,7 @@ def test_without_a_compiler_the_cpu_makes_the_label_map(driver, tiny, open_pipel
     expected = open_pipeline(tiny, *POINTS[2])(noise())
     broken = tmp_path / 'broken.cu'
     broken.write_text('no CUDA C')
-    monkeypatch.setattr(device_scores, 'KERNEL_FILE', broken)
+    monkeypatch.setattr(label_map, 'KERNEL_FILE', broken)
     before = driver.host_cuda_kernels()
     assert_same(open_pipeline(tiny, *POINTS[2])(noise()), expected)
     assert driver.host_cuda_kernels() == before
@@ -184,7 +185,7 @@ def test_scores_stay_what_they_are(tiny, open_backend, pace):
         assert np.array_equal(prediction.scores, again.scores) and again.scores.dtype == np.float32
     backend.close()
     with pytest.raises(RuntimeError, match='closed'):
-        kept[0].scores.to_host()
+        kept[0].scores.__array__()
     with pytest.raises(RuntimeError, match='closed'):
         backend.infer(noise()[None], spec.variant, spec.budget)
 
@@ -261,7 +262,7 @@ def engines(driver, tmp_path, monkeypatch):
 
     library = SimpleNamespace(name='host 1', logger='logger', module=SimpleNamespace(Runtime=Runtime))
     monkeypatch.setattr(tensorrt_backend, 'load_tensorrt', lambda: library)
-    monkeypatch.setattr(engine_cache, 'build_plan', build_plan)
+    monkeypatch.setattr(tensorrt_backend, 'build_plan', build_plan)
     return built
 
 

@@ -10,7 +10,7 @@ from tiny_model import write_tiny_model
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.inference.backends import AUTO, BACKENDS, DEVICES, automatic
 from hybrid_seg_ros.inference.backends.automatic import FASTEST_FIRST, choose_placement
-from hybrid_seg_ros.inference.backends.cuda_device import count_gpus
+from hybrid_seg_ros.inference.backends.tensorrt.cuda import count_gpus
 
 JETSON = {'tensorrt cuda', 'pytorch cuda', 'onnxruntime cpu', 'pytorch cpu'}
 CUDA_PC = {'pytorch cuda', 'onnxruntime cuda', 'onnxruntime tensorrt', 'onnxruntime cpu', 'pytorch cpu', 'openvino cpu'}

@@ -7,12 +7,13 @@ import pytest
 from rtx_library import rtx_library
 from tiny_model import tiny_spec, write_lively_model
 
-from hybrid_seg_ros.inference.backends.engine_cache import EngineCache, open_engine_file
-from hybrid_seg_ros.inference.backends.engine_file import EngineInfo, GpuModel, read_engine_info, sidecar, write_engines
 from hybrid_seg_ros.inference.backends.file_cache import is_intact
 from hybrid_seg_ros.inference.backends.graph_info import TAIL, GraphError, GraphInfo
 from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs
-from hybrid_seg_ros.inference.backends.tensorrt_engine import BuildOptions
+from hybrid_seg_ros.inference.backends.tensorrt.backend import EngineCache, open_engine_file
+from hybrid_seg_ros.inference.backends.tensorrt.cuda import GpuModel
+from hybrid_seg_ros.inference.backends.tensorrt.engine_build import BuildOptions
+from hybrid_seg_ros.inference.backends.tensorrt.engine_file import EngineInfo, read_engine_info, sidecar, write_engines
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 
 GPU = GpuModel('A GPU', 89)

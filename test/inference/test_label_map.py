@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from numpy.ctypeslib import ndpointer
 
-from hybrid_seg_ros.inference.backends.cuda_device import Gpu
-from hybrid_seg_ros.inference.backends.device_scores import KERNEL_FILE
-from hybrid_seg_ros.inference.backends.kernel_compiler import KernelError, compile_kernel
-from hybrid_seg_ros.inference.backends.label_canvas import check_sampling
+from hybrid_seg_ros.inference.backends.tensorrt.cuda import Gpu
+from hybrid_seg_ros.inference.backends.tensorrt.label_map import (
+    KERNEL_FILE,
+    KernelError,
+    check_sampling,
+    compile_kernel,
+)
 
 FLOATS, INTS, BYTES = (ndpointer(dtype, flags='C') for dtype in (np.float32, np.int32, np.uint8))
 

@@ -14,10 +14,10 @@ import pytest
 from rtx_library import rtx_library
 from tiny_model import write_lively_model
 
-from hybrid_seg_ros.inference.backends import tensorrt_engine
 from hybrid_seg_ros.inference.backends.graph_export import export_graphs
 from hybrid_seg_ros.inference.backends.graph_info import HEAD, POLICY, TAIL, WHOLE, GraphError, GraphInfo
-from hybrid_seg_ros.inference.backends.tensorrt_engine import (
+from hybrid_seg_ros.inference.backends.tensorrt import engine_build
+from hybrid_seg_ros.inference.backends.tensorrt.engine_build import (
     BuildOptions,
     build_parsed,
     build_plan,
@@ -184,7 +184,7 @@ def test_the_axes_that_depend_on_the_image(exported):
 
 def test_without_a_profile_the_error_says_so(exported, monkeypatch):
     info, files = exported(len(PAPER_VARIANTS) * 2)
-    monkeypatch.setattr(tensorrt_engine, 'dynamic_shapes', lambda graph, info: {})
+    monkeypatch.setattr(engine_build, 'dynamic_shapes', lambda graph, info: {})
     with pytest.raises(GraphError, match=r'graph\.tail\.onnx: tensorrt_rtx .* cannot build .*optimization profile'):
         build_plan(rtx_library(), files[TAIL], info, GPUS)
 

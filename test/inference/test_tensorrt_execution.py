@@ -31,9 +31,9 @@ from hybrid_seg_ros.data.image_files import read_image
 from hybrid_seg_ros.export.build_engine import build_engines
 from hybrid_seg_ros.export.export_onnx import export_model
 from hybrid_seg_ros.inference.backends import create_backend
-from hybrid_seg_ros.inference.backends.cuda_device import Gpu
-from hybrid_seg_ros.inference.backends.device_scores import DeviceScores
-from hybrid_seg_ros.inference.backends.tensorrt_library import load_tensorrt
+from hybrid_seg_ros.inference.backends.tensorrt.cuda import Gpu
+from hybrid_seg_ros.inference.backends.tensorrt.label_map import DeviceScores
+from hybrid_seg_ros.inference.backends.tensorrt.library import load_tensorrt
 from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import fit_geometry
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant

@@ -10,8 +10,8 @@ from rtx_library import rtx_library
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
-from hybrid_seg_ros.inference.backends.tensorrt_engine import BuildOptions, build_plan, builder_flags
-from hybrid_seg_ros.inference.backends.tensorrt_library import TensorRt, find_tensorrt, load_tensorrt
+from hybrid_seg_ros.inference.backends.tensorrt.engine_build import BuildOptions, build_plan, builder_flags
+from hybrid_seg_ros.inference.backends.tensorrt.library import TensorRt, find_tensorrt, load_tensorrt
 from hybrid_seg_ros.model_spec import Variant
 
 

@@ -86,6 +86,6 @@ def create_backend(
         from hybrid_seg_ros.inference.backends.openvino_backend import create_openvino_backend
 
         return create_openvino_backend(source, device, precision)
-    from hybrid_seg_ros.inference.backends.tensorrt_backend import create_tensorrt_backend
+    from hybrid_seg_ros.inference.backends.tensorrt.backend import create_tensorrt_backend
 
     return create_tensorrt_backend(source, device, cache)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Optional
 
 from hybrid_seg_ros.inference.backends import AUTO, check_choice, exported_precision
-from hybrid_seg_ros.inference.backends.cuda_device import count_gpus
-from hybrid_seg_ros.inference.backends.engine_file import ENGINE_SUFFIX
+from hybrid_seg_ros.inference.backends.tensorrt.cuda import count_gpus
+from hybrid_seg_ros.inference.backends.tensorrt.engine_file import ENGINE_SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _check_here(placement: Placement) -> None:
     if placement.device != 'cpu' and not count_gpus():
         raise ValueError('no NVIDIA GPU, or no driver for one, is here')
     if placement.backend == 'tensorrt':
-        from hybrid_seg_ros.inference.backends.tensorrt_library import load_tensorrt
+        from hybrid_seg_ros.inference.backends.tensorrt.library import load_tensorrt
 
         load_tensorrt()
     missing = [name.replace('.', '-') for name in _LIBRARIES[placement.backend] if not _is_installed(name)]

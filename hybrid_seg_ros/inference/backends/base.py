@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Optional, Protocol, Union
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.segmentation import TokenReport
-
-if TYPE_CHECKING:
-    from hybrid_seg_ros.inference.backends.device_scores import DeviceScores
 
 
 @dataclass(frozen=True)
@@ -23,11 +20,11 @@ class GridPrediction:
     `scores` (S, h, w) float32; `kind` as in SegmenterOutput: 'probability', 'logits' or 'mask_logits', the last
     with `class_mix` (classes, S) float32. The token report has a grid of its own, that of the patches.
 
-    Probabilities may still be on a GPU, where a label map is made of them (`scores.label_map`); `numpy.asarray` fetches
-    them.
+    Probabilities may still be on a GPU (`DeviceScores`), where a label map is made of them (`scores.label_map`);
+    `numpy.asarray` fetches them.
     """
 
-    scores: Union[np.ndarray, 'DeviceScores']
+    scores: Any
     kind: str
     tokens: TokenReport
     cell_px: int

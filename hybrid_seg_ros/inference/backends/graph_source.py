@@ -14,9 +14,9 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from hybrid_seg_ros import network
-from hybrid_seg_ros.inference.backends.engine_file import ENGINE_SUFFIX, read_engine_info
 from hybrid_seg_ros.inference.backends.file_cache import cache_key, cached_folder, default_cache_dir, source_digest
 from hybrid_seg_ros.inference.backends.graph_info import HEAD, METADATA_KEY, GraphError, GraphInfo
+from hybrid_seg_ros.inference.backends.tensorrt.engine_file import ENGINE_SUFFIX, read_engine_info
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 log = logging.getLogger(__name__)

@@ -11,17 +11,10 @@ from typing import Optional
 
 from hybrid_seg_ros.files import whole_file
 from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
+from hybrid_seg_ros.inference.backends.tensorrt.cuda import GpuModel
 from hybrid_seg_ros.model_spec import sha256_of
 
 ENGINE_SUFFIX = '.engine'
-
-
-@dataclass(frozen=True)
-class GpuModel:
-    """A kind of GPU: its name, and its compute capability, 87 for 8.7."""
-
-    name: str
-    compute_capability: int
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Engines that are built when they are first needed, and kept in the user's cache folder."""
+"""TensorRT, or TensorRT for RTX, on an NVIDIA GPU: engines built when they are first needed, or read from files."""
 
 from __future__ import annotations
 
@@ -9,23 +9,77 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-from hybrid_seg_ros.inference.backends import tensorrt_engine
-from hybrid_seg_ros.inference.backends.engine_file import (
+from hybrid_seg_ros.inference.backends.base import split_device
+from hybrid_seg_ros.inference.backends.file_cache import cache_key, cached_folder, default_cache_dir
+from hybrid_seg_ros.inference.backends.graph_backend import GraphBackend
+from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
+from hybrid_seg_ros.inference.backends.graph_source import GraphSource
+from hybrid_seg_ros.inference.backends.tensorrt import engine_build
+from hybrid_seg_ros.inference.backends.tensorrt.cuda import CudaError, Gpu, GpuModel
+from hybrid_seg_ros.inference.backends.tensorrt.engine_build import DEFAULT_BUILD, BuildOptions, build_plan
+from hybrid_seg_ros.inference.backends.tensorrt.engine_file import (
     ENGINE_SUFFIX,
     EngineInfo,
-    GpuModel,
     read_engine_info,
     write_engines,
 )
-from hybrid_seg_ros.inference.backends.file_cache import cache_key, cached_folder, default_cache_dir
-from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
-from hybrid_seg_ros.inference.backends.tensorrt_engine import DEFAULT_BUILD, BuildOptions, build_plan
-from hybrid_seg_ros.inference.backends.tensorrt_library import TensorRt
+from hybrid_seg_ros.inference.backends.tensorrt.label_map import KernelError, ScoreKeeper
+from hybrid_seg_ros.inference.backends.tensorrt.library import TensorRt, load_tensorrt
+from hybrid_seg_ros.inference.backends.tensorrt.runner import Queues, TensorRtRunner
 from hybrid_seg_ros.model_spec import sha256_of
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = f'graph{ENGINE_SUFFIX}'
+"""Of an engine in its folder of the cache."""
+
+
+def create_tensorrt_backend(source: GraphSource, device: str, cache_dir: Optional[Path] = None) -> GraphBackend:
+    """Return a backend on `device`, cuda[:N]. Engines are built when they are first needed and kept in `cache_dir`.
+
+    Raises ModuleNotFoundError where TensorRT or cuda-bindings is missing, ValueError where there is no such GPU.
+    """
+    _, index = split_device(device, ('cuda',))
+    library = load_tensorrt()
+    gpu = Gpu(index)
+    queues = open_queues(gpu)
+    cache = EngineCache(library, gpu.model, cache_dir)
+    runtime = library.module.Runtime(library.logger)
+
+    def load(path: Path) -> Optional[Any]:
+        return runtime.deserialize_cuda_engine(path.read_bytes())
+
+    def open_graph(path: Path, info: GraphInfo, part: str) -> TensorRtRunner:
+        gpu.use()
+        if path.suffix == ENGINE_SUFFIX:
+            engine = open_engine_file(path, library, gpu.model, load)
+        else:
+            engine = cache.open(path, info, part, load)
+        return TensorRtRunner(engine, queues, path.name)
+
+    def close_device() -> None:
+        close_queues(queues)
+        gpu.close()
+
+    return GraphBackend(source, open_graph, f'{gpu.model.name} (cuda:{index})', close_device)
+
+
+def open_queues(gpu: Gpu) -> Queues:
+    """Return the queues of a backend. Label maps are made on the GPU where their kernel can be compiled."""
+    try:
+        keeper = ScoreKeeper(gpu)
+    except (KernelError, CudaError) as error:
+        log.warning('label maps are made on the CPU: %s', error)
+        keeper = None
+    return Queues(gpu, gpu.new_stream(), keeper)
+
+
+def close_queues(queues: Queues) -> None:
+    """Give back what open_queues made."""
+    queues.gpu.use()
+    if queues.keeper is not None:
+        queues.keeper.close()
+    queues.compute.close()
 
 
 class EngineCache:
@@ -45,7 +99,7 @@ class EngineCache:
         if it cannot be built, OSError that names the folder if that cannot be written.
         """
         digest = sha256_of(path)
-        recipe = sha256_of(Path(tensorrt_engine.__file__))
+        recipe = sha256_of(Path(engine_build.__file__))
         key = cache_key([digest, dataclasses.asdict(self._gpu), self._library.name,
                          dataclasses.asdict(self._options), recipe])  # fmt: skip
         folder = self._folder / f'{info.model}-{info.variant}-{part}-{key}'
