@@ -10,7 +10,7 @@ from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.evaluation.choose_points import points_markdown
 from hybrid_seg_ros.evaluation.flops import count_variants
 from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
-from hybrid_seg_ros.inference.operating_points import default_points_path, load_operating_points
+from hybrid_seg_ros.inference.points_table import default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth

@@ -9,12 +9,7 @@ from typing import Any
 import torch
 
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
-from hybrid_seg_ros.inference.operating_points import (
-    PointsSource,
-    default_points_path,
-    format_operating_points,
-    make_point,
-)
+from hybrid_seg_ros.inference.points_table import PointsSource, default_points_path, format_operating_points, make_point
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import save_model
 from hybrid_seg_ros.network.light_head import LightHead

@@ -31,7 +31,7 @@ from hybrid_seg_ros.evaluation.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.html_page import require_jinja2
 from hybrid_seg_ros.evaluation.machine import describe_cpu, describe_load, foreign_load, is_busy
 from hybrid_seg_ros.files import check_file
-from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect
+from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.model_spec import INFERENCE_MODES, Variant
 
 log = logging.getLogger(__name__)

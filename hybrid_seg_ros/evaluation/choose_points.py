@@ -10,7 +10,7 @@ from pathlib import Path
 from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepRow
 from hybrid_seg_ros.evaluation.text_table import format_tokens
 from hybrid_seg_ros.files import write_text
-from hybrid_seg_ros.inference.operating_points import (
+from hybrid_seg_ros.inference.points_table import (
     OperatingPoint,
     PointsSource,
     default_points_path,

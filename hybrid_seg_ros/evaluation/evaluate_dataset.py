@@ -22,8 +22,8 @@ from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
 from hybrid_seg_ros.evaluation.policy_accuracy import count_wrong_merges
 from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
-from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
+from hybrid_seg_ros.inference.pipeline_options import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.segmentation import StageTimings

@@ -23,7 +23,7 @@ from hybrid_seg_ros.evaluation.flops_subject import (
 from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_GFLOPS, PAPER_SIZE_HW
 from hybrid_seg_ros.evaluation.paper_flops import compare_with_paper
 from hybrid_seg_ros.files import write_json
-from hybrid_seg_ros.inference.operating_point import (
+from hybrid_seg_ros.inference.pipeline_options import (
     add_keep_argument,
     add_merged_windows_argument,
     say_what_has_no_effect,

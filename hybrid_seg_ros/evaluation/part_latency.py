@@ -17,7 +17,7 @@ from tqdm import tqdm
 from hybrid_seg_ros.evaluation.flops import expected_tokens
 from hybrid_seg_ros.evaluation.machine import describe_cpu
 from hybrid_seg_ros.files import write_json
-from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect
+from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.inference_form import prepare_for_inference

@@ -22,12 +22,12 @@ from hybrid_seg_ros.evaluation.evaluate_dataset import check_classes
 from hybrid_seg_ros.evaluation.text_table import format_table
 from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.film import Film
-from hybrid_seg_ros.inference.operating_point import (
+from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, choose_budget
+from hybrid_seg_ros.inference.pipeline_options import (
     add_merged_windows_argument,
     add_operating_point_arguments,
     open_pipeline,
 )
-from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, choose_budget
 from hybrid_seg_ros.model_spec import Variant
 
 SIDES_PX = (24, 96)

@@ -18,8 +18,8 @@ from hybrid_seg_ros.evaluation.figures import draw_sweep, require_matplotlib
 from hybrid_seg_ros.evaluation.flops import count_flops
 from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepPoint, SweepRow, SweepSubject
 from hybrid_seg_ros.files import write_text
-from hybrid_seg_ros.inference.operating_point import add_backend_arguments, keep_value, windows_value
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, check_operating_point, load_pipeline
+from hybrid_seg_ros.inference.pipeline_options import add_backend_arguments, keep_value, windows_value
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant, Windows, sha256_of
 
 KEEPS = (0.2, 0.4, 0.6, 0.8)

@@ -12,8 +12,8 @@ from typing import Any, Optional, Union
 
 from hybrid_seg_ros.evaluation.text_table import format_tokens
 from hybrid_seg_ros.files import write_json, write_text
-from hybrid_seg_ros.inference.operating_points import name_point, windows_text
 from hybrid_seg_ros.inference.pipeline import choose_budget
+from hybrid_seg_ros.inference.points_table import name_point, windows_text
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Keep, ModelSpec, TokenBudget, Variant, Windows
 
 RULES = ('keep', 'threshold')

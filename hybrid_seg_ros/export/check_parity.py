@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.data.image_files import IMAGE_SUFFIXES, list_images, read_image
 from hybrid_seg_ros.inference.backends import BACKENDS, check_choice
-from hybrid_seg_ros.inference.operating_point import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.inference.pipeline import load_pipeline
+from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
 from hybrid_seg_ros.segmentation import Segmentation
 

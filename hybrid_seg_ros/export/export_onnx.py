@@ -8,12 +8,12 @@ from typing import Optional
 
 from hybrid_seg_ros.inference.backends.graph_export import DTYPES, export_graphs
 from hybrid_seg_ros.inference.backends.graph_info import OUTPUTS, GraphInfo
-from hybrid_seg_ros.inference.operating_point import (
+from hybrid_seg_ros.inference.pipeline import choose_budget
+from hybrid_seg_ros.inference.pipeline_options import (
     add_merged_windows_argument,
     add_pruning_arguments,
     say_what_has_no_effect,
 )
-from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 

@@ -11,9 +11,9 @@ from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.inference.operating_points import OperatingPoint, name_point
+from hybrid_seg_ros.inference.latency_budget import BudgetController, FrameCost, LatencyTarget, first_point
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
-from hybrid_seg_ros.inference.token_budget import BudgetController, FrameCost, LatencyTarget, first_point
+from hybrid_seg_ros.inference.points_table import OperatingPoint, name_point
 from hybrid_seg_ros.inference.work_thread import WorkThread
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.data.image_files import read_image
 from hybrid_seg_ros.files import check_folder
-from hybrid_seg_ros.inference.operating_point import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
+from hybrid_seg_ros.inference.pipeline_options import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.visualization import draw_overlay, write_png
 
 

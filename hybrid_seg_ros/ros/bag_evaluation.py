@@ -20,9 +20,9 @@ from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
 from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
 from hybrid_seg_ros.evaluation.sequence.run import Row, row_name, run_sequence
 from hybrid_seg_ros.inference.film import Film
-from hybrid_seg_ros.inference.operating_point import say_what_has_no_effect
-from hybrid_seg_ros.inference.operating_points import name_point
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
+from hybrid_seg_ros.inference.pipeline_options import say_what_has_no_effect
+from hybrid_seg_ros.inference.points_table import name_point
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant, Windows
 from hybrid_seg_ros.ros.bags.bag_frames import BagFrames
 from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader

@@ -16,7 +16,7 @@ from hybrid_seg_ros.evaluation.text_table import format_tokens
 from hybrid_seg_ros.files import check_file, check_folder, write_files, write_text
 from hybrid_seg_ros.inference.backends import BACKENDS
 from hybrid_seg_ros.inference.film import MERGE_BY
-from hybrid_seg_ros.inference.operating_point import add_merged_windows_argument, add_pruning_arguments
+from hybrid_seg_ros.inference.pipeline_options import add_merged_windows_argument, add_pruning_arguments
 from hybrid_seg_ros.model_spec import Variant
 from hybrid_seg_ros.ros.bag_evaluation import EvaluateBagOptions, evaluate_bag
 from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter

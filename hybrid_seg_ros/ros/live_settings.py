@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from hybrid_seg_ros.inference.latency_budget import LatencyTarget
 from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.inference.point_keeper import Wanted
-from hybrid_seg_ros.inference.token_budget import LatencyTarget
 from hybrid_seg_ros.model_spec import ModelSpec, ModelSpecError, TokenBudget, Variant
 
 

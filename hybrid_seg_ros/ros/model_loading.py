@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hybrid_seg_ros.inference import SegmentationPipeline, load_pipeline
-from hybrid_seg_ros.inference.operating_points import OperatingPoint, default_points_path, load_operating_points
+from hybrid_seg_ros.inference.points_table import OperatingPoint, default_points_path, load_operating_points
 from hybrid_seg_ros.ros.frame_worker import Model
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import NodeConfig

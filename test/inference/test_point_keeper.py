@@ -11,9 +11,9 @@ import pytest
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros import load_pipeline
-from hybrid_seg_ros.inference.operating_points import OperatingPoint, name_point
+from hybrid_seg_ros.inference.latency_budget import FrameCost, LatencyTarget
 from hybrid_seg_ros.inference.point_keeper import PointKeeper, Wanted
-from hybrid_seg_ros.inference.token_budget import FrameCost, LatencyTarget
+from hybrid_seg_ros.inference.points_table import OperatingPoint, name_point
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 
 DENSE, CTS = Wanted(Variant(), TokenBudget()), Wanted(Variant(merges=True), TokenBudget())

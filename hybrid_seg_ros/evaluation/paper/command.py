@@ -16,7 +16,7 @@ from hybrid_seg_ros.evaluation.paper.evidence import PaperOptions, paper_evidenc
 from hybrid_seg_ros.evaluation.paper.rendering import PAGE, TABLES, render_files
 from hybrid_seg_ros.files import check_folder, write_files
 from hybrid_seg_ros.inference.backends import BACKENDS
-from hybrid_seg_ros.inference.operating_point import add_pruning_arguments
+from hybrid_seg_ros.inference.pipeline_options import add_pruning_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.inference.operating_points import OperatingPoint
+from hybrid_seg_ros.inference.points_table import OperatingPoint
 from hybrid_seg_ros.ros.trials.camera_stream import PlayedFrame, miou_of, percentile_ms
 
 SETTLED_S = 1.0

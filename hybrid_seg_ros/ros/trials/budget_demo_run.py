@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 
-from hybrid_seg_ros.inference.operating_points import OperatingPoint, default_points_path, load_operating_points
+from hybrid_seg_ros.inference.points_table import OperatingPoint, default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.drive import Drive

@@ -15,7 +15,7 @@ import pytest
 from command_process import ROOT, children_of, command_process, wait_for_line, wait_until_gone
 from tiny_model import write_tiny_model, write_tiny_points
 
-from hybrid_seg_ros.inference.operating_points import default_points_path, load_operating_points
+from hybrid_seg_ros.inference.points_table import default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.trials.budget_demo_report import (
     BudgetDemoOptions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hybrid_seg_ros.inference.token_budget import BudgetController, FrameCost, LatencyTarget, first_point
+from hybrid_seg_ros.inference.latency_budget import BudgetController, FrameCost, LatencyTarget, first_point
 
 COSTS = (30.0, 40.0, 55.0, 68.0, 100.0)
 OVERHEAD_MS = 10.0

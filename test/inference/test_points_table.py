@@ -8,7 +8,7 @@ import pytest
 import yaml
 from tiny_model import tiny_spec
 
-from hybrid_seg_ros.inference.operating_points import (
+from hybrid_seg_ros.inference.points_table import (
     PointsSource,
     default_points_path,
     format_operating_points,
@@ -142,5 +142,5 @@ def test_lies_beside_the_model(tmp_path, model):
 
 
 def test_needs_no_torch():
-    code = 'import sys; import hybrid_seg_ros.inference.operating_points; assert "torch" not in sys.modules'
+    code = 'import sys; import hybrid_seg_ros.inference.points_table; assert "torch" not in sys.modules'
     subprocess.run([sys.executable, '-c', code], check=True, timeout=60)
