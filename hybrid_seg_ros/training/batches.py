@@ -21,7 +21,7 @@ from hybrid_seg_ros.data.augmentation import augment, stretch_augment
 from hybrid_seg_ros.data.policy_labels import policy_labels
 from hybrid_seg_ros.data.segmentation_dataset import Sample, SegmentationDataset
 from hybrid_seg_ros.model_spec import WINDOW_SIZES
-from hybrid_seg_ros.training.distributed import Processes
+from hybrid_seg_ros.training.devices import Processes
 from hybrid_seg_ros.training.train_config import TrainConfig
 
 POLICY_PATCH = 16

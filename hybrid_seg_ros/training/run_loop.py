@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -19,18 +18,13 @@ from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.training.batches import POLICY_PATCH, batches, default_workers
-from hybrid_seg_ros.training.device import prepare_model, training_device
-from hybrid_seg_ros.training.distributed import Processes, joined_processes
+from hybrid_seg_ros.training.devices import Processes, joined_processes, prepare_model, training_device
 from hybrid_seg_ros.training.initial_model import initial_model
-from hybrid_seg_ros.training.interruption import Interruption
-from hybrid_seg_ros.training.kept_models import KeptModels
-from hybrid_seg_ros.training.progress import Progress
-from hybrid_seg_ros.training.run_log import RunLog
-from hybrid_seg_ros.training.run_state import RunState
-from hybrid_seg_ros.training.schedule import create_optimizer, update_average
-from hybrid_seg_ros.training.stage import Stage
+from hybrid_seg_ros.training.run_folder import RunLog, RunState
+from hybrid_seg_ros.training.stage import KeptModels, Stage
+from hybrid_seg_ros.training.terminal import Interruption, Progress
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
-from hybrid_seg_ros.training.weight_update import WeightUpdate
+from hybrid_seg_ros.training.weight_update import WeightUpdate, create_optimizer, update_average
 
 log = logging.getLogger(__name__)
 
@@ -39,28 +33,14 @@ TORCHRUN_SIGNAL_S = 2.0
 """torchrun passes on a Ctrl-C that its processes have had already; within this time both are one request."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """How to run what the configuration defines: `until` stops after that many steps, ready to be resumed.
-
-    `device` is `cpu`, `cuda` or `cuda:N`; `workers` threads prepare the batches (None: as many as suit the device).
-    """
-
-    until: Optional[int] = None
-    device: str = 'cpu'
-    workers: Optional[int] = None
-
-    def __post_init__(self) -> None:
-        for name in ('until', 'workers'):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise TrainConfigError(f'{name}: expected a number >= 1, got {value}')
-
-
 def run_training(
-    config: TrainConfig, root: Path, run_dir: Path, stage: Stage, options: RunOptions
+    config: TrainConfig, root: Path, run_dir: Path, stage: Stage, until: Optional[int] = None, device: str = 'cpu',
+    workers: Optional[int] = None,
 ) -> Optional[ModelSpec]:  # fmt: skip
     """Train, or go on with the run in `run_dir`; returns the spec of the finished model, None if stopped before.
+
+    `until` stops after that many steps, ready to be resumed. `device` is `cpu`, `cuda` or `cuda:N`; `workers` threads
+    prepare the batches (None: as many as suit the device).
 
     Writes `config.yaml`, `log.csv`, `tensorboard/`, `state.pt` (to resume) and, at each evaluation and at the end,
     `model.yaml` with its weights, `best.yaml` if it is the best so far, and a line of `evaluations.jsonl`. The first of
@@ -70,7 +50,10 @@ def run_training(
     are not finite raise FloatingPointError with the last saved state kept; a failure in another process
     ProcessFailedError.
     """
-    device = training_device(options.device, config.precision)
+    for name, count in (('until', until), ('workers', workers)):
+        if count is not None and count < 1:
+            raise TrainConfigError(f'{name}: expected a number >= 1, got {count}')
+    device = training_device(device, config.precision)
     with joined_processes(device) as processes, contextlib.ExitStack() as stack:
         several = processes.count > 1
         interruption = stack.enter_context(Interruption(TORCHRUN_SIGNAL_S if several else 0.0, processes.is_first))
@@ -101,8 +84,8 @@ def run_training(
 
         if done and is_evaluated(done):
             evaluate()  # unless it is written: a run that was killed in its evaluation makes up for it
-        saved, end = done, config.steps if options.until is None else min(config.steps, options.until)
-        steps = batches(train_set, done, end, config, spec.mean, processes, options.workers or default_workers(device))
+        saved, end = done, config.steps if until is None else min(config.steps, until)
+        steps = batches(train_set, done, end, config, spec.mean, processes, workers or default_workers(device))
         started_s = time.perf_counter()
         for step, step_batches in steps:
             try:

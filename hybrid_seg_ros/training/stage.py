@@ -1,19 +1,27 @@
-"""Stage: what one kind of training adds to the loop that all share."""
+"""What one kind of training adds to the loop that all share, and how its models are evaluated and kept."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.model_spec import ModelSpec
+from hybrid_seg_ros.network.checkpoint import save_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.training.run_folder import RunLog, metric_value
 from hybrid_seg_ros.training.train_config import TrainConfig
 from hybrid_seg_ros.training.weight_update import LossFunction
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,3 +51,38 @@ class Stage:
     metrics: tuple[str, ...]
     best_metric: str
     trained: Callable[[str], bool] = lambda name: True
+
+
+@dataclass(frozen=True)
+class KeptModels:
+    """Evaluates averaged weights and keeps them in the run's folder as `model.yaml`, and the best as `best.yaml`."""
+
+    run_dir: Path
+    spec: ModelSpec
+    config: TrainConfig
+    stage: Stage
+    val_set: SegmentationDataset
+    device: torch.device
+    run_log: RunLog
+
+    def evaluate(self, average: dict[str, Tensor], done: int) -> None:
+        """Write and evaluate the weights after `done` steps, unless that is done already.
+
+        The line of evaluations.jsonl comes last, so that a run killed in between does all of it again.
+        """
+        if self.run_log.is_evaluated(done):
+            return
+        model = self._model(average)
+        written = save_model(model, self.run_dir / 'model.yaml')
+        report = self.stage.evaluate(model.to(self.device).eval(), written, self.val_set, self.config, self.device)
+        metric = self.config.best_metric or self.stage.best_metric
+        value, best = metric_value(report.numbers, metric), self.run_log.best(metric)
+        if not math.isnan(value) and (best is None or value > best):
+            save_model(self._model(average), self.run_dir / 'best.yaml')
+            log.info('best so far by %s: kept as %s', metric, self.run_dir / 'best.yaml')
+        self.run_log.evaluation(done, report.numbers, report.pictures)
+
+    def _model(self, average: dict[str, Tensor]) -> HybridSegmenter:
+        model = HybridSegmenter(self.spec)
+        model.load_state_dict(average)
+        return model

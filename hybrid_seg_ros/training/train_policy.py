@@ -19,12 +19,12 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.batches import Batch
-from hybrid_seg_ros.training.device import autocast
-from hybrid_seg_ros.training.evaluation_mode import keep_evaluation_mode
+from hybrid_seg_ros.training.devices import autocast
+from hybrid_seg_ros.training.initial_model import keep_evaluation_mode
 from hybrid_seg_ros.training.losses import distillation_loss, policy_loss
-from hybrid_seg_ros.training.run_command import add_run_arguments, run_command
-from hybrid_seg_ros.training.run_loop import RunOptions, run_training
+from hybrid_seg_ros.training.run_loop import run_training
 from hybrid_seg_ros.training.stage import EvaluationReport, Stage
+from hybrid_seg_ros.training.terminal import add_run_arguments, run_command
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 
 
@@ -47,7 +47,7 @@ def train_policy(
         best_metric='-wrongly_merged',
         trained=lambda name: name.startswith('policy.'),
     )
-    return run_training(config, root, run_dir, stage, RunOptions(until, device, workers))
+    return run_training(config, root, run_dir, stage, until, device, workers)
 
 
 def policy_losses(

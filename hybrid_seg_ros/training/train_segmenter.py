@@ -24,12 +24,12 @@ from hybrid_seg_ros.network.attention_to_mask import AtmHead
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput, StageOutput, to_grid
 from hybrid_seg_ros.training.batches import Batch
-from hybrid_seg_ros.training.device import autocast
-from hybrid_seg_ros.training.evaluation_mode import keep_evaluation_mode
+from hybrid_seg_ros.training.devices import autocast
+from hybrid_seg_ros.training.initial_model import keep_evaluation_mode
 from hybrid_seg_ros.training.losses import atm_loss, distillation_loss, lovasz_softmax, pixel_cross_entropy, policy_loss
-from hybrid_seg_ros.training.run_command import add_run_arguments, run_command
-from hybrid_seg_ros.training.run_loop import RunOptions, run_training
+from hybrid_seg_ros.training.run_loop import run_training
 from hybrid_seg_ros.training.stage import EvaluationReport, Stage
+from hybrid_seg_ros.training.terminal import add_run_arguments, run_command
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 
 
@@ -59,7 +59,7 @@ def train(
         metrics=('miou', 'pixel_accuracy'),
         best_metric='miou',
     )
-    return run_training(config, root, run_dir, stage, RunOptions(until, device, workers))
+    return run_training(config, root, run_dir, stage, until, device, workers)
 
 
 def train_losses(

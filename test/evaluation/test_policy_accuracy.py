@@ -12,7 +12,7 @@ from hybrid_seg_ros.label_space import UNLABELLED
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.segmentation import TokenReport
-from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk
+from hybrid_seg_ros.training.initial_model import load_imagenet_trunk
 
 SPEC = tiny_spec(input_size_hw=(96, 128))
 

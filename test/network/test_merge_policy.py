@@ -7,7 +7,7 @@ from tiny_model import tiny_spec
 from hybrid_seg_ros.model_spec import POLICIES, TokenBudget, Variant
 from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.imagenet_trunk import load_imagenet_trunk
+from hybrid_seg_ros.training.initial_model import load_imagenet_trunk
 
 KINDS = [name for name in POLICIES if name != 'none']
 SIZES = {'96x128': (96, 128), 'odd grid 112x80': (112, 80), '9x13 patches': (144, 208), 'a grid of 3x4': (48, 64)}

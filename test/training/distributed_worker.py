@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from hybrid_seg_ros.training.run_loop import RunOptions, run_training
+from hybrid_seg_ros.training.run_loop import run_training
 from hybrid_seg_ros.training.stage import Stage
 from hybrid_seg_ros.training.train_config import TrainConfig
 from hybrid_seg_ros.training.train_segmenter import evaluate_segmenter, train_losses
@@ -31,7 +31,7 @@ def losses(model, batch, step, config):
 torch.set_num_threads(1)
 stage = Stage(losses, evaluate_segmenter, ('miou', 'pixel_accuracy'), 'miou')
 try:
-    run_training(config, root, run_dir, stage, RunOptions())
+    run_training(config, root, run_dir, stage)
 except Exception as error:
     print(f'process {rank} stops: {type(error).__name__}: {error}', file=sys.stderr, flush=True)
     raise

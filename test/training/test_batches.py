@@ -10,7 +10,7 @@ from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import Sample
 from hybrid_seg_ros.training import batches as module
 from hybrid_seg_ros.training.batches import batches, build_batch, default_workers, random_view, sample_indices
-from hybrid_seg_ros.training.distributed import Processes
+from hybrid_seg_ros.training.devices import Processes
 
 MEAN = (9.0, 9.0, 9.0)
 

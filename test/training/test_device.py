@@ -6,7 +6,7 @@ from tiny_model import tiny_spec
 
 from hybrid_seg_ros.model_spec import TokenBudget
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.device import autocast, prepare_model, training_device
+from hybrid_seg_ros.training.devices import autocast, prepare_model, training_device
 
 CPU = torch.device('cpu')
 

@@ -8,7 +8,7 @@ from camvid_folder import write_camvid_folder
 from tiny_training import ENVIRONMENT, ROOT, TIMEOUT_S, TORCHRUN, log_rows, tiny_config
 
 from hybrid_seg_ros.training import train_segmenter
-from hybrid_seg_ros.training.distributed import Processes
+from hybrid_seg_ros.training.devices import Processes
 from hybrid_seg_ros.training.train_config import TrainConfigError
 
 STEPS = 4

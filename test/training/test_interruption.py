@@ -21,7 +21,7 @@ from tiny_training import (
 )
 
 from hybrid_seg_ros.training import train_segmenter
-from hybrid_seg_ros.training.interruption import SIGNALS, Interruption
+from hybrid_seg_ros.training.terminal import SIGNALS, Interruption
 
 SLOW_STEP = """
 import sys, time

@@ -10,8 +10,8 @@ from tiny_training import tiny_config
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.training import train_segmenter
-from hybrid_seg_ros.training.run_log import RunLog
-from hybrid_seg_ros.training.run_loop import RunOptions, run_training
+from hybrid_seg_ros.training.run_folder import RunLog
+from hybrid_seg_ros.training.run_loop import run_training
 from hybrid_seg_ros.training.stage import EvaluationReport, Stage
 from hybrid_seg_ros.training.train_config import TrainConfigError
 from hybrid_seg_ros.training.train_segmenter import train_losses
@@ -51,7 +51,7 @@ def steps_of(run_dir):
 def test_the_best_stays_and_the_last_follows(root, tmp_path, metric, best):
     evaluations = Evaluations(1.0, 3.0, float('nan'), 2.0)
     config = tiny_config(steps=4, evaluate_every=1, best_metric=metric)
-    run_training(config, root, tmp_path, evaluations.stage(), RunOptions())
+    run_training(config, root, tmp_path, evaluations.stage())
     half = [shown.half().float() for shown in evaluations.shown]
     assert torch.equal(query_of(tmp_path / 'best.yaml'), half[best])
     assert torch.equal(query_of(tmp_path / 'model.yaml'), half[3])
@@ -60,7 +60,7 @@ def test_the_best_stays_and_the_last_follows(root, tmp_path, metric, best):
 
 def test_no_number_is_never_the_best_and_null_in_json(root, tmp_path):
     evaluations = Evaluations(float('nan'), 1.0, float('nan'))
-    run_training(tiny_config(steps=3, evaluate_every=1), root, tmp_path, evaluations.stage(), RunOptions())
+    run_training(tiny_config(steps=3, evaluate_every=1), root, tmp_path, evaluations.stage())
     assert torch.equal(query_of(tmp_path / 'best.yaml'), evaluations.shown[1].half().float())
     lines = (tmp_path / 'evaluations.jsonl').read_text().splitlines()
     assert [json.loads(line, parse_constant=pytest.fail)['quality'] for line in lines] == [None, 1.0, None]
@@ -72,17 +72,17 @@ def test_no_number_is_never_the_best_and_null_in_json(root, tmp_path):
 def test_an_evaluation_that_was_cut_off_is_made_up_for(root, tmp_path):
     config = tiny_config(steps=4, evaluate_every=2, save_every=100)
     with pytest.raises(KeyboardInterrupt):
-        run_training(config, root, tmp_path, Evaluations(None).stage(), RunOptions())
+        run_training(config, root, tmp_path, Evaluations(None).stage())
     assert torch.load(tmp_path / 'state.pt', weights_only=True)['step'] == 2
     assert not (tmp_path / 'evaluations.jsonl').exists()
-    run_training(config, root, tmp_path, Evaluations(1.0, 2.0).stage(), RunOptions())
+    run_training(config, root, tmp_path, Evaluations(1.0, 2.0).stage())
     assert steps_of(tmp_path) == [2, 4]
 
 
 def test_a_finished_run_is_not_evaluated_again(root, tmp_path):
     config = tiny_config(steps=2)
-    spec = run_training(config, root, tmp_path, Evaluations(1.0).stage(), RunOptions())
-    assert run_training(config, root, tmp_path, Evaluations().stage(), RunOptions()) == spec
+    spec = run_training(config, root, tmp_path, Evaluations(1.0).stage())
+    assert run_training(config, root, tmp_path, Evaluations().stage()) == spec
     assert steps_of(tmp_path) == [2]
 
 

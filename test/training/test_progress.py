@@ -13,15 +13,15 @@ import termios
 import pytest
 from tiny_training import ENVIRONMENT, ROOT
 
-from hybrid_seg_ros.training import progress
-from hybrid_seg_ros.training.progress import Progress, duration
+from hybrid_seg_ros.training import terminal
+from hybrid_seg_ros.training.terminal import Progress, duration
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
-    monkeypatch.setattr(progress.sys.stderr, 'isatty', lambda: False, raising=False)
+    monkeypatch.setattr(terminal.time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(terminal.sys.stderr, 'isatty', lambda: False, raising=False)
     return now
 
 
@@ -39,7 +39,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(clock, caplog):
 
 
 def test_on_a_terminal_there_is_a_bar():
-    code = ('from hybrid_seg_ros.training.progress import Progress\n'
+    code = ('from hybrid_seg_ros.training.terminal import Progress\n'
             'bar = Progress(4, 2)\n'
             'for done in (3, 4): bar.step(done, {"loss": 1.5})\n'
             'bar.close()')

@@ -7,12 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from hybrid_seg_ros.training.run_log import RunLog, metric_value
-from hybrid_seg_ros.training.stage import EvaluationReport
+from hybrid_seg_ros.training.run_folder import RunLog, metric_value
 
 
 def evaluate(log, done, miou):
-    log.evaluation(done, EvaluationReport({'variant': 'dense', 'miou': miou}))
+    log.evaluation(done, {'variant': 'dense', 'miou': miou})
 
 
 def steps_of(run_dir):
@@ -79,12 +78,12 @@ def test_tensorboard_has_losses_numbers_and_pictures(tmp_path):
     for step in range(5):
         log.step(step, {'loss': float(step), 'learning_rate': 0.1}, 0.1)
         if step == 2:
-            log.evaluation(3, EvaluationReport({'variant': 'dense', 'miou': 40.0}))
+            log.evaluation(3, {'variant': 'dense', 'miou': 40.0})
     log.close()
     log = RunLog(tmp_path, 3)
     log.step(3, {'loss': 30.0, 'learning_rate': 0.1}, 0.1)
     picture = np.zeros((8, 24, 3), np.uint8)
-    log.evaluation(4, EvaluationReport({'variant': 'dense', 'miou': 50.0}, (('street', picture),)))
+    log.evaluation(4, {'variant': 'dense', 'miou': 50.0}, [('street', picture)])
     log.close()
     events = accumulator.EventAccumulator(str(tmp_path / 'tensorboard')).Reload()
     assert set(events.Tags()['scalars']) == {'train/loss', 'train/learning_rate', 'evaluation/miou'}

@@ -29,7 +29,7 @@ from hybrid_seg_ros.training.train_config import TrainConfigError
 KILLED_WHILE_SAVING = """
 import io, os, signal, sys, torch
 from hybrid_seg_ros import cli
-from hybrid_seg_ros.training import run_state
+from hybrid_seg_ros.training import run_folder
 
 whole, calls = torch.save, []
 
@@ -43,7 +43,7 @@ def save_half(content, stream):
     stream.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 
-run_state.torch.save = save_half
+run_folder.torch.save = save_half
 sys.exit(cli.main(sys.argv[1:]))
 """
 

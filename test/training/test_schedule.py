@@ -9,7 +9,7 @@ from tiny_training import tiny_config
 
 from hybrid_seg_ros.model_spec import Backbone
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.schedule import create_optimizer, learning_rate_factor, update_average
+from hybrid_seg_ros.training.weight_update import create_optimizer, learning_rate_factor, update_average
 
 
 def test_learning_rate():

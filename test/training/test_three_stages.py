@@ -13,7 +13,7 @@ from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.model_spec import POLICIES, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.evaluation_mode import keep_evaluation_mode
+from hybrid_seg_ros.training.initial_model import keep_evaluation_mode
 
 
 @pytest.mark.parametrize('dataset', OWN_DATASETS)

@@ -12,8 +12,8 @@ from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
 from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.schedule import create_optimizer, learning_rate_factor
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError, is_under
+from hybrid_seg_ros.training.weight_update import create_optimizer, learning_rate_factor
 
 FILES = sorted((ROOT / 'config').glob('train_*.yaml'))
 ADE20K = {f'train_ade20k_vit_{size}{stage}.yaml' for size in ('base', 'tiny') for stage in ('_policy', '', '_pruning')}

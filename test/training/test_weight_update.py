@@ -9,11 +9,10 @@ from torch import nn
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.training import train_segmenter, weight_update
 from hybrid_seg_ros.training.batches import Batch
-from hybrid_seg_ros.training.distributed import Processes
-from hybrid_seg_ros.training.run_loop import RunOptions, run_training
-from hybrid_seg_ros.training.schedule import create_optimizer
+from hybrid_seg_ros.training.devices import Processes
+from hybrid_seg_ros.training.run_loop import run_training
 from hybrid_seg_ros.training.stage import EvaluationReport, Stage
-from hybrid_seg_ros.training.weight_update import MAX_SKIPPED_STEPS, WeightUpdate
+from hybrid_seg_ros.training.weight_update import MAX_SKIPPED_STEPS, WeightUpdate, create_optimizer
 
 CPU = torch.device('cpu')
 
@@ -41,7 +40,7 @@ def test_accumulated_batches_equal_a_large_one(root, tmp_path):
     """Images are drawn and augmented by their position in the run, so that both see the same ones."""
     for name, changes in (('large', {'batch_size': 4}), ('accumulated', {'batch_size': 2, 'accumulate': 2})):
         config = tiny_config(steps=3, learning_rate=1e-3, **changes)
-        run_training(config, root, tmp_path / name, mean_stage(), RunOptions())
+        run_training(config, root, tmp_path / name, mean_stage())
     large, accumulated = (log_rows(tmp_path / name) for name in ('large', 'accumulated'))
     for row, expected in zip(accumulated, large):
         for column in ('loss', 'gradient_norm', 'learning_rate'):

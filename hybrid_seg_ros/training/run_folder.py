@@ -1,4 +1,7 @@
-"""What a run writes down: log.csv per step, evaluations.jsonl, and both for TensorBoard with pictures."""
+"""What a run writes, and goes on from: state.pt, log.csv per step, evaluations.jsonl; for TensorBoard, pictures too.
+
+A kill at any moment loses nothing that was written, and leaves nothing twice.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,83 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from hybrid_seg_ros.files import finite_or_null, whole_file, write_text
-from hybrid_seg_ros.training.stage import EvaluationReport
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.training.train_config import TrainConfigError
+from hybrid_seg_ros.training.weight_update import WeightUpdate
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What training changes: the weights, their moving average, the optimiser's moments and the loss scale.
+
+    Random numbers have no state: they follow from seed and step. `batches_per_step` (of all processes) must stay.
+    """
+
+    model: HybridSegmenter
+    average: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    update: WeightUpdate
+    batches_per_step: int
+
+    def save(self, path: Path, step: int) -> None:
+        """Write the state after `step` steps; a kill at any moment leaves the old file or the new one."""
+        content = {
+            'step': step,
+            'batches_per_step': self.batches_per_step,
+            'model': self.model.state_dict(),
+            'average': self.average,
+            'optimizer': self.optimizer.state_dict(),
+            'update': self.update.state_dict(),
+        }
+        with whole_file(path) as partial, open(partial, 'wb') as stream:
+            try:
+                torch.save(content, stream)
+            except RuntimeError as error:  # so it says that the disk is full
+                raise OSError(f'{path}: not written, is the disk full? ({error})') from error
+            stream.flush()
+            os.fsync(stream.fileno())
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name too must outlive a loss of power
+        finally:
+            os.close(folder)
+
+    def restore(self, path: Path) -> int:
+        """Go on from a file; returns how many steps are done, 0 without a file.
+
+        Raises TrainConfigError if a step would see another number of batches, or if the file is damaged.
+        """
+        if not path.is_file():
+            return 0
+        try:
+            content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise TrainConfigError(f'{path}: damaged, or not of this program: {error}') from error
+        expected = content.get('batches_per_step')
+        if expected != self.batches_per_step:
+            raise TrainConfigError(
+                f'{path}: expected {expected} batches a step as before (processes x accumulate), '
+                f'got {self.batches_per_step}'
+            )
+        self.model.load_state_dict(content['model'])
+        for name, value in content['average'].items():
+            self.average[name].copy_(value)
+        self.optimizer.load_state_dict(content['optimizer'])
+        self.update.load_state_dict(content['update'])
+        return content['step']
 
 
 class RunLog:
@@ -37,9 +109,11 @@ class RunLog:
             for name, value in values.items():
                 self._board.add_scalar(f'train/{name}', value, step + 1)  # steps done, as evaluations are
 
-    def evaluation(self, done: int, report: EvaluationReport) -> None:
-        """Write the evaluation after `done` steps."""
-        line = {'step': done, **report.numbers}
+    def evaluation(
+        self, done: int, numbers: Mapping[str, Any], pictures: Sequence[tuple[str, np.ndarray]] = ()
+    ) -> None:
+        """Write the evaluation after `done` steps; `pictures`, named (H, W, 3) uint8 RGB, are for TensorBoard."""
+        line = {'step': done, **numbers}
         log.info('%s', line)
         with open(self._jsonl, 'a', encoding='utf-8') as stream:
             stream.write(_as_line(line))
@@ -47,10 +121,10 @@ class RunLog:
             os.fsync(stream.fileno())
         self._evaluations.append(line)
         if self._board is not None:
-            for name, value in report.numbers.items():
+            for name, value in numbers.items():
                 if isinstance(value, (int, float)):
                     self._board.add_scalar(f'evaluation/{name}', value, done)
-            for name, picture in report.pictures:
+            for name, picture in pictures:
                 self._board.add_image(f'evaluation/{name}', picture, done, dataformats='HWC')
             self._board.flush()
 
