@@ -27,7 +27,7 @@ setup(
     maintainer_email=manifest.find('maintainer').get('email'),
     license=manifest.findtext('license'),
     packages=find_packages(include=[package_name, f'{package_name}.*']),
-    package_data={package_name: ['inference/backends/tensorrt/*.cu', 'evaluation/*.j2']},
+    package_data={package_name: ['inference/backends/tensorrt/*.cu', 'evaluation/pages/*.j2']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
         (f'share/{package_name}', ['package.xml']),

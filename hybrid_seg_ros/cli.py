@@ -38,15 +38,19 @@ class Command:
 
 COMMANDS = {
     'segment': Command('hybrid_seg_ros.inference.segment_images', 'segment image files into masks and overlays'),
-    'evaluate': Command('hybrid_seg_ros.evaluation.evaluate_dataset', 'mIoU, tokens, GFLOPs, time on a dataset'),
-    'sweep': Command('hybrid_seg_ros.evaluation.sweep', 'accuracy for GFLOPs at each operating point'),
-    'choose-points': Command('hybrid_seg_ros.evaluation.choose_points', "a latency budget's points, from a sweep"),
-    'calibration': Command('hybrid_seg_ros.evaluation.calibration', 'whether the confidence that prunes is calibrated'),
-    'flops': Command('hybrid_seg_ros.evaluation.flops_command', 'GFLOPs per variant and per component'),
-    'benchmark': Command('hybrid_seg_ros.evaluation.benchmark', 'time variants and backends, from image to label map'),
+    'evaluate': Command('hybrid_seg_ros.evaluation.accuracy.evaluate', 'mIoU, tokens, GFLOPs, time on a dataset'),
+    'sweep': Command('hybrid_seg_ros.evaluation.accuracy.sweep', 'accuracy for GFLOPs at each operating point'),
+    'choose-points': Command(
+        'hybrid_seg_ros.evaluation.accuracy.choose_points', "a latency budget's points, from a sweep"),
+    'calibration': Command(
+        'hybrid_seg_ros.evaluation.accuracy.calibration', 'whether the confidence that prunes is calibrated'),
+    'flops': Command('hybrid_seg_ros.evaluation.flops.command', 'GFLOPs per variant and per component'),
+    'benchmark': Command(
+        'hybrid_seg_ros.evaluation.benchmark.command', 'time variants and backends, from image to label map'),
     'time-parts': Command('hybrid_seg_ros.evaluation.part_latency', 'milliseconds of the parts of models, in one run'),
     'paper': Command('hybrid_seg_ros.evaluation.paper.command', "the paper's tables and figures, for a model and data"),
-    'paste-objects': Command('hybrid_seg_ros.evaluation.pasted_objects', 'how soon a film sees what comes into it'),
+    'paste-objects': Command(
+        'hybrid_seg_ros.evaluation.film.pasted_objects', 'how soon a film sees what comes into it'),
     'check-dataset': Command('hybrid_seg_ros.data.check_dataset', 'read a whole dataset and name what is wrong'),
     'train': Command('hybrid_seg_ros.training.train_segmenter', 'train a segmenter with its auxiliary heads'),
     'train-policy': Command('hybrid_seg_ros.training.train_policy', 'train the policy network that merges tokens'),

@@ -16,7 +16,7 @@ from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros.cli import COMMANDS, build_parser, main
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
-from hybrid_seg_ros.evaluation.flops import count_flops
+from hybrid_seg_ros.evaluation.flops.count import count_flops
 from hybrid_seg_ros.inference.pipeline_options import keep_value
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_model import tiny_spec
 
-from hybrid_seg_ros.evaluation.figures import new_figure, save_figure
+from hybrid_seg_ros.evaluation.pages.figures import new_figure, save_figure
 from hybrid_seg_ros.files import check_file, check_folder, whole_file, write_bytes, write_files, write_json, write_text
 from hybrid_seg_ros.inference.backends.graph_export import export_graphs
 from hybrid_seg_ros.inference.backends.graph_info import GraphInfo

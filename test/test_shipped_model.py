@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from hybrid_seg_ros import load_pipeline
-from hybrid_seg_ros.evaluation.choose_points import points_markdown
-from hybrid_seg_ros.evaluation.flops import count_variants
-from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.evaluation.accuracy.choose_points import points_markdown
+from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
+from hybrid_seg_ros.evaluation.flops.count import count_variants
 from hybrid_seg_ros.inference.points_table import default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader

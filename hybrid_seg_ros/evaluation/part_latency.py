@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hybrid_seg_ros.evaluation.flops import expected_tokens
-from hybrid_seg_ros.evaluation.machine import describe_cpu
+from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
+from hybrid_seg_ros.evaluation.flops.count import expected_tokens
 from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
-from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice
-from hybrid_seg_ros.evaluation.sequence.album import FrameAlbum
-from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
-from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
-from hybrid_seg_ros.evaluation.sequence.run import Row, row_name, run_sequence
+from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice
+from hybrid_seg_ros.evaluation.film.best_frames import FrameAlbum
+from hybrid_seg_ros.evaluation.film.frame import Frame, FrameResult
+from hybrid_seg_ros.evaluation.film.report import RowReport, SequenceReport
+from hybrid_seg_ros.evaluation.film.scoring import Row, row_name, run_sequence
 from hybrid_seg_ros.inference.film import Film
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
 from hybrid_seg_ros.inference.pipeline_options import say_what_has_no_effect

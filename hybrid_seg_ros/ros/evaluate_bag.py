@@ -7,12 +7,12 @@ import signal
 import sys
 from pathlib import Path
 
-from hybrid_seg_ros.evaluation.benchmark_plan import BackendChoice, split_list
-from hybrid_seg_ros.evaluation.figures import require_matplotlib
-from hybrid_seg_ros.evaluation.html_page import render_page, require_jinja2
-from hybrid_seg_ros.evaluation.sequence.page import sequence_page
-from hybrid_seg_ros.evaluation.sequence.report import RowReport, SequenceReport
-from hybrid_seg_ros.evaluation.text_table import format_tokens
+from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice, split_list
+from hybrid_seg_ros.evaluation.film.page import sequence_page
+from hybrid_seg_ros.evaluation.film.report import RowReport, SequenceReport
+from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
+from hybrid_seg_ros.evaluation.pages.html_page import render_page, require_jinja2
+from hybrid_seg_ros.evaluation.pages.tables import format_tokens
 from hybrid_seg_ros.files import check_file, check_folder, write_files, write_text
 from hybrid_seg_ros.inference.backends import BACKENDS
 from hybrid_seg_ros.inference.film import MERGE_BY

@@ -13,8 +13,8 @@ import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Int32MultiArray
 
-from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
-from hybrid_seg_ros.evaluation.sequence.report import LiveFigures
+from hybrid_seg_ros.evaluation.film.frame import Frame, FrameResult
+from hybrid_seg_ros.evaluation.film.report import LiveFigures
 from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.bags.ground_truth import grey_values
 from hybrid_seg_ros.ros.camera_monitor import WORK_STEPS

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.evaluation.policy_accuracy import policy_accuracy
+from hybrid_seg_ros.evaluation.accuracy.policy_accuracy import policy_accuracy
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter

@@ -17,8 +17,7 @@ from torch import Tensor
 from hybrid_seg_ros.data.check_dataset import balancing_weights
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate_model
-from hybrid_seg_ros.evaluation.prediction_pictures import prediction_pictures
+from hybrid_seg_ros.evaluation.accuracy.evaluate import evaluate_model, prediction_pictures
 from hybrid_seg_ros.model_spec import PRUNING_HEADS, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
 from hybrid_seg_ros.network.checkpoint import load_model

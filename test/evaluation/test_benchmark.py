@@ -14,10 +14,10 @@ from torch._inductor import config as inductor
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.data.ade20k import ADE20K_CLASSES
-from hybrid_seg_ros.evaluation import benchmark as command
-from hybrid_seg_ros.evaluation.flops import count_flops, expected_tokens
-from hybrid_seg_ros.evaluation.paper_form import paper_form
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark import command
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
+from hybrid_seg_ros.evaluation.flops.count import count_flops, expected_tokens
+from hybrid_seg_ros.evaluation.flops.paper import paper_form
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_benchmark_report import DENSE, ROW
 
-from hybrid_seg_ros.evaluation.benchmark_figure import COLORS, draw_benchmark
-from hybrid_seg_ros.evaluation.benchmark_report import Benchmark
-from hybrid_seg_ros.evaluation.figures import SIZE_PX
+from hybrid_seg_ros.evaluation.benchmark.figures import COLORS, draw_benchmark
+from hybrid_seg_ros.evaluation.benchmark.results import Benchmark
+from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
 

@@ -6,10 +6,9 @@ import pytest
 from test_benchmark_report import DENSE, ROW
 from test_html_page import look_at
 
-from hybrid_seg_ros.evaluation.benchmark_page import build_page, list_versions
-from hybrid_seg_ros.evaluation.benchmark_plan import RowKey
-from hybrid_seg_ros.evaluation.benchmark_report import Benchmark
-from hybrid_seg_ros.evaluation.benchmark_rows import Violation
+from hybrid_seg_ros.evaluation.benchmark.page import build_page, list_versions
+from hybrid_seg_ros.evaluation.benchmark.plan import RowKey
+from hybrid_seg_ros.evaluation.benchmark.results import Benchmark, Violation
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from tiny_model import tiny_spec
 
-from hybrid_seg_ros.evaluation.benchmark_plan import (
+from hybrid_seg_ros.evaluation.benchmark.plan import (
     BackendChoice,
     RowKey,
     Subject,
@@ -15,7 +15,7 @@ from hybrid_seg_ros.evaluation.benchmark_plan import (
     plan_rows,
     split_list,
 )
-from hybrid_seg_ros.evaluation.paper_form import paper_form
+from hybrid_seg_ros.evaluation.flops.paper import paper_form
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
 
 FAST = tiny_spec(name='fast', policy='patch_mlp', auxiliary_head='light', sha256='1', weights='f')

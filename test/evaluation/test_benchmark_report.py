@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from hybrid_seg_ros.evaluation.benchmark_report import COLUMNS, Benchmark
-from hybrid_seg_ros.evaluation.benchmark_rows import BenchmarkRow
+from hybrid_seg_ros.evaluation.benchmark.results import COLUMNS, Benchmark, BenchmarkRow
 
 ROW = BenchmarkRow(
     model='tiny', size_hw=(384, 512), variant='hybrid@8', backend='onnxruntime', dtype='float32', device='cpu',

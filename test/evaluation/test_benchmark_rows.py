@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from hybrid_seg_ros.evaluation.benchmark_plan import RowKey, Subject
-from hybrid_seg_ros.evaluation.benchmark_rows import Lap, RowLaps, chance_of_heads, find_violations, summarize
+from hybrid_seg_ros.evaluation.benchmark.plan import RowKey, Subject
+from hybrid_seg_ros.evaluation.benchmark.results import Lap, RowLaps, chance_of_heads, find_violations, summarize
 from hybrid_seg_ros.segmentation import StageTimings
 
 SIZE = (384, 512)

@@ -11,8 +11,8 @@ from tiny_model import tiny_spec
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.data.registry import open_dataset
-from hybrid_seg_ros.evaluation.calibration import BINS, calibrate, judge_cells, summarize
-from hybrid_seg_ros.evaluation.figures import SIZE_PX
+from hybrid_seg_ros.evaluation.accuracy.calibration import BINS, calibrate, judge_cells, summarize
+from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter

@@ -7,8 +7,8 @@ import pytest
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros.cli import main
-from hybrid_seg_ros.evaluation.choose_points import choose_points, pareto_front, spread_evenly
-from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepPoint, SweepRow, SweepSubject
+from hybrid_seg_ros.evaluation.accuracy.choose_points import choose_points, pareto_front, spread_evenly
+from hybrid_seg_ros.evaluation.accuracy.sweep_results import Sweep, SweepPoint, SweepRow, SweepSubject
 from hybrid_seg_ros.inference.points_table import OperatingPoint, load_operating_points
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 

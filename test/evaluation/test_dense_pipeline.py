@@ -8,10 +8,10 @@ import torch
 from tiny_model import write_lively_model
 from torch._inductor import config as inductor
 
-from hybrid_seg_ros.evaluation import dense_network
-from hybrid_seg_ros.evaluation.dense_network import CompileError, check_compiler, export_dense, open_compiled
-from hybrid_seg_ros.evaluation.dense_pipeline import DensePipeline, open_exported
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark import dense_network
+from hybrid_seg_ros.evaluation.benchmark.dense_network import CompileError, check_compiler, export_dense, open_compiled
+from hybrid_seg_ros.evaluation.benchmark.dense_pipeline import DensePipeline, open_exported
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, Variant
 

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from hybrid_seg_ros.evaluation.calibration import summarize
-from hybrid_seg_ros.evaluation.figures import SIZE_PX, STYLES, draw_reliability, draw_sweep, require_matplotlib
-from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepPoint, SweepRow, SweepSubject
+from hybrid_seg_ros.evaluation.accuracy.calibration import draw_reliability, summarize
+from hybrid_seg_ros.evaluation.accuracy.sweep_figure import draw_sweep
+from hybrid_seg_ros.evaluation.accuracy.sweep_results import Sweep, SweepPoint, SweepRow, SweepSubject
+from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX, STYLES, require_matplotlib
 from hybrid_seg_ros.model_spec import Variant
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')

@@ -2,9 +2,9 @@
 
 import pytest
 
-from hybrid_seg_ros.evaluation.flop_formulas import atm_head_flops, block_flops
-from hybrid_seg_ros.evaluation.flops import COMPONENTS, count_variants, form_spec
-from hybrid_seg_ros.evaluation.flops_subject import FlopsOptions, chosen_subjects
+from hybrid_seg_ros.evaluation.flops.command import FlopsOptions, chosen_subjects
+from hybrid_seg_ros.evaluation.flops.count import COMPONENTS, count_variants, form_spec
+from hybrid_seg_ros.evaluation.flops.formulas import atm_head_flops, block_flops
 from hybrid_seg_ros.model_spec import BACKBONES, Decoder, TokenBudget, Variant
 
 

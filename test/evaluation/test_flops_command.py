@@ -10,7 +10,7 @@ import pytest
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros.cli import main
-from hybrid_seg_ros.evaluation.flops import COMPONENTS, count_flops, expected_tokens
+from hybrid_seg_ros.evaluation.flops.count import COMPONENTS, count_flops, expected_tokens
 from hybrid_seg_ros.model_spec import BACKBONES, SlidingWindow, TokenBudget, Variant
 
 ROOT = Path(__file__).parents[2]

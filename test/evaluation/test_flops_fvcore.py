@@ -13,9 +13,9 @@ from tiny_model import tiny_spec
 from torch import nn
 
 from hybrid_seg_ros import model_spec
-from hybrid_seg_ros.evaluation.flop_formulas import BATCH_NORM, BILINEAR, LAYER_NORM
-from hybrid_seg_ros.evaluation.flops import count_flops, count_variants, expected_tokens, merged_sizes
-from hybrid_seg_ros.evaluation.plain_pipeline import upsample_then_argmax
+from hybrid_seg_ros.evaluation.benchmark.plain_pipeline import upsample_then_argmax
+from hybrid_seg_ros.evaluation.flops.count import count_flops, count_variants, expected_tokens, merged_sizes
+from hybrid_seg_ros.evaluation.flops.formulas import BATCH_NORM, BILINEAR, LAYER_NORM
 from hybrid_seg_ros.inference.preprocess import fit_geometry
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, TokenBudget, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from test_benchmark_report import DENSE, ROW
 
-from hybrid_seg_ros.evaluation.benchmark_plan import MEASURED
-from hybrid_seg_ros.evaluation.gflops_figure import COLORS, MARKERS, gflops_figure
+from hybrid_seg_ros.evaluation.benchmark.figures import BACKEND_COLORS, MARKERS, gflops_figure
+from hybrid_seg_ros.evaluation.benchmark.plan import MEASURED
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
 
@@ -30,5 +30,5 @@ def test_one_row():
 
 
 def test_every_backend_has_a_colour_and_every_dtype_a_marker():
-    assert set(COLORS) == set(MEASURED) and len(set(COLORS.values())) == len(COLORS)
+    assert set(BACKEND_COLORS) == set(MEASURED) and len(set(BACKEND_COLORS.values())) == len(BACKEND_COLORS)
     assert set(MARKERS) == {dtype for dtypes in MEASURED.values() for dtype in dtypes}

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from hybrid_seg_ros.evaluation.html_page import Gallery, Page, Picture, Section, Table, render_page, write_page
+from hybrid_seg_ros.evaluation.pages.html_page import Gallery, Page, Picture, Section, Table, render_page, write_page
 
 
 class Seen(HTMLParser):

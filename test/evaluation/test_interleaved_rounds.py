@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from hybrid_seg_ros.evaluation.interleaved_rounds import round_orders, run_interleaved
+from hybrid_seg_ros.evaluation.benchmark.rounds import round_orders, run_interleaved
 
 
 def test_every_round_runs_every_task_once():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hybrid_seg_ros.evaluation.label_layout import fit_labels, majority_labels
+from hybrid_seg_ros.evaluation.accuracy.calibration import majority_labels
+from hybrid_seg_ros.evaluation.accuracy.policy_accuracy import fit_labels
 
 
 def cell(*values):

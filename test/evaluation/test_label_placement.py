@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from hybrid_seg_ros.evaluation.label_placement import LabelPlacer
+from hybrid_seg_ros.evaluation.pages.label_placement import LabelPlacer
 
 CURVES = {
     'corner': ([0.0, 0.02], [1.0, 0.98]),

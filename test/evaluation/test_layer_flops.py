@@ -3,9 +3,8 @@
 import pytest
 from tiny_model import tiny_spec
 
-from hybrid_seg_ros.evaluation.flop_formulas import auxiliary_head_flops, block_flops
-from hybrid_seg_ros.evaluation.flops import count_flops, expected_tokens
-from hybrid_seg_ros.evaluation.layer_flops import layer_flops
+from hybrid_seg_ros.evaluation.flops.count import count_flops, expected_tokens, layer_flops
+from hybrid_seg_ros.evaluation.flops.formulas import auxiliary_head_flops, block_flops
 from hybrid_seg_ros.model_spec import HEADS, PRUNING_HEADS, Backbone, TokenBudget, Variant
 
 SIZE_HW = (96, 144)

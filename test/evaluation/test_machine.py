@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hybrid_seg_ros.evaluation.machine import cpu_name, describe_cpu, foreign_load, usable_cores
+from hybrid_seg_ros.evaluation.benchmark.machine import cpu_name, describe_cpu, foreign_load, usable_cores
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def test_the_processor_is_named_and_how_threads_wait(monkeypatch):
 def test_cores_that_are_taken_away_do_not_count():
     first = min(os.sched_getaffinity(0))
     code = f'import os; os.sched_setaffinity(0, [{first}])\n' \
-           'from hybrid_seg_ros.evaluation.machine import usable_cores; print(usable_cores())'
+           'from hybrid_seg_ros.evaluation.benchmark.machine import usable_cores; print(usable_cores())'
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == '1', done.stderr
     assert usable_cores() == len(os.sched_getaffinity(0))

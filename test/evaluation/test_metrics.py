@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
 
 
 def test_against_counting():

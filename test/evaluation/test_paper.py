@@ -10,11 +10,10 @@ from camvid_folder import write_camvid_folder
 from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros.cli import main
-from hybrid_seg_ros.evaluation.flops import count_flops
-from hybrid_seg_ros.evaluation.paper.evidence import PaperOptions, paper_evidence
-from hybrid_seg_ros.evaluation.paper.layer_figure import SIZE_PX
-from hybrid_seg_ros.evaluation.paper.rendering import render_files
-from hybrid_seg_ros.evaluation.paper_figures import PAPER_FPS, PAPER_GFLOPS
+from hybrid_seg_ros.evaluation.flops.count import count_flops
+from hybrid_seg_ros.evaluation.flops.paper import PAPER_FPS, PAPER_GFLOPS
+from hybrid_seg_ros.evaluation.paper.command import PaperOptions, paper_evidence, render_files
+from hybrid_seg_ros.evaluation.paper.layers import SIZE_PX
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, SlidingWindow, Variant
 

@@ -5,17 +5,23 @@ import pytest
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros.data.registry import open_dataset
-from hybrid_seg_ros.evaluation.benchmark_plan import RowKey
-from hybrid_seg_ros.evaluation.benchmark_rows import Violation
-from hybrid_seg_ros.evaluation.paper.image_choice import choose_apart, easy_and_hard, rank_by_tokens, spread
-from hybrid_seg_ros.evaluation.paper.layer_costs import LayerCosts, layer_costs, parts_of_steps
-from hybrid_seg_ros.evaluation.paper.layer_figure import place_of
-from hybrid_seg_ros.evaluation.paper.measured_rows import PaperRow
+from hybrid_seg_ros.evaluation.benchmark.plan import RowKey
+from hybrid_seg_ros.evaluation.benchmark.results import Violation
+from hybrid_seg_ros.evaluation.paper.command import mean_budget
+from hybrid_seg_ros.evaluation.paper.layers import LayerCosts, layer_costs, parts_of_steps, place_of
 from hybrid_seg_ros.evaluation.paper.page import make_page
-from hybrid_seg_ros.evaluation.paper.picture_sheet import Titled, make_sheet
-from hybrid_seg_ros.evaluation.paper.results import PaperTables, Subject
-from hybrid_seg_ros.evaluation.paper.token_pictures import TokenFigures, draw_pruned, pruning_variant
-from hybrid_seg_ros.evaluation.paper.variants import mean_budget
+from hybrid_seg_ros.evaluation.paper.tables import PaperRow, PaperTables, Subject
+from hybrid_seg_ros.evaluation.paper.token_figures import (
+    Titled,
+    TokenFigures,
+    choose_apart,
+    draw_pruned,
+    easy_and_hard,
+    make_sheet,
+    pruning_variant,
+    rank_by_tokens,
+    spread,
+)
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import SlidingWindow, TokenBudget, Variant
 from hybrid_seg_ros.segmentation import TokenReport

@@ -9,8 +9,8 @@ from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.data.segmentation_dataset import Sample
-from hybrid_seg_ros.evaluation import pasted_objects
-from hybrid_seg_ros.evaluation.pasted_objects import (
+from hybrid_seg_ros.evaluation.film import pasted_objects
+from hybrid_seg_ros.evaluation.film.pasted_objects import (
     SHOWN,
     WARM_UP,
     CutOut,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tiny_model import write_lively_model
 
-from hybrid_seg_ros.evaluation.dense_network import export_dense
-from hybrid_seg_ros.evaluation.peak_memory import MemoryJob, measure_peak_memory, resident_peak_mb
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.dense_network import export_dense
+from hybrid_seg_ros.evaluation.benchmark.peak_memory import MemoryJob, measure_peak_memory, resident_peak_mb
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.model_spec import ModelSpec
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_exported_graphs_are_measured_without_pytorch(job, tmp_path):
 
 def run_without_pytorch(job):
     code = ('import sys, json\n'
-            'from hybrid_seg_ros.evaluation.peak_memory import main\n'
+            'from hybrid_seg_ros.evaluation.benchmark.peak_memory import main\n'
             'main(sys.argv[1:])\n'
             'assert "torch" not in sys.modules')
     command = [sys.executable, '-c', code, json.dumps(dataclasses.asdict(job))]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_model import write_lively_model
 
-from hybrid_seg_ros.evaluation.plain_pipeline import PlainPipeline
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.plain_pipeline import PlainPipeline
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model

@@ -7,7 +7,7 @@ from tiny_model import tiny_spec
 
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
 from hybrid_seg_ros.data.segmentation_dataset import Sample
-from hybrid_seg_ros.evaluation.policy_accuracy import count_wrong_merges, policy_accuracy
+from hybrid_seg_ros.evaluation.accuracy.policy_accuracy import count_wrong_merges, policy_accuracy
 from hybrid_seg_ros.label_space import UNLABELLED
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter

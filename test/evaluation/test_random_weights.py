@@ -6,8 +6,8 @@ import torch
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros.data.ade20k import ADE20K_CLASSES
-from hybrid_seg_ros.evaluation.random_weights import TRAINED_SPREAD, write_random_model
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.models import TRAINED_SPREAD, write_random_model
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import BACKBONES, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model

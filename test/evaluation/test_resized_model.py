@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_model import tiny_spec, write_lively_model
 
-from hybrid_seg_ros.evaluation.resized_model import at_size, write_at_size
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.models import at_size, write_at_size
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec, ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.token_counts import count_merged_windows

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hybrid_seg_ros.evaluation.street_scene import GRAIN, street_scene
+from hybrid_seg_ros.evaluation.benchmark.street_scene import GRAIN, street_scene
 
 
 @pytest.mark.parametrize('size_hw', [(512, 512), (96, 128), (16, 16), (33, 70)])

@@ -9,11 +9,11 @@ from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.data.registry import open_dataset
-from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate
-from hybrid_seg_ros.evaluation.figures import SIZE_PX
-from hybrid_seg_ros.evaluation.flops import count_variants
-from hybrid_seg_ros.evaluation.sweep import describe_subject, plan_points, run_sweep
-from hybrid_seg_ros.evaluation.sweep_report import Sweep, SweepPoint
+from hybrid_seg_ros.evaluation.accuracy.evaluate import evaluate
+from hybrid_seg_ros.evaluation.accuracy.sweep import describe_subject, plan_points, run_sweep
+from hybrid_seg_ros.evaluation.accuracy.sweep_results import Sweep, SweepPoint
+from hybrid_seg_ros.evaluation.flops.count import count_variants
+from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 

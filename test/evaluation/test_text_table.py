@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybrid_seg_ros.evaluation.text_table import format_gflops, format_table
+from hybrid_seg_ros.evaluation.pages.tables import format_gflops, format_table
 
 COLUMNS, ROWS = ('variant', 'how', 'ms'), [('dense', '', '122.0'), ('cts', 'merging', '')]
 

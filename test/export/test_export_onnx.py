@@ -10,7 +10,7 @@ import torch
 from tiny_model import write_lively_model
 
 from hybrid_seg_ros import cli
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.inference.pipeline_options import windows_value
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, ModelSpec, TokenBudget, Variant

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_model import write_lively_model
 
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.inference import load_pipeline
 from hybrid_seg_ros.inference.film import MERGE_BY, WATCHED_FRAMES, Film
 from hybrid_seg_ros.inference.preprocess import FrameGeometry

@@ -12,7 +12,7 @@ from tiny_training import log_rows, same_state, tiny_config
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
 from hybrid_seg_ros.data.image_files import DatasetError
-from hybrid_seg_ros.evaluation.prediction_pictures import prediction_pictures
+from hybrid_seg_ros.evaluation.accuracy.evaluate import prediction_pictures
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model, save_model

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hybrid_seg_ros.evaluation.html_page import Gallery, Page, Part, Picture, Section, Table
-from hybrid_seg_ros.evaluation.paper.picture_sheet import Titled
-from hybrid_seg_ros.evaluation.paper.results import PaperTables, Subject
-from hybrid_seg_ros.evaluation.paper.table_files import TABLE_COLUMNS, paper_cells, paper_columns, table_cells
-from hybrid_seg_ros.evaluation.paper.token_pictures import ShownImage, TokenFigures
-from hybrid_seg_ros.evaluation.paper_figures import PAPER_CLASSES, PAPER_SIZE_HW
+from hybrid_seg_ros.evaluation.flops.paper import PAPER_CLASSES, PAPER_SIZE_HW
+from hybrid_seg_ros.evaluation.pages.html_page import Gallery, Page, Part, Picture, Section, Table
+from hybrid_seg_ros.evaluation.paper.tables import (
+    TABLE_COLUMNS,
+    PaperTables,
+    Subject,
+    paper_cells,
+    paper_columns,
+    table_cells,
+)
+from hybrid_seg_ros.evaluation.paper.token_figures import ShownImage, Titled, TokenFigures
 
 WIDE_PX, NARROW_PX = 420, 210
 """Least width of pictures side by side."""

@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_seg_ros.evaluation.sequence.frame import Frame
+from hybrid_seg_ros.evaluation.film.frame import Frame
 from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError, have_one_aspect
 

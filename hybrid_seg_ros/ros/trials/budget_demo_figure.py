@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hybrid_seg_ros.evaluation.figures import BAND, GREY, SMALL, TEXT, new_figure, save_figure, style_axis
+from hybrid_seg_ros.evaluation.pages.figures import BAND, GREY, SMALL, TEXT, new_figure, save_figure, style_axis
 from hybrid_seg_ros.ros.trials.budget_demo_report import SETTLED_S, BudgetReport, BudgetRun
 
 _SIZE_PX = (1600, 1280)

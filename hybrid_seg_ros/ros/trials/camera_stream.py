@@ -12,7 +12,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Int32MultiArray
 
-from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
 from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS, replace_stamp
 from hybrid_seg_ros.ros.image_decoding import grey_values

@@ -10,7 +10,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Int32MultiArray
 
-from hybrid_seg_ros.evaluation.metrics import ConfusionMatrix
+from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
 from hybrid_seg_ros.ros.bags.ground_truth import LabelSource
 from hybrid_seg_ros.ros.image_decoding import grey_values
 from hybrid_seg_ros.ros.messages import image_to_rgb

@@ -9,7 +9,7 @@ from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.inference import SegmentationPipeline
 from hybrid_seg_ros.inference.backends import Backend, GridPrediction, create_backend
 from hybrid_seg_ros.inference.backends.automatic import choose_placement

@@ -14,7 +14,7 @@ from typing import Optional
 import numpy as np
 from sensor_msgs.msg import Image
 
-from hybrid_seg_ros.evaluation.machine import describe_cpu
+from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.ros.cdr_header import read_stamp_ns
 from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command

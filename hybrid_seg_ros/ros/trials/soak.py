@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `hybrid_seg soak`: 0 if memory stayed flat, 130 after Ctrl-C, 1 if it grew or the node failed."""
-    from hybrid_seg_ros.evaluation.figures import require_matplotlib
+    from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
     from hybrid_seg_ros.ros.node_watch import NodeError
 
     if args.picture is not None:

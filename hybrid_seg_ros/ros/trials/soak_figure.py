@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hybrid_seg_ros.evaluation.figures import GREY, SMALL, STYLES, TEXT, new_figure, save_figure, style_axis
+from hybrid_seg_ros.evaluation.pages.figures import GREY, SMALL, STYLES, TEXT, new_figure, save_figure, style_axis
 from hybrid_seg_ros.ros.trials.soak_report import SoakReport
 
 _SIZE_PX = (1200, 800)

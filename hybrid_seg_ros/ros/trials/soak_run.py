@@ -11,7 +11,7 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_seg_ros.evaluation.machine import describe_cpu
+from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.ros.answer_watch import AnswerWatch
 from hybrid_seg_ros.ros.bags.bag_reader import COMPRESSED_IMAGE, BagReader
 from hybrid_seg_ros.ros.child_process import ChildProcess

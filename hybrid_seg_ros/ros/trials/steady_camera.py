@@ -14,7 +14,7 @@ from rclpy.duration import Duration
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.files import write_text
 from hybrid_seg_ros.ros.cdr_header import NANOSECONDS
 from hybrid_seg_ros.ros.messages import array_to_image

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hybrid_seg_ros.evaluation.sequence.flicker import LONG_SIDE, Motion
+from hybrid_seg_ros.evaluation.film.flicker import LONG_SIDE, Motion
 from hybrid_seg_ros.label_space import UNLABELLED
 
 SIZE_HW = (96, 160)

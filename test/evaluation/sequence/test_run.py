@@ -13,13 +13,13 @@ from tiny_model import write_tiny_model
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.data.registry import open_dataset
-from hybrid_seg_ros.evaluation.evaluate_dataset import evaluate
-from hybrid_seg_ros.evaluation.html_page import render_page
-from hybrid_seg_ros.evaluation.sequence.album import FrameAlbum
-from hybrid_seg_ros.evaluation.sequence.frame import Frame, FrameResult
-from hybrid_seg_ros.evaluation.sequence.page import sequence_page
-from hybrid_seg_ros.evaluation.sequence.report import LiveFigures, SequenceReport
-from hybrid_seg_ros.evaluation.sequence.run import Row, reference_of, row_name, run_sequence
+from hybrid_seg_ros.evaluation.accuracy.evaluate import evaluate
+from hybrid_seg_ros.evaluation.film.best_frames import FrameAlbum
+from hybrid_seg_ros.evaluation.film.frame import Frame, FrameResult
+from hybrid_seg_ros.evaluation.film.page import sequence_page
+from hybrid_seg_ros.evaluation.film.report import LiveFigures, SequenceReport
+from hybrid_seg_ros.evaluation.film.scoring import Row, reference_of, row_name, run_sequence
+from hybrid_seg_ros.evaluation.pages.html_page import render_page
 from hybrid_seg_ros.model_spec import Variant
 
 COUNT = 5

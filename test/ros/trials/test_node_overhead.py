@@ -11,7 +11,7 @@ from command_process import command_process
 from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros import cli
-from hybrid_seg_ros.evaluation.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.inference.backends import create_backend
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.trials.idle_node import IdleBackend

@@ -1,0 +1,246 @@
+"""`hybrid_seg calibration`: whether the confidence by which tokens leave early is worth its name, per pruning layer."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
+from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
+from hybrid_seg_ros.evaluation.accuracy.evaluate import check_classes, count_frames
+from hybrid_seg_ros.evaluation.accuracy.policy_accuracy import fit_labels
+from hybrid_seg_ros.evaluation.pages.figures import (
+    GREY,
+    STYLES,
+    TEXT,
+    new_figure,
+    require_matplotlib,
+    save_figure,
+    style_axis,
+)
+from hybrid_seg_ros.files import write_json
+from hybrid_seg_ros.inference.backends.torch_backend import torch_device
+from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
+from hybrid_seg_ros.label_space import UNLABELLED
+from hybrid_seg_ros.model_spec import PRUNING_HEADS, ModelSpec, Variant
+from hybrid_seg_ros.network.attention_to_mask import AtmHead
+from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
+from hybrid_seg_ros.network.token_pruning import class_confidence
+
+BINS = 15
+THRESHOLDS = (0.7, 0.8, 0.9, 0.95, 0.98)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Cells with `low` < confidence <= `high`: how many, their mean confidence and accuracy in per cent."""
+
+    low: float
+    high: float
+    count: int
+    confidence: Optional[float]
+    accuracy: Optional[float]
+
+
+@dataclass(frozen=True)
+class AboveThreshold:
+    """Cells more confident than `threshold`: their share of all and how many of them are right, in per cent."""
+
+    threshold: float
+    share: float
+    accuracy: Optional[float]
+
+
+@dataclass(frozen=True)
+class StageCalibration:
+    """How far a head's confidence can be trusted, over the labelled cells; all but `layer` and `cells` in per cent.
+
+    `expected_calibration_error` is that of Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), eq. 3:
+    the gap between confidence and accuracy, averaged over equally wide bins by the cells in them.
+    """
+
+    layer: int
+    cells: int
+    accuracy: float
+    confidence: float
+    expected_calibration_error: float
+    thresholds: tuple[AboveThreshold, ...]
+    bins: tuple[ReliabilityBin, ...]
+
+    def at(self, threshold: float) -> AboveThreshold:
+        """Return the entry of a threshold. Raises ValueError if there is none."""
+        for entry in self.thresholds:
+            if entry.threshold == threshold:
+                return entry
+        raise ValueError(f'expected one of {[entry.threshold for entry in self.thresholds]}, got {threshold}')
+
+
+@torch.inference_mode()
+def calibrate(
+    model: HybridSegmenter, dataset: SegmentationDataset, thresholds: Sequence[float] = THRESHOLDS,
+    limit: Optional[int] = None,
+) -> list[StageCalibration]:  # fmt: skip
+    """Judge the heads of a model, auxiliary ones first, where every token reaches each of them (no pruning).
+
+    Tokens are merged as the model's budget says, if it can merge. Each cell of the patch grid is judged, with the
+    confidence and class of its token, so that the token of a merged 2x2 window counts as four: it is right where its
+    class is the most frequent one among the cell's labelled pixels; cells that are mostly unlabelled do not count.
+    Whole frames at the model's input size. Raises ValueError for a model whose head does not say how sure it is.
+    """
+    spec = model.spec
+    if spec.head not in PRUNING_HEADS:
+        raise ValueError(f'{spec.name}: expected head {" or ".join(PRUNING_HEADS)}, which prune; got {spec.head}')
+    model.eval()
+    variant = Variant(merges=spec.policy != 'none')
+    seen: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for index in tqdm(range(count_frames(dataset, limit)), desc='calibration', unit='image', leave=False):
+        sample = dataset[index]
+        geometry = fit_geometry(sample.labels.shape, spec)
+        pixels = torch.from_numpy(preprocess(sample.image, geometry, spec))[None].to(model.mean.device)
+        output = model(model.normalize(pixels), variant, spec.budget, supervise=True)
+        patch = spec.backbone.patch_size
+        padded_hw = (output.layout.grid_hw[0] * patch, output.layout.grid_hw[1] * patch)
+        labels = fit_labels(sample.labels, geometry.content_hw, padded_hw)
+        targets = majority_labels(labels, patch, len(spec.classes)).ravel()
+        known = targets != UNLABELLED
+        for layer, (confidence, classes) in judge_cells(output).items():
+            seen.setdefault(layer, []).append((confidence[known], (classes == targets)[known]))
+    return [summarize(layer, *map(np.concatenate, zip(*parts)), thresholds) for layer, parts in seen.items()]
+
+
+def majority_labels(labels: np.ndarray, cell_px: int, num_classes: int) -> np.ndarray:
+    """Return the most frequent class of each cell, (H // cell_px, W // cell_px) uint8; the lower id wins a tie.
+
+    `labels` (H, W) uint8, sides divisible by `cell_px`. A cell with more unlabelled than labelled pixels is 255.
+    """
+    height, width = labels.shape
+    if height % cell_px or width % cell_px:
+        raise ValueError(f'expected labels whose sides are multiples of {cell_px}, got {labels.shape}')
+    blocks = labels.reshape(height // cell_px, cell_px, width // cell_px, cell_px)
+    counts = np.stack([(blocks == index).sum((1, 3)) for index in range(num_classes)])  # (classes, gh, gw)
+    mostly_labelled = 2 * counts.sum(0) >= cell_px**2
+    return np.where(mostly_labelled, counts.argmax(0), UNLABELLED).astype(np.uint8)
+
+
+def judge_cells(output: SegmenterOutput) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Return confidence in [0, 1] and class of each cell, (cells,) each, by layer; of an output for one image."""
+    judged = {}
+    for stage in output.stages:
+        present = AtmHead.class_probability(stage.class_logits)
+        confidence, classes = class_confidence(present, stage.mask_logits.float())  # (1, N) each
+        by_cell = (output.layout.unmerge(values[:, :, None])[0, :, 0].cpu().numpy() for values in (confidence, classes))
+        judged[stage.layer] = tuple(by_cell)
+    return judged
+
+
+def summarize(
+    layer: int, confidence: np.ndarray, right: np.ndarray, thresholds: Sequence[float] = THRESHOLDS
+) -> StageCalibration:
+    """Compare confidences (cells,) in [0, 1] with whether the cells are `right` (cells,) bool."""
+    if not len(confidence):
+        raise ValueError(f'layer {layer}: expected at least one labelled cell, got none')
+    confidence = confidence.astype(np.float64)
+    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    counts = np.bincount(place, minlength=BINS)
+    sums = np.bincount(place, confidence, BINS), np.bincount(place, right, BINS)
+    bins = tuple(
+        ReliabilityBin(index / BINS, (index + 1) / BINS, int(count),
+                       *(100.0 * float(total[index]) / count if count else None for total in sums))
+        for index, count in enumerate(counts.tolist())
+    )  # fmt: skip
+    above = []
+    for threshold in thresholds:
+        chosen = right[confidence > threshold]
+        accuracy = 100.0 * float(chosen.mean()) if len(chosen) else None
+        above.append(AboveThreshold(threshold, 100.0 * len(chosen) / len(right), accuracy))
+    return StageCalibration(
+        layer=layer,
+        cells=len(right),
+        accuracy=100.0 * float(right.mean()),
+        confidence=100.0 * float(confidence.mean()),
+        expected_calibration_error=100.0 * float(np.abs(sums[0] - sums[1]).sum()) / len(right),
+        thresholds=tuple(above),
+        bins=bins,
+    )
+
+
+def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title: str, path: Path) -> None:
+    """Draw a reliability diagram for each stage, and how many cells fall in each bin, as a PNG of SIZE_PX."""
+    figure = new_figure()
+    figure.suptitle(title, fontsize=TEXT + 1)
+    rows = figure.subplots(
+        2, len(stages), sharex=True, sharey='row', squeeze=False, gridspec_kw={'height_ratios': (4, 1)}
+    )
+    figure.subplots_adjust(left=0.065, right=0.98, bottom=0.11, top=0.78, wspace=0.12, hspace=0.1)
+    for stage, panel, shares in zip(stages, *rows):
+        color = STYLES['dtop@6+8'][0]
+        width = stage.bins[0].high - stage.bins[0].low
+        filled = [each for each in stage.bins if each.count]
+        for axis in (panel, shares):
+            style_axis(axis)
+            axis.axvline(threshold, color='black', linewidth=1, linestyle=(0, (4, 3)))
+        panel.plot((0, 1), (0, 100), color='black', linewidth=1)
+        panel.bar([each.low for each in filled], [each.accuracy for each in filled], width, align='edge', color=color,
+                  edgecolor='white')  # fmt: skip
+        chosen = stage.at(threshold)
+        right = '' if chosen.accuracy is None else f', {chosen.accuracy:.1f} % of them right'
+        panel.annotate(f'after layer {stage.layer}', (0, 1), xycoords='axes fraction', xytext=(0, 38),
+                       textcoords='offset points', fontsize=TEXT, fontweight='bold')  # fmt: skip
+        panel.set_title(f'expected calibration error {stage.expected_calibration_error:.1f} %\n'
+                        f'above {threshold:g}: {chosen.share:.0f} % of cells{right}',
+                        fontsize=TEXT - 1, loc='left', pad=8)  # fmt: skip
+        shares.bar([each.low for each in filled], [100 * each.count / stage.cells for each in filled], width,
+                   align='edge', color=GREY, edgecolor='white')  # fmt: skip
+        shares.set_xlabel('confidence', fontsize=TEXT)
+        panel.set_xlim(0, 1)
+        panel.set_ylim(0, 100)
+    rows[0][0].set_ylabel('right, in %', fontsize=TEXT)
+    rows[1][0].set_ylabel('cells, in %', fontsize=TEXT)
+    save_figure(figure, path)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
+    add_dataset_arguments(parser)
+    parser.add_argument('--split', default='val')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
+    parser.add_argument('--limit', type=int, help='only the first images')
+    parser.add_argument('--json', type=Path, help='write the results here')
+    parser.add_argument('--png', type=Path, help='draw reliability diagrams here')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.png:
+        require_matplotlib()  # now rather than after all images
+    dataset = open_dataset(args.dataset, args.root, args.split)
+    spec = ModelSpec.load(args.model)
+    check_classes(spec, dataset)
+    thresholds = tuple(sorted({*THRESHOLDS, spec.budget.threshold}))
+    stages = calibrate(load_model(spec).to(torch_device(args.device)), dataset, thresholds, args.limit)
+    frames = count_frames(dataset, args.limit)
+    title = f'{spec.name} on {args.dataset} {args.split} ({frames} frames): confidence of the tokens against the truth'
+    print(title)
+    for stage in stages:
+        print(f'after layer {stage.layer}: expected calibration error {stage.expected_calibration_error:.2f} %, '
+              f'{stage.accuracy:.2f} % of {stage.cells} cells right at a mean confidence of {stage.confidence:.2f} %')
+        for entry in stage.thresholds:
+            right = 'none' if entry.accuracy is None else f'{entry.accuracy:.2f} % of them right'
+            print(f'  above {entry.threshold:g}: {entry.share:6.2f} % of cells, {right}')
+    if args.json:
+        content = {'model': spec.name, 'dataset': args.dataset, 'split': args.split, 'frames': frames,
+                   'stages': [dataclasses.asdict(stage) for stage in stages]}  # fmt: skip
+        write_json(args.json, content)
+    if args.png:
+        draw_reliability(stages, spec.budget.threshold, title, args.png)
+    return 0

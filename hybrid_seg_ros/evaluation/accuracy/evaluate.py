@@ -1,0 +1,163 @@
+"""`hybrid_seg evaluate`: mIoU, token counts, GFLOPs and milliseconds of a model on a dataset."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
+from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
+from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
+from hybrid_seg_ros.evaluation.accuracy.policy_accuracy import count_wrong_merges
+from hybrid_seg_ros.evaluation.flops.count import frame_gflops
+from hybrid_seg_ros.files import write_json
+from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
+from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
+from hybrid_seg_ros.inference.pipeline_options import add_operating_point_arguments, open_pipeline
+from hybrid_seg_ros.model_spec import ModelSpec, Variant
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.segmentation import StageTimings
+from hybrid_seg_ros.visualization import draw_overlay, fit_image
+
+STEPS = ('preprocess', 'inference', 'postprocess', 'total')
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Results over a dataset; per cent. `tokens_mean` is per stage, in the order of TokenReport.stages.
+
+    `gflops_mean` counts everything that ran, policy network and auxiliary heads included. A class that occurs in
+    neither labels nor predictions has IoU None and is left out of `miou`. `median_ms` is the median per image of the
+    pipeline's steps, `preprocess`, `inference` and `postprocess`, and of their `total`, reading files aside.
+    `wrongly_merged` is the share of windows with several classes among those that were merged, None where none was or
+    with a sliding window.
+    """
+
+    miou: float
+    pixel_accuracy: float
+    iou_per_class: dict[str, Optional[float]]
+    tokens_mean: dict[str, float]
+    gflops_mean: float
+    frames: int
+    median_ms: dict[str, float]
+    wrongly_merged: Optional[float] = None
+
+
+def evaluate(
+    pipeline: SegmentationPipeline, dataset: SegmentationDataset, limit: Optional[int] = None
+) -> EvaluationResult:
+    """Run the pipeline over a dataset (or its first `limit` samples) and compare labels at the image's size."""
+    frames = count_frames(dataset, limit)
+    matrix = ConfusionMatrix(len(dataset.classes))
+    tokens: dict[str, list[int]] = {}
+    gflops: list[float] = []
+    timings: list[StageTimings] = []
+    wrong = merged = 0
+    for index in tqdm(range(frames), desc=f'evaluate {pipeline.variant}', unit='image', leave=False, disable=None):
+        sample = dataset[index]
+        result = pipeline(sample.image)
+        matrix.update(result.labels, sample.labels)
+        for stage, count in result.tokens.stages.items():
+            tokens.setdefault(stage, []).append(count)
+        gflops.append(frame_gflops(pipeline.spec, pipeline.variant, result.tokens.stages, result.tokens.windows))
+        timings.append(result.timings)
+        if pipeline.spec.inference == 'whole':
+            counts = count_wrong_merges(result.tokens, sample.labels, pipeline.spec)
+            wrong, merged = wrong + counts[0], merged + counts[1]
+    return EvaluationResult(
+        miou=matrix.miou(),
+        pixel_accuracy=matrix.pixel_accuracy(),
+        iou_per_class=matrix.iou_by_name(dataset.classes.names),
+        tokens_mean={stage: float(np.mean(counts)) for stage, counts in tokens.items()},
+        gflops_mean=float(np.mean(gflops)),
+        frames=frames,
+        median_ms={step: statistics.median(getattr(laps, f'{step}_ms') for laps in timings) for step in STEPS},
+        wrongly_merged=100.0 * wrong / merged if merged else None,
+    )
+
+
+def count_frames(dataset: SegmentationDataset, limit: Optional[int]) -> int:
+    """Return how many samples an evaluation covers. Raises ValueError for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise ValueError(f'--limit: expected at least 1 image, got {limit}')
+    return len(dataset) if limit is None else min(len(dataset), limit)
+
+
+def evaluate_model(
+    model: HybridSegmenter, spec: ModelSpec, dataset: SegmentationDataset, variant: Variant, precision: str,
+    device: Optional[torch.device] = None,
+) -> EvaluationResult:  # fmt: skip
+    """Evaluate a model in memory, on the CPU if no device is given; the model is cast to `precision`."""
+    backend = TorchBackend(model, device or torch.device('cpu'), precision)
+    return evaluate(SegmentationPipeline(spec, backend, 'pytorch', precision, variant), dataset)
+
+
+def check_classes(spec: ModelSpec, dataset: SegmentationDataset) -> None:
+    """Raise ValueError unless the model's classes are those of the dataset."""
+    if spec.classes.names != dataset.classes.names:
+        raise ValueError(
+            f'{spec.name}: expected the classes of the dataset, {", ".join(dataset.classes.names)}; '
+            f'got {", ".join(spec.classes.names)}'
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
+    add_dataset_arguments(parser)
+    parser.add_argument('--split', default='val')
+    add_operating_point_arguments(parser, compared=True)
+    parser.add_argument('--limit', type=int, help='only the first images')
+    parser.add_argument('--json', type=Path, help='write the results here')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    dataset = open_dataset(args.dataset, args.root, args.split)
+    pipeline = open_pipeline(args)
+    check_classes(pipeline.spec, dataset)
+    result = evaluate(pipeline, dataset, args.limit)
+    accuracy = f'mIoU {result.miou:.2f} %, pixel accuracy {result.pixel_accuracy:.2f} %'
+    if math.isnan(result.miou):
+        accuracy = 'mIoU unknown, not a single pixel has a label,'
+    print(f'{pipeline.spec.name} {pipeline.variant}: {accuracy} over {result.frames} images')
+    for name, iou in result.iou_per_class.items():
+        print(f'  {name:<16}' + ('absent' if iou is None else f'{iou:6.2f}'))
+    print('tokens ' + ', '.join(f'{stage} {count:.1f}' for stage, count in result.tokens_mean.items()))
+    if result.wrongly_merged is not None:
+        print(f'merged windows that hold several classes {result.wrongly_merged:.2f} %')
+    print(f'GFLOPs {result.gflops_mean:.3f} (policy network and auxiliary heads counted)')
+    print('median ms per image ' + ', '.join(f'{step} {ms:.1f}' for step, ms in result.median_ms.items())
+          + f' ({pipeline.backend_name} in {pipeline.precision} on {pipeline.device_name})')  # fmt: skip
+    if args.json:
+        made_by = {'backend': pipeline.backend_name, 'device': pipeline.device_name, 'precision': pipeline.precision}
+        write_json(args.json, {**dataclasses.asdict(result), **made_by})
+    return 0
+
+
+def prediction_pictures(
+    model: HybridSegmenter, spec: ModelSpec, dataset: SegmentationDataset, variant: Variant, precision: str,
+    device: torch.device, count: int = 4, height: int = 240,
+) -> tuple[tuple[str, np.ndarray], ...]:  # fmt: skip
+    """Return (name, picture) of `count` samples spread over the dataset, (height, W, 3) uint8 RGB.
+
+    Left to right: the image, the labels over it, the prediction over it. The model is cast to `precision`.
+    """
+    pipeline = SegmentationPipeline(spec, TorchBackend(model, device, precision), 'pytorch', precision, variant)
+    indices = sorted(set(np.linspace(0, len(dataset) - 1, num=min(count, len(dataset))).astype(int).tolist()))
+    pictures = []
+    for sample in (dataset[index] for index in indices):
+        predicted = pipeline(sample.image).labels
+        overlays = [draw_overlay(sample.image, labels, spec.classes) for labels in (sample.labels, predicted)]
+        row = np.concatenate([sample.image, *overlays], axis=1)
+        pictures.append((sample.name, fit_image(row, (height, round(row.shape[1] * height / row.shape[0])))))
+    return tuple(pictures)

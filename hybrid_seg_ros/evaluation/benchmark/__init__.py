@@ -1,0 +1,1 @@
+"""How long a frame takes, variant by variant and backend by backend, against what one would run instead."""

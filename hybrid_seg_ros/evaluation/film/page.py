@@ -1,0 +1,172 @@
+"""The page on a video: what it is, the table, the plots, the worst and the best frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Optional
+
+from hybrid_seg_ros.evaluation.film.best_frames import FrameAlbum, quality_of
+from hybrid_seg_ros.evaluation.film.figures import plot_figure, plot_gflops, plot_iou_per_class, plot_times, plot_tokens
+from hybrid_seg_ros.evaluation.film.frame import FrameRecord
+from hybrid_seg_ros.evaluation.film.report import RowReport, SequenceReport
+from hybrid_seg_ros.evaluation.pages.html_page import Gallery, Page, Part, Picture, Section, Table
+from hybrid_seg_ros.evaluation.pages.tables import format_tokens
+
+_MOST_UNREADABLE = 5
+_PICTURE_PX = 210
+_FEWEST_FRAMES = 3
+"""Of a plot over time."""
+_MOST_BARS = 240
+_FLICKER = (
+    'Flicker: pixels whose class is not the one that their place had in the frame before, found again by optical flow, '
+    'in per cent of those found.'
+)
+
+
+def sequence_page(report: SequenceReport, album: FrameAlbum) -> Page:
+    """Return the page on a video, with the pictures that `album` kept."""
+    sections = [
+        Section('Figures', list(_figures(report))),
+        Section('Time', list(_times(report))),
+        *(_over_time(report) if report.frames >= _FEWEST_FRAMES else ()),
+        *_frames(album),
+    ]  # fmt: skip
+    return Page(f'{report.video}: {report.model}', sections, list(_facts(report)), list(_warnings(report)))
+
+
+def _facts(report: SequenceReport) -> Iterator[tuple[str, str]]:
+    yield 'bag', report.video
+    yield 'frames', f'{report.frames} in {report.duration_s:.1f} s'
+    yield 'mode', {
+        'offline': 'offline: every frame, one after the other',
+        'live': 'live: played to the running node over DDS; the newest frame wins',
+    }[report.mode]
+    yield 'ground truth', 'none' if report.truth is None else f'{report.truth}, of {report.truth_frames} frames'
+    yield 'model', report.model
+    yield 'operating points', report.pruning
+    yield 'device', ', '.join(dict.fromkeys(f'{row.device} ({row.backend})' for row in report.rows))
+
+
+def _warnings(report: SequenceReport) -> Iterator[str]:
+    if report.damage:
+        yield f'The bag is damaged: {report.damage}. All figures are of what could be read.'
+    for problems, what in (
+        (report.unreadable, 'frames could not be decoded and are left out'),
+        (report.unreadable_truth, 'frames have ground truth that could not be decoded, and count as without'),
+    ):
+        if problems:
+            more = len(problems) - _MOST_UNREADABLE
+            shown = '; '.join(problems[:_MOST_UNREADABLE]) + (f'; and {more} more' if more > 0 else '')
+            yield f'{len(problems)} {what}: {shown}'
+
+
+def _figures(report: SequenceReport) -> Iterator[Part]:
+    rows = report.rows
+    has_agreement = any(row.agreement is not None for row in rows)
+    is_live = report.mode == 'live'
+    columns = ['', 'backend', *(['frames'] if is_live else []),
+               *(['mIoU %', 'pixel acc. %'] if report.has_truth else []), *(['as dense %'] if has_agreement else []),
+               'flicker %', 'tokens', 'GFLOPs', 'p50 ms', 'p95 ms', *([] if is_live else ['FPS'])]  # fmt: skip
+    table = []
+    for row in rows:
+        cells = [row.variant, f'{row.backend} {row.dtype}', *([str(row.frames)] if is_live else [])]
+        cells += [_number(row.miou), _number(row.pixel_accuracy)] if report.has_truth else []
+        cells += [_number(row.agreement)] if has_agreement else []
+        fps = None if not row.p50_ms else 1e3 / row.p50_ms
+        cells += [_number(row.flicker, 2), format_tokens(row.tokens_mean), _number(row.gflops_mean, 2),
+                  _number(row.p50_ms), _number(row.p95_ms), *([] if is_live else [_number(fps)])]  # fmt: skip
+        table.append(cells)
+    notes = [_FLICKER]
+    if report.truth_flicker is not None:
+        notes.append(f'The ground truth itself flickers {report.truth_flicker:.2f} % over all frames.')
+    if has_agreement:
+        names = ' and '.join(dict.fromkeys(row.reference for row in rows if row.reference))
+        notes.append(f'As dense: pixels that have the class that the dense model ({names}) gives them.')
+    if is_live:
+        pairs = ', '.join(f'{row.flicker_pairs} of {row.name}' for row in rows)
+        notes.append('Each row is over the frames that it answered, so that rows are of different frames; flicker is '
+                     f'over neighbours that were both answered: {pairs}.')  # fmt: skip
+    else:
+        notes.append('FPS: 1000 / p50.')
+    yield Table(columns, table, ' '.join(notes))
+    if report.mode == 'live':
+        yield _live_table(rows)
+    if report.has_truth:
+        yield from _classes(rows, report)
+
+
+def _classes(rows: Sequence[RowReport], report: SequenceReport) -> Iterator[Part]:
+    """Yield the IoU of each class: as bars or, where these would be too many, as a table."""
+    labelled = [row for row in rows if row.iou_per_class]
+    names = list(labelled[0].iou_per_class)
+    if len(names) * len(labelled) <= _MOST_BARS:
+        yield Picture(plot_iou_per_class(report), alt='IoU of each class')
+    else:
+        cells = [[name, *(_number(row.iou_per_class[name]) for row in labelled)] for name in names]
+        yield Table(['IoU %', *(row.name for row in labelled)], cells)
+
+
+def _live_table(rows: Sequence[RowReport]) -> Table:
+    table = [
+        [row.name, str(row.live.sent), _number(row.live.sent_hz), str(row.live.answered), str(row.live.dropped),
+         _number(row.live.answers_hz), _number(row.live.busy_ms),
+         _number(row.live.answered_share, 0), _number(row.live.expected, 0)]
+        for row in rows if row.live is not None
+    ]  # fmt: skip
+    columns = ['', 'frames', 'at Hz', 'answered', 'dropped', 'masks/s', 'ms of work', 'answered %', 'time for %']
+    return Table(columns, table, (
+        '"ms of work" is what the node spends on a frame by its own diagnostics (p50); "time for" is the share of the '
+        'frames that this leaves time for. Where fewer were answered, frames got lost on the way, or the machine was '
+        'busy with something else.'
+    ))  # fmt: skip
+
+
+def _times(report: SequenceReport) -> Iterator[Part]:
+    if any(row.median_ms for row in report.rows):
+        steps = list(next(row.median_ms for row in report.rows if row.median_ms))
+        rows = [[row.name, *(_number(row.median_ms.get(step)) for step in steps)] for row in report.rows]
+        yield Table(['median ms', *steps], rows, '' if len(rows) == 1 else (
+            'Rows take turns on each frame; several backends in one process also disturb each other, and hybrid_seg '
+            'benchmark is fairer.'
+        ))  # fmt: skip
+    yield Picture(plot_times(report), alt='share of frames within a time')
+
+
+def _over_time(report: SequenceReport) -> Iterator[Section]:
+    yield Section('Tokens and GFLOPs', [
+        Picture(plot_tokens(report), 'Dashed: tokens that enter the encoder; solid: those that reach its last layers.',
+                'tokens over time'),
+        Picture(plot_gflops(report), 'Everything counted: policy network and auxiliary heads too. A multiply-add '
+                'is 1.', 'GFLOPs over time'),
+    ])  # fmt: skip
+    plots = (
+        ('miou', 'mIoU of the frame, %', 'mIoU over the classes of each frame alone'),
+        ('agreement', 'pixels as in dense, %', 'Pixels that have the class that the dense model gives them'),
+        ('flicker', 'flicker, %', _FLICKER),
+    )
+    pictures = [Picture(data, caption, caption) for name, label, caption in plots
+                if (data := plot_figure(report, name, label)) is not None]  # fmt: skip
+    if pictures:
+        yield Section('Over time', pictures)
+
+
+def _frames(album: FrameAlbum) -> Iterator[Section]:
+    legend = [album.legend()] if album.best else []
+    for title, pages in (('Worst frames', album.worst), ('Best frames', album.best)):
+        parts: list[Part] = legend
+        for page in pages:
+            parts = [*parts, _describe(page.record, album.judge), Gallery(page.pictures, _PICTURE_PX)]
+        if pages:
+            yield Section(title, parts)
+            legend = []
+
+
+def _describe(record: FrameRecord, row: str) -> str:
+    name, quality = quality_of(record)
+    words = [f'{name} {quality:.1f} %'] if name else []
+    words += [] if record.gflops is None else [f'{record.gflops:.2f} GFLOPs']
+    return f'Frame {record.index} at {record.time_s:.2f} s, {row}: {", ".join(words)}'
+
+
+def _number(value: Optional[float], digits: int = 1) -> str:
+    return '' if value is None else f'{value:.{digits}f}'

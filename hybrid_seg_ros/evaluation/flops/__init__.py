@@ -1,0 +1,1 @@
+"""What a variant costs, everything counted, and how that compares with the paper."""

@@ -1,0 +1,1 @@
+"""How results are shown: HTML pages, tables, and the look of figures."""

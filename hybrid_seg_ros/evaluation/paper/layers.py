@@ -1,0 +1,251 @@
+"""Figure 1.3: what each layer costs, auxiliary heads included, in GFLOPs and milliseconds."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+
+from hybrid_seg_ros.evaluation.benchmark.figures import COLORS
+from hybrid_seg_ros.evaluation.benchmark.rounds import run_interleaved
+from hybrid_seg_ros.evaluation.flops.count import expected_tokens, layer_flops, merged_sizes
+from hybrid_seg_ros.evaluation.pages.figures import OTHER_STYLE, SMALL, TEXT, figure_png, new_figure, style_axis
+from hybrid_seg_ros.evaluation.part_latency import (
+    AUXILIARY_HEAD,
+    WHOLE_NETWORK,
+    block_part,
+    encoder_stages,
+    head_part,
+    parts_of,
+)
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """A step of the network: its name as in `layer_flops`, and what it costs; `ms` is None where it is not timed.
+
+    `fps_up_to_here` is 1000 / (milliseconds of this and all earlier steps); None before the first that is timed.
+    """
+
+    name: str
+    gflops: float
+    ms: Optional[float]
+    fps_up_to_here: Optional[float]
+
+
+@dataclass(frozen=True)
+class LayerCosts:
+    """The steps of a variant, in order, for one input of the network with `tokens` on entry and after each pruning.
+
+    `network_ms` is what the whole network takes, in the same rounds.
+    """
+
+    variant: str
+    tokens: tuple[int, ...]
+    steps: tuple[StepCost, ...]
+    network_ms: float
+
+    @property
+    def gflops(self) -> float:
+        """GFLOPs of all steps."""
+        return sum(step.gflops for step in self.steps)
+
+    @property
+    def parts_ms(self) -> float:
+        """Milliseconds of all steps that are timed."""
+        return sum(step.ms or 0.0 for step in self.steps)
+
+
+def measure_layers(
+    network: HybridSegmenter, budgets: Mapping[Variant, TokenBudget], device: torch.device, rounds: int, seed: int = 0
+) -> list[LayerCosts]:
+    """Time the parts of a network alone, in interleaved rounds, and return what each step of each variant costs.
+
+    `network` is ready for inference, in float32 on `device`; each budget has a fixed keep. A part that several steps or
+    variants run on as many tokens is timed once. Not timed: choosing windows and tokens, gathering them and writing
+    them back.
+    """
+    calls: dict[str, Callable[[], Any]] = {}
+    for variant, budget in budgets.items():
+        needed = {*parts_of_steps(network.spec, variant, budget).values(), whole_network(variant)}
+        with device:  # the inputs of the parts are made here
+            for name, call in parts_of(network, [variant], budget).items():
+                if name in needed:
+                    calls.setdefault(name, call)
+    tasks = {name: _timed(call, device) for name, call in calls.items()}
+    laps = run_interleaved(tasks, rounds, seed)
+    medians = {name: statistics.median(each) for name, each in laps.items()}
+    return [layer_costs(network.spec, variant, budget, medians) for variant, budget in budgets.items()]
+
+
+def layer_costs(
+    spec: ModelSpec, variant: Variant, budget: TokenBudget, parts_ms: Mapping[str, float]
+) -> LayerCosts:
+    """Lay the milliseconds of the parts beside the GFLOPs of the steps that run them."""
+    parts = parts_of_steps(spec, variant, budget)
+    entering, kept = expected_tokens(spec, spec.network_size_hw, variant, budget)
+    steps, passed_ms = [], 0.0
+    windows = merged_sizes(spec.backbone.grid_hw(spec.network_size_hw), budget)
+    for name, flops in layer_flops(spec, spec.network_size_hw, variant, entering, kept, windows):
+        ms = parts_ms[parts[name]] if name in parts else None
+        passed_ms += ms or 0.0
+        steps.append(StepCost(name, flops / 1e9, ms, 1000.0 / passed_ms if passed_ms else None))
+    tokens = (entering, *(count for _, count in kept))
+    return LayerCosts(str(variant), tokens, tuple(steps), parts_ms[whole_network(variant)])
+
+
+def whole_network(variant: Variant) -> str:
+    """Return the name of the part of `parts_of` that is all of them."""
+    return f'{WHOLE_NETWORK}, {variant}'
+
+
+def parts_of_steps(spec: ModelSpec, variant: Variant, budget: TokenBudget) -> dict[str, str]:
+    """Return, for each step that can be timed, the name of the part of `parts_of` that it is one run of."""
+    parts = {'embedding': 'embedding'}
+    if variant.merges:
+        parts['policy'] = 'policy'
+    layer = 0
+    for stage in encoder_stages(spec, variant, budget):
+        for _ in range(stage.layers):
+            layer += 1
+            parts[f'layer {layer}'] = block_part(stage.tokens)
+        parts[f'auxiliary head {layer}' if stage.head == AUXILIARY_HEAD else 'head'] = head_part(stage)
+    if spec.refinement != 'none':
+        parts['refinement'] = 'refinement'
+    return parts
+
+
+def _timed(call: Callable[[], Any], device: torch.device) -> Callable[[int], float]:
+    """Return a task that runs a part twice, and returns the milliseconds of the second run."""
+
+    @torch.inference_mode()
+    def run(number: int) -> float:
+        call()
+        _wait_for(device)
+        start = time.perf_counter()
+        call()
+        _wait_for(device)
+        return (time.perf_counter() - start) * 1e3
+
+    return run
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+SIZE_PX = (1500, 900)
+AUXILIARY_COLOR = '#E69F00'
+REFERENCE_COLOR = '#BBBBBB'
+BEFORE, BEHIND = 'in', 'out'
+"""What stands before the first layer (embedding, policy), and behind the last (head, refinement, upsampling)."""
+
+
+def draw_layers(layers: Sequence[LayerCosts], title: str) -> bytes:
+    """Return a PNG of SIZE_PX: rows GFLOPs, milliseconds, speed up to a layer; columns the variants.
+
+    A bar is a layer; auxiliary heads stand behind their layer, in orange. The first variant stands behind the others
+    as a grey outline.
+    """
+    figure = new_figure(SIZE_PX)
+    figure.suptitle(title, fontsize=TEXT, x=0.012, y=0.985, ha='left')
+    panels = figure.subplots(3, len(layers), sharey='row', squeeze=False)
+    figure.subplots_adjust(left=0.065, right=0.995, bottom=0.04, top=0.825, wspace=0.06, hspace=0.15)
+    places = {place: index for index, place in enumerate(_all_places(layers))}
+    rows: tuple[tuple[str, Callable[[Sequence[StepCost]], Optional[float]]], ...] = (
+        ('GFLOPs', lambda steps: sum(step.gflops for step in steps)),
+        ('ms, timed alone', lambda steps: sum(step.ms or 0.0 for step in steps)),
+        ('FPS up to here', lambda steps: steps[-1].fps_up_to_here),
+    )
+    for column, costs in enumerate(layers):
+        color = COLORS.get(costs.variant, OTHER_STYLE[0])
+        for line, (name, value) in enumerate(rows):
+            panel = panels[line][column]
+            style_axis(panel)
+            _draw_reference(panel, layers[0], places, value, line == 2)
+            for place, steps in _by_place(costs).items():
+                is_head = place.startswith('h')
+                if line < 2:
+                    panel.bar(places[place], value(steps), 0.86, color=AUXILIARY_COLOR if is_head else color)
+                else:
+                    panel.plot(places[place], value(steps), 'o', markersize=3.5,
+                               color=AUXILIARY_COLOR if is_head else color)  # fmt: skip
+            if column == 0:
+                panel.set_ylabel(name, fontsize=TEXT)
+            ticks = _ticks(list(places))
+            panel.set_xticks([places[place] for place in ticks], ticks)
+            panel.tick_params(labelsize=SMALL)
+            panel.set_xlim(-0.8, len(places) - 0.2)
+        panels[0][column].set_title(costs.variant, fontsize=TEXT, color=color, fontweight='bold', loc='left', pad=30)
+        panels[0][column].annotate(f'{costs.gflops:.2f} GFLOPs\n{costs.network_ms:.3g} ms', (0, 1), (0, 4),
+                                   xycoords='axes fraction', textcoords='offset points', fontsize=SMALL)  # fmt: skip
+    _scale_speed(panels[2][0])
+    return figure_png(figure)
+
+
+def _ticks(places: Sequence[str]) -> list[str]:
+    """Return the places that are named below the bars: both ends, and every other layer that has room."""
+    layers = [place for place in places if place.isdigit()]
+    step = 2 * -(-len(layers) // 16)
+    return [BEFORE, *(place for place in layers[:-1] if int(place) % step == 0), BEHIND]
+
+
+def _scale_speed(panel: Any) -> None:
+    """Give the panels of speeds a logarithmic scale with plain numbers: the first layers alone are very fast."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    panel.set_yscale('log')
+    low, high = panel.get_ylim()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8) if high < 10 * low else (1, 3)))
+    panel.yaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw_reference(
+    panel: Any, costs: LayerCosts, places: dict[str, int], value: Callable[[Sequence[StepCost]], Optional[float]],
+    as_line: bool,
+) -> None:  # fmt: skip
+    """Draw the first variant: outlines of its bars, or a line through its points."""
+    by_place = _by_place(costs)
+    x = [places[place] for place in by_place]
+    y = [value(steps) for steps in by_place.values()]
+    if as_line:
+        panel.plot(x, y, color=REFERENCE_COLOR, linewidth=1.2, zorder=1)
+    else:
+        panel.bar(x, y, 0.86, facecolor='none', edgecolor=REFERENCE_COLOR, linewidth=1, zorder=1)
+
+
+def place_of(step: str, last_layer: int) -> str:
+    """Return where a step of `layer_flops` stands: its layer, 'h6' for a head behind layer 6, or before or behind all.
+
+    `last_layer` is the highest one before the step, 0 if there is none.
+    """
+    numbered = re.fullmatch(r'(layer|auxiliary head) (\d+)', step)
+    if numbered:
+        return numbered[2] if numbered[1] == 'layer' else f'h{numbered[2]}'
+    return BEHIND if last_layer else BEFORE
+
+
+def _by_place(costs: LayerCosts) -> dict[str, list[StepCost]]:
+    places: dict[str, list[StepCost]] = {}
+    layer = 0
+    for step in costs.steps:
+        place = place_of(step.name, layer)
+        places.setdefault(place, []).append(step)
+        layer = int(place) if place.isdigit() else layer
+    return places
+
+
+def _all_places(layers: Sequence[LayerCosts]) -> list[str]:
+    """Return the places of all variants in order; those of heads that only some have among them."""
+    found = {place for costs in layers for place in _by_place(costs)}
+    numbers = sorted((int(place.strip('h')), place) for place in found - {BEFORE, BEHIND})  # '6' before 'h6'
+    return [BEFORE, *(place for _, place in numbers), BEHIND]
