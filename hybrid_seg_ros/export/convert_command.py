@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
+from hybrid_seg_ros.export.checkpoint_names import describe_size, encoder_size, find_encoder, other_network
 from hybrid_seg_ros.export.convert_encoder import ENCODER_SOURCES, convert_encoder
-from hybrid_seg_ros.export.converted_spec import (
+from hybrid_seg_ros.export.convert_model import (
+    MODEL_SOURCES,
     NORMALIZATIONS,
+    convert_model,
     converted_spec,
     encoder_backbone,
-    read_classes,
-    read_spec,
 )
-from hybrid_seg_ros.export.find_encoder import describe_size, encoder_size, find_encoder, other_network
 from hybrid_seg_ros.export.weight_file import SUFFIXES, read_weights
 from hybrid_seg_ros.model_spec import BACKBONES, HEADS, ModelSpec, ModelSpecError
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly, save_model
-from hybrid_seg_ros.network.convert_checkpoint import MODEL_SOURCES, convert_model
 from hybrid_seg_ros.network.encoder_weights import save_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.vit import VisionTransformer
@@ -107,6 +107,45 @@ def _declared(args: argparse.Namespace) -> dict[str, Any]:
     if decoder:
         declared['decoder'] = {**declared.get('decoder', {}), **decoder}
     return declared
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """Read a YAML file of spec fields."""
+    if not path.is_file():
+        raise FileNotFoundError(f'spec {path}: no such file')
+    content = _yaml(path)
+    if not isinstance(content, dict):
+        raise ModelSpecError(f'{path}: expected a mapping, got {type(content).__name__}')
+    if not isinstance(content.get('decoder', {}), dict):
+        raise ModelSpecError(f'{path}: decoder: expected a mapping, got {content["decoder"]!r}')
+    return content
+
+
+def read_classes(path: Path) -> list[dict[str, Any]]:
+    """Read the class entries of a spec: a text file with a name per line, a YAML list, or a model's YAML.
+
+    The items of a YAML list are names, or mappings with name and color. Class ids are positions, so that an empty line
+    is an error.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'classes {path}: no such file')
+    if path.suffix in ('.yaml', '.yml'):
+        entries = _yaml(path)
+        entries = entries.get('classes') if isinstance(entries, dict) else entries
+    else:
+        entries = [line.strip() for line in path.read_text(encoding='utf-8').rstrip().splitlines()]
+        if '' in entries:
+            raise ModelSpecError(f'{path}: expected a class name on each line, line {entries.index("") + 1} is empty')
+    if not isinstance(entries, list) or not entries:
+        raise ModelSpecError(f'{path}: expected a list of classes, got {type(entries).__name__}')
+    return [{'name': entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelSpecError(f'{path}: {error}') from error
 
 
 def _require_suffix(path: Path, suffix: str) -> None:

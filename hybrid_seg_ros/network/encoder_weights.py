@@ -15,7 +15,6 @@ from torch import Tensor
 from hybrid_seg_ros.files import whole_file
 from hybrid_seg_ros.model_spec import Backbone, sha256_of
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly, resize_position_embedding
-from hybrid_seg_ros.network.convert_checkpoint import without_unused_prefix_tokens
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.vit import VisionTransformer
 
@@ -77,6 +76,21 @@ def load_encoder(model: HybridSegmenter, path: Union[str, Path], selecting: bool
     if selecting and 'pos_embed' in state:
         state = select_channels(state, config, str(path))
     load_strictly(model.encoder, state, str(path))
+
+
+def without_unused_prefix_tokens(state: Mapping[str, Tensor], config: Backbone) -> dict[str, Tensor]:
+    """Take out of an encoder's weights the class token and its position, and registers, if the model has none.
+
+    mmseg's backbone stores the class token even with `with_cls_token=False`, and drops it before the first block.
+    """
+    state = dict(state)
+    if not config.register_tokens:
+        state.pop('register_tokens', None)
+    if not config.class_token and 'cls_token' in state:
+        state.pop('cls_token')
+        if 'pos_embed' in state:
+            state['pos_embed'] = state['pos_embed'][:, 1:]
+    return state
 
 
 def select_channels(state: Mapping[str, Tensor], config: Backbone, source: str) -> dict[str, Tensor]:

@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save_file
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros import cli, load_pipeline
+from hybrid_seg_ros.export.convert_model import MODEL_SOURCES
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_model
-from hybrid_seg_ros.network.convert_checkpoint import MODEL_SOURCES
 from hybrid_seg_ros.network.encoder_weights import load_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 

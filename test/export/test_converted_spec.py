@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_seg_ros.export.converted_spec import converted_spec, encoder_backbone, read_classes, read_spec
+from hybrid_seg_ros.export.convert_command import read_classes, read_spec
+from hybrid_seg_ros.export.convert_model import converted_spec, encoder_backbone
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpecError, Variant
 
 DECLARED = {

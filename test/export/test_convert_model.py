@@ -21,10 +21,11 @@ from foreign_checkpoints import (
 from golden import Golden, assert_close, golden_files, weights_by_recipe
 from tiny_model import tiny_spec
 
+from hybrid_seg_ros.export.convert_model import convert_model, grid_of
 from hybrid_seg_ros.model_spec import Backbone, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly
-from hybrid_seg_ros.network.convert_checkpoint import convert_model, grid_of, without_unused_prefix_tokens
+from hybrid_seg_ros.network.encoder_weights import without_unused_prefix_tokens
 from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.network.segmenter_heads import MaskTransformerHead

@@ -1,4 +1,4 @@
-"""Conversion of other code's state dicts into ours; what a state dict cannot tell is declared, in the ModelSpec."""
+"""Conversion of a whole segmenter, SegViT's, DToP's or CTS's, into ours: the ModelSpec that it needs, its weights."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from hybrid_seg_ros.model_spec import Backbone, ModelSpec
-from hybrid_seg_ros.network.checkpoint import CheckpointError, resize_position_embedding
-from hybrid_seg_ros.network.checkpoint_names import (
+from hybrid_seg_ros.export.checkpoint_names import (
     MMSEG_VIT,
     POLICY_NETWORK,
     SEGMENTER_DECODER,
@@ -21,6 +19,9 @@ from hybrid_seg_ros.network.checkpoint_names import (
     rename_atm,
     renamer,
 )
+from hybrid_seg_ros.model_spec import Backbone, ModelSpec, ModelSpecError
+from hybrid_seg_ros.network.checkpoint import CheckpointError, resize_position_embedding
+from hybrid_seg_ros.network.encoder_weights import without_unused_prefix_tokens
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,78 @@ _UNKNOWN = ' (unknown to '
 GridHW = tuple[int, int]
 Part = tuple[str, str, Callable[[str], Optional[str]]]
 """The prefix of a part's keys in the file, the prefix of ours, and the renaming of what follows."""
+
+NORMALIZATIONS = {
+    'imagenet': ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    'half': ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+}
+"""Mean and std of the published models: ImageNet's, or to [-1, 1]."""
+
+CTS_BACKBONE = {'layer_norm_eps': 1e-5, 'class_token': True, 'final_norm': True}
+
+REQUIRED = {
+    'backbone': '--backbone',
+    'classes': '--classes',
+    'input_size_hw': '--input-size',
+    'mean': '--normalization',
+    'std': '--normalization',
+    'auxiliary_layers': '--auxiliary-layers',
+    'head': '--head',
+    'decoder.num_heads': '--decoder-heads',
+}
+"""What the weights do not tell, and the option for it."""
+
+
+def converted_spec(source: str, name: str, declared: Mapping[str, Any], has_policy_file: bool) -> ModelSpec:
+    """Build the spec from declared fields (as a model's YAML has them) and what the source's published code fixes.
+
+    Raises ModelSpecError that lists what is to be declared: a number of attention heads, say, changes no shape, so a
+    wrong one would go unnoticed.
+    """
+    fields = {'name': name, **_fixed_by(source), **declared}
+    if has_policy_file:
+        fields = {**fields, 'policy': 'efficientnet_lite0', 'trunk_convention': 'timm'}
+    fields['decoder'] = {**_decoder_of(source), **(declared.get('decoder') or {})}
+    if source == 'cts':
+        fields['backbone'] = _with_defaults(fields.get('backbone'), CTS_BACKBONE)
+    needless = {'linear': ('decoder.num_heads',)}.get(str(fields.get('head')), ())
+    present = {key for key in fields if fields[key] is not None} | {f'decoder.{key}' for key in fields['decoder']}
+    missing = [key for key in REQUIRED if key not in present and key not in needless]
+    if missing:
+        options = ', '.join(f'{key} ({REQUIRED[key]})' for key in missing)
+        raise ModelSpecError(f'{source}: expected, in --spec or as options, what weights do not tell: {options}')
+    if 'variant' not in fields and source == 'dtop' and fields['head'] == 'atm':
+        fields['variant'] = 'dtop@' + '+'.join(str(layer) for layer in fields['auxiliary_layers'])
+    if 'variant' not in fields and source == 'cts' and fields['policy'] != 'none':
+        fields['variant'] = 'cts'
+    return ModelSpec.from_dict(fields)
+
+
+def encoder_backbone(declared: Mapping[str, Any]) -> Backbone:
+    """Return the backbone of an encoder, as declared."""
+    if declared.get('backbone') is None:
+        raise ModelSpecError('backbone: expected it as an option (--backbone) or in --spec')
+    spec = ModelSpec.from_dict({'name': 'encoder', 'backbone': declared['backbone'], 'classes': [{'name': 'any'}],
+                                'auxiliary_layers': []})
+    return spec.backbone
+
+
+def _fixed_by(source: str) -> dict[str, Any]:
+    if source == 'segvit':
+        return {'head': 'segvit_atm', 'policy': 'none'}
+    if source == 'dtop':
+        return {'head': 'atm', 'policy': 'none'}
+    return {'policy': 'efficientnet_lite0', 'trunk_convention': 'timm', 'auxiliary_layers': []}
+
+
+def _decoder_of(source: str) -> dict[str, Any]:
+    return {'layers': 2 if source == 'cts' else 3}
+
+
+def _with_defaults(backbone: Any, defaults: Mapping[str, Any]) -> Any:
+    if backbone is None:
+        return None
+    return {**defaults, **(backbone if isinstance(backbone, Mapping) else {'preset': backbone})}
 
 
 def convert_model(
@@ -67,21 +140,6 @@ def convert_model(
     fitted = without_unused_prefix_tokens(encoder, spec.backbone)
     others = {key: value for key, value in converted.items() if not key.startswith('encoder.')}
     return {**{f'encoder.{key}': value for key, value in fitted.items()}, **others}
-
-
-def without_unused_prefix_tokens(state: Mapping[str, Tensor], config: Backbone) -> dict[str, Tensor]:
-    """Take out of an encoder's weights the class token and its position, and registers, if the model has none.
-
-    mmseg's backbone stores the class token even with `with_cls_token=False`, and drops it before the first block.
-    """
-    state = dict(state)
-    if not config.register_tokens:
-        state.pop('register_tokens', None)
-    if not config.class_token and 'cls_token' in state:
-        state.pop('cls_token')
-        if 'pos_embed' in state:
-            state['pos_embed'] = state['pos_embed'][:, 1:]
-    return state
 
 
 def grid_of(
