@@ -20,7 +20,7 @@ PAGE = (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'```(\w*)\n(.*?)```', PAGE, re.DOTALL)
 CONFIGS = {re.match(r'# (\S+)', text)[1]: text for kind, text in BLOCKS if kind == 'yaml' and text.startswith('# ')}
 FETCHING = ('pip', 'unzip', 'hybrid_seg convert')
-"""How commands begin that bring the encoder: test/test_docs_commands.py and test/export have them."""
+"""How commands begin that bring the encoder: test/test_page_commands.py and test/export have them."""
 COMMANDS = [
     line for kind, text in BLOCKS if not kind for line in text.splitlines() if not line.startswith(FETCHING)
 ]
