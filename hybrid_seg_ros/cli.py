@@ -42,8 +42,6 @@ COMMANDS = {
     'sweep': Command('hybrid_seg_ros.evaluation.accuracy.sweep', 'accuracy for GFLOPs at each operating point'),
     'choose-points': Command(
         'hybrid_seg_ros.evaluation.accuracy.choose_points', "a latency budget's points, from a sweep"),
-    'calibration': Command(
-        'hybrid_seg_ros.evaluation.accuracy.calibration', 'whether the confidence that prunes is calibrated'),
     'flops': Command('hybrid_seg_ros.evaluation.flops.command', 'GFLOPs per variant and per component'),
     'benchmark': Command(
         'hybrid_seg_ros.evaluation.benchmark.command', 'time variants and backends, from image to label map'),

@@ -43,7 +43,7 @@ WITHOUT_TORCH = {'__init__', 'cli', 'files', 'label_space', 'model_spec', 'segme
 
 
 CIRCLES_LEFT = {
-    'calibration, figures', 'cuda_arrays, cuda_device', 'camera, image_input, parameters, turns',
+    'cuda_arrays, cuda_device', 'camera, image_input, parameters, turns',
     'diagnostics_publisher, lifecycle_node',
 }  # fmt: skip
 """Modules that still import one another. None is added."""

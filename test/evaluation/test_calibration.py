@@ -7,14 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_model import tiny_spec
+from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros.cli import main
-from hybrid_seg_ros.data.registry import open_dataset
-from hybrid_seg_ros.evaluation.accuracy.calibration import BINS, calibrate, judge_cells, summarize
+from hybrid_seg_ros.evaluation.accuracy.calibration import BINS, judge_cells, summarize
 from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX
-from hybrid_seg_ros.model_spec import ModelSpec, Variant
-from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.model_spec import Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
 
@@ -74,23 +72,25 @@ def test_cells_have_the_confidence_of_their_token(merges, head):
 
 def test_command(camvid_root, tiny_model, tmp_path, capsys):
     pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
-    out, png = tmp_path / 'calibration.json', tmp_path / 'calibration.png'
-    command = ['calibration', '--model', str(tiny_model), '--root', str(camvid_root)]
-    assert main([*command, '--json', str(out), '--png', str(png)]) == 0
+    out, png = tmp_path / 'result.json', tmp_path / 'calibration.png'
+    command = ['evaluate', '--model', str(tiny_model), '--root', str(camvid_root)]
+    assert main([*command, '--json', str(out), '--calibration', str(png)]) == 0
     content = json.loads(out.read_text())
-    assert [stage['layer'] for stage in content['stages']] == [6, 8, 12]
-    assert content['frames'] == 2 and {stage['cells'] for stage in content['stages']} == {2 * 48}
-    for stage in content['stages']:
+    assert [stage['layer'] for stage in content['calibration']] == [6, 8, 12]
+    assert content['frames'] == 2 and {stage['cells'] for stage in content['calibration']} == {2 * 48}
+    for stage in content['calibration']:
         assert [entry['threshold'] for entry in stage['thresholds']] == [0.3, 0.7, 0.8, 0.9, 0.95, 0.98]
         assert 0 <= stage['expected_calibration_error'] <= 100 and math.isfinite(stage['accuracy'])
     assert cv2.imread(str(png)).shape == (SIZE_PX[1], SIZE_PX[0], 3)
     assert 'after layer 8: expected calibration error' in capsys.readouterr().out
-    model = load_model(ModelSpec.load(tiny_model))
-    one = calibrate(model, open_dataset('camvid', camvid_root, 'val'), limit=1)
-    assert [stage.cells for stage in one] == [48] * 3
+    assert main([*command, '--limit', '1', '--calibration']) == 0
+    assert 'of 48 cells right' in capsys.readouterr().out
 
 
-def test_a_head_without_confidence_is_refused(camvid_root):
-    model = HybridSegmenter(tiny_spec(head='linear', variant=Variant(), auxiliary_layers=()))
-    with pytest.raises(ValueError, match='expected head atm or light'):
-        calibrate(model, open_dataset('camvid', camvid_root, 'val'))
+def test_what_cannot_be_judged_is_refused_before_anything_is_evaluated(camvid_root, tmp_path, capsys):
+    linear = write_tiny_model(tmp_path, head='linear', variant=Variant(), auxiliary_layers=())
+    for words, complaint in (([], 'expected head atm or light'),
+                             (['--backend', 'onnxruntime'], '--calibration: expected backend pytorch')):  # fmt: skip
+        assert main(['evaluate', '--model', str(linear), '--root', str(camvid_root), '--calibration', *words]) == 1
+        captured = capsys.readouterr()
+        assert complaint in captured.err and not captured.out

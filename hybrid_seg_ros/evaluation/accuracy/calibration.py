@@ -1,9 +1,7 @@
-"""`hybrid_seg calibration`: whether the confidence by which tokens leave early is worth its name, per pruning layer."""
+"""Whether the confidence by which tokens leave early is worth its name: `hybrid_seg evaluate --calibration`."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +11,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.evaluation.accuracy.evaluate import check_classes, count_frames
 from hybrid_seg_ros.evaluation.accuracy.policy_accuracy import fit_labels
-from hybrid_seg_ros.evaluation.pages.figures import (
-    GREY,
-    STYLES,
-    TEXT,
-    new_figure,
-    require_matplotlib,
-    save_figure,
-    style_axis,
-)
-from hybrid_seg_ros.files import write_json
-from hybrid_seg_ros.inference.backends.torch_backend import torch_device
+from hybrid_seg_ros.evaluation.pages.figures import GREY, STYLES, TEXT, new_figure, save_figure, style_axis
 from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
 from hybrid_seg_ros.label_space import UNLABELLED
 from hybrid_seg_ros.model_spec import PRUNING_HEADS, ModelSpec, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
-from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
 from hybrid_seg_ros.network.token_pruning import class_confidence
 
@@ -86,10 +71,9 @@ class StageCalibration:
 
 @torch.inference_mode()
 def calibrate(
-    model: HybridSegmenter, dataset: SegmentationDataset, thresholds: Sequence[float] = THRESHOLDS,
-    limit: Optional[int] = None,
-) -> list[StageCalibration]:  # fmt: skip
-    """Judge the heads of a model, auxiliary ones first, where every token reaches each of them (no pruning).
+    model: HybridSegmenter, dataset: SegmentationDataset, frames: int, thresholds: Sequence[float] = THRESHOLDS
+) -> list[StageCalibration]:
+    """Judge the heads of a model on the first `frames` samples, where every token reaches each of them (no pruning).
 
     Tokens are merged as the model's budget says, if it can merge. Each cell of the patch grid is judged, with the
     confidence and class of its token, so that the token of a merged 2x2 window counts as four: it is right where its
@@ -97,12 +81,11 @@ def calibrate(
     Whole frames at the model's input size. Raises ValueError for a model whose head does not say how sure it is.
     """
     spec = model.spec
-    if spec.head not in PRUNING_HEADS:
-        raise ValueError(f'{spec.name}: expected head {" or ".join(PRUNING_HEADS)}, which prune; got {spec.head}')
+    check_head(spec)
     model.eval()
     variant = Variant(merges=spec.policy != 'none')
     seen: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for index in tqdm(range(count_frames(dataset, limit)), desc='calibration', unit='image', leave=False):
+    for index in tqdm(range(frames), desc='calibration', unit='image', leave=False):
         sample = dataset[index]
         geometry = fit_geometry(sample.labels.shape, spec)
         pixels = torch.from_numpy(preprocess(sample.image, geometry, spec))[None].to(model.mean.device)
@@ -129,6 +112,12 @@ def majority_labels(labels: np.ndarray, cell_px: int, num_classes: int) -> np.nd
     counts = np.stack([(blocks == index).sum((1, 3)) for index in range(num_classes)])  # (classes, gh, gw)
     mostly_labelled = 2 * counts.sum(0) >= cell_px**2
     return np.where(mostly_labelled, counts.argmax(0), UNLABELLED).astype(np.uint8)
+
+
+def check_head(spec: ModelSpec) -> None:
+    """Raise ValueError for a model whose head does not say how sure it is."""
+    if spec.head not in PRUNING_HEADS:
+        raise ValueError(f'{spec.name}: expected head {" or ".join(PRUNING_HEADS)}, which prune; got {spec.head}')
 
 
 def judge_cells(output: SegmenterOutput) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -173,6 +162,19 @@ def summarize(
     )
 
 
+def format_calibration(stages: Sequence[StageCalibration]) -> str:
+    """Return a line for each head, and under it one for each threshold."""
+    lines = []
+    for stage in stages:
+        lines.append(f'after layer {stage.layer}: expected calibration error {stage.expected_calibration_error:.2f} %, '
+                     f'{stage.accuracy:.2f} % of {stage.cells} cells right at a mean confidence of '
+                     f'{stage.confidence:.2f} %')  # fmt: skip
+        for entry in stage.thresholds:
+            right = 'none' if entry.accuracy is None else f'{entry.accuracy:.2f} % of them right'
+            lines.append(f'  above {entry.threshold:g}: {entry.share:6.2f} % of cells, {right}')
+    return '\n'.join(lines)
+
+
 def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title: str, path: Path) -> None:
     """Draw a reliability diagram for each stage, and how many cells fall in each bin, as a PNG of SIZE_PX."""
     figure = new_figure()
@@ -206,41 +208,3 @@ def draw_reliability(stages: Sequence[StageCalibration], threshold: float, title
     rows[0][0].set_ylabel('right, in %', fontsize=TEXT)
     rows[1][0].set_ylabel('cells, in %', fontsize=TEXT)
     save_figure(figure, path)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
-    add_dataset_arguments(parser)
-    parser.add_argument('--split', default='val')
-    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
-    parser.add_argument('--limit', type=int, help='only the first images')
-    parser.add_argument('--json', type=Path, help='write the results here')
-    parser.add_argument('--png', type=Path, help='draw reliability diagrams here')
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run the command."""
-    if args.png:
-        require_matplotlib()  # now rather than after all images
-    dataset = open_dataset(args.dataset, args.root, args.split)
-    spec = ModelSpec.load(args.model)
-    check_classes(spec, dataset)
-    thresholds = tuple(sorted({*THRESHOLDS, spec.budget.threshold}))
-    stages = calibrate(load_model(spec).to(torch_device(args.device)), dataset, thresholds, args.limit)
-    frames = count_frames(dataset, args.limit)
-    title = f'{spec.name} on {args.dataset} {args.split} ({frames} frames): confidence of the tokens against the truth'
-    print(title)
-    for stage in stages:
-        print(f'after layer {stage.layer}: expected calibration error {stage.expected_calibration_error:.2f} %, '
-              f'{stage.accuracy:.2f} % of {stage.cells} cells right at a mean confidence of {stage.confidence:.2f} %')
-        for entry in stage.thresholds:
-            right = 'none' if entry.accuracy is None else f'{entry.accuracy:.2f} % of them right'
-            print(f'  above {entry.threshold:g}: {entry.share:6.2f} % of cells, {right}')
-    if args.json:
-        content = {'model': spec.name, 'dataset': args.dataset, 'split': args.split, 'frames': frames,
-                   'stages': [dataclasses.asdict(stage) for stage in stages]}  # fmt: skip
-        write_json(args.json, content)
-    if args.png:
-        draw_reliability(stages, spec.budget.threshold, title, args.png)
-    return 0

@@ -16,14 +16,25 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
+from hybrid_seg_ros.evaluation.accuracy.calibration import (
+    THRESHOLDS,
+    StageCalibration,
+    calibrate,
+    check_head,
+    draw_reliability,
+    format_calibration,
+)
 from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
 from hybrid_seg_ros.evaluation.accuracy.policy_accuracy import count_wrong_merges
 from hybrid_seg_ros.evaluation.flops.count import frame_gflops
-from hybrid_seg_ros.files import write_json
-from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend
+from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
+from hybrid_seg_ros.files import check_file, write_json
+from hybrid_seg_ros.inference.backends import AUTO
+from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend, torch_device
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
 from hybrid_seg_ros.inference.pipeline_options import add_operating_point_arguments, open_pipeline
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
+from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.segmentation import StageTimings
 from hybrid_seg_ros.visualization import draw_overlay, fit_image
@@ -117,6 +128,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--split', default='val')
     add_operating_point_arguments(parser, compared=True)
     parser.add_argument('--limit', type=int, help='only the first images')
+    parser.add_argument('--calibration', nargs='?', const=True, metavar='FIGURE', help='also say whether the '
+                        'confidence that prunes can be trusted, and draw a PNG file of it')  # fmt: skip
     parser.add_argument('--json', type=Path, help='write the results here')
 
 
@@ -125,6 +138,8 @@ def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.dataset, args.root, args.split)
     pipeline = open_pipeline(args)
     check_classes(pipeline.spec, dataset)
+    if args.calibration:
+        _check_calibration(pipeline.spec, args)
     result = evaluate(pipeline, dataset, args.limit)
     accuracy = f'mIoU {result.miou:.2f} %, pixel accuracy {result.pixel_accuracy:.2f} %'
     if math.isnan(result.miou):
@@ -138,10 +153,39 @@ def run(args: argparse.Namespace) -> int:
     print(f'GFLOPs {result.gflops_mean:.3f} (policy network and auxiliary heads counted)')
     print('median ms per image ' + ', '.join(f'{step} {ms:.1f}' for step, ms in result.median_ms.items())
           + f' ({pipeline.backend_name} in {pipeline.precision} on {pipeline.device_name})')  # fmt: skip
+    content = {**dataclasses.asdict(result), 'backend': pipeline.backend_name, 'device': pipeline.device_name,
+               'precision': pipeline.precision}  # fmt: skip
+    if args.calibration:
+        stages = _calibrate(args, pipeline, dataset, result.frames)
+        content['calibration'] = [dataclasses.asdict(stage) for stage in stages]
     if args.json:
-        made_by = {'backend': pipeline.backend_name, 'device': pipeline.device_name, 'precision': pipeline.precision}
-        write_json(args.json, {**dataclasses.asdict(result), **made_by})
+        write_json(args.json, content)
     return 0
+
+
+def _check_calibration(spec: ModelSpec, args: argparse.Namespace) -> None:
+    """Raise, before anything is evaluated, what calibration would raise in the end."""
+    if args.backend not in (AUTO, 'pytorch'):
+        raise ValueError(f'--calibration: expected backend pytorch, got {args.backend}')
+    check_head(spec)
+    if args.calibration is not True:
+        check_file(Path(args.calibration), '--calibration')
+        require_matplotlib()
+
+
+def _calibrate(
+    args: argparse.Namespace, pipeline: SegmentationPipeline, dataset: SegmentationDataset, frames: int
+) -> list[StageCalibration]:
+    """Judge the model's heads, print what came of it, and draw it if a file is named."""
+    spec = pipeline.spec
+    device = torch_device('cpu' if pipeline.device_name == 'cpu' else 'cuda' if args.device == AUTO else args.device)
+    thresholds = tuple(sorted({*THRESHOLDS, spec.budget.threshold}))
+    stages = calibrate(load_model(spec).to(device), dataset, frames, thresholds)
+    print(format_calibration(stages))
+    if args.calibration is not True:
+        title = f'{spec.name} on {args.dataset} {args.split} ({frames} frames): confidence of the tokens and the truth'
+        draw_reliability(stages, spec.budget.threshold, title, Path(args.calibration))
+    return stages
 
 
 def prediction_pictures(
