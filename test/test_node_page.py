@@ -1,4 +1,4 @@
-"""docs/node.md says what the node has: parameters, topics, encodings, and what diagnostics say."""
+"""docs/node.md says what the node has: topics, encodings, and what diagnostics say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import rclpy
-import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
@@ -24,7 +23,6 @@ from hybrid_seg_ros.ros.diagnostics import (
 )
 from hybrid_seg_ros.ros.image_decoding import IMAGE_ENCODINGS
 from hybrid_seg_ros.ros.machine_state import machine_verdict
-from hybrid_seg_ros.ros.parameters import CONFIGURE, DECLARATIONS, LIVE, START
 from hybrid_seg_ros.ros.publishers import Publishers
 
 PAGE = (Path(__file__).parents[1] / 'docs' / 'node.md').read_text(encoding='utf-8')
@@ -42,17 +40,6 @@ def table(header: str) -> list[list[str]]:
 
 def quoted(cell: str) -> list[str]:
     return re.findall(r'`([^`]+)`', cell)
-
-
-def test_every_parameter_is_listed_with_default_and_when_it_may_change():
-    words = {CONFIGURE: 'configure', START: 'start', LIVE: 'live'}
-    rows = table('| name | default | when | |')
-    assert {quoted(name)[0]: (yaml.safe_load(quoted(value)[0]), when) for name, value, when, _ in rows} == {
-        d.name: (list(d.default) if isinstance(d.default, tuple) else d.default, words[d.when]) for d in DECLARATIONS
-    }
-    for name, _, _, text in rows:
-        legal = next(d.legal for d in DECLARATIONS if f'`{d.name}`' == name)
-        assert set(legal) <= set(quoted(text)), name
 
 
 def test_every_output_is_listed():

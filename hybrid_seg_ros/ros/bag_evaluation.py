@@ -30,6 +30,7 @@ from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError
 from hybrid_seg_ros.ros.bags.labels_folder import FolderTruth
 from hybrid_seg_ros.ros.model_path import resolve_model_path
+from hybrid_seg_ros.ros.parameters import refuse_unknown_names
 
 _ROW_PARAMETERS = {
     'model_path': '--model', 'variant': '--variants', 'backend': '--backends', 'precision': '--backends NAME:DTYPE',
@@ -237,7 +238,6 @@ def _live_rows(
     """Play the bag once for each point, to a node of its own."""
     from hybrid_seg_ros.ros.live_answers import LiveOptions, play_to_node
     from hybrid_seg_ros.ros.own_network import own_network
-    from hybrid_seg_ros.ros.unused_settings import refuse_unknown_names
 
     refuse_unknown_names(options.parameters)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='hybrid_seg_')))

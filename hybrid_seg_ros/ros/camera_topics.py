@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rclpy.node import Node
+if TYPE_CHECKING:  # a launch file reads the parameters without rclpy
+    from rclpy.node import Node
 
 _LEGAL_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 _LEGAL_TOPIC = re.compile(r'/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*')

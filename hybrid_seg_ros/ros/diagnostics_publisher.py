@@ -14,7 +14,7 @@ from hybrid_seg_ros.ros.alarms import Alarms
 from hybrid_seg_ros.ros.diagnostics import ERROR, Diagnostics, ModelState
 from hybrid_seg_ros.ros.frame_worker import STUCK_S
 from hybrid_seg_ros.ros.machine_state import MachineState
-from hybrid_seg_ros.ros.parameters import read_live_settings
+from hybrid_seg_ros.ros.node_parameters import read_live_settings
 
 if TYPE_CHECKING:
     from hybrid_seg_ros.ros.lifecycle_node import SegmentationNode

@@ -18,15 +18,15 @@ from rclpy.node import Node
 from hybrid_seg_ros.inference import SegmentationPipeline
 from hybrid_seg_ros.inference.latency_budget import FrameCost
 from hybrid_seg_ros.inference.point_keeper import PointKeeper, PointState
-from hybrid_seg_ros.inference.points_table import OperatingPoint
 from hybrid_seg_ros.inference.process_memory import free_unused_memory, is_out_of_memory
 from hybrid_seg_ros.inference.work_thread import WorkThread
 from hybrid_seg_ros.model_spec import ModelSpecError
 from hybrid_seg_ros.ros.camera import Camera
 from hybrid_seg_ros.ros.frame_slot import Frame
-from hybrid_seg_ros.ros.live_settings import LiveSettings
-from hybrid_seg_ros.ros.messages import BadFrameError
-from hybrid_seg_ros.ros.parameters import read_live_settings
+from hybrid_seg_ros.ros.image_decoding import BadFrameError
+from hybrid_seg_ros.ros.model_loading import Model
+from hybrid_seg_ros.ros.node_parameters import read_live_settings
+from hybrid_seg_ros.ros.parameters import LiveSettings
 from hybrid_seg_ros.segmentation import Segmentation
 
 _LOG_PERIOD_S = 5.0
@@ -34,15 +34,6 @@ _WAIT_S = 0.5
 
 STUCK_S = 10.0
 """How long a frame may take before the backend is taken to hang."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a worker loads: the pipeline, its table of operating points, or why there is none."""
-
-    pipeline: SegmentationPipeline
-    points: tuple[OperatingPoint, ...] = ()
-    points_problem: str = ''
 
 
 class Stuck(RuntimeError):

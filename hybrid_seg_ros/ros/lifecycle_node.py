@@ -26,12 +26,19 @@ from hybrid_seg_ros.ros.diagnostics_publisher import DiagnosticsPublisher
 from hybrid_seg_ros.ros.frame_worker import STUCK_S, FrameWorker, Stuck
 from hybrid_seg_ros.ros.log_forwarder import LogForwarder
 from hybrid_seg_ros.ros.model_loading import Load, load_configured, load_model
-from hybrid_seg_ros.ros.parameters import check_parameters, declare_parameters, read_config, read_live_settings
+from hybrid_seg_ros.ros.node_parameters import (
+    check_parameters,
+    declare_parameters,
+    files_for_others,
+    read_config,
+    read_live_settings,
+    unknown_names,
+    unused_qos_overrides,
+)
 from hybrid_seg_ros.ros.process import wait_passively
 from hybrid_seg_ros.ros.spinning import spin
 from hybrid_seg_ros.ros.transitions import reported
 from hybrid_seg_ros.ros.turns import Schedule, make_schedule
-from hybrid_seg_ros.ros.unused_settings import files_for_others, unknown_names, unused_qos_overrides
 
 _SHUTDOWN_S = 3.0
 """Launch kills a process 10 s after it was told to end."""

@@ -1,18 +1,28 @@
-"""Load the model that the parameters name, with its table of operating points."""
+"""Load the model that the parameters name, with its table of operating points. It needs no rclpy."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from hybrid_seg_ros.inference import SegmentationPipeline, load_pipeline
 from hybrid_seg_ros.inference.points_table import OperatingPoint, default_points_path, load_operating_points
-from hybrid_seg_ros.ros.frame_worker import Model
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import NodeConfig
-from hybrid_seg_ros.ros.process import limit_threads
 
 Load = Callable[[NodeConfig], SegmentationPipeline]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The pipeline, its table of operating points, or why there is none."""
+
+    pipeline: SegmentationPipeline
+    points: tuple[OperatingPoint, ...] = ()
+    points_problem: str = ''
 
 
 def load_configured(config: NodeConfig) -> SegmentationPipeline:
@@ -27,31 +37,31 @@ def load_configured(config: NodeConfig) -> SegmentationPipeline:
 
 
 def load_model(config: NodeConfig, load: Load = load_configured) -> Model:
-    """Load pipeline and operating points. Raises what `load` and find_points raise."""
-    pipeline = load(config)
-    try:
-        points, problem = find_points(config.operating_points, resolve_model_path(config.model_path), pipeline)
-    except BaseException:
-        pipeline.close()
-        raise
-    return Model(pipeline, points, problem)
+    """Load pipeline and operating points that it can run. Raises what `load` raises.
 
-
-def find_points(
-    given: str, model_path: Path, pipeline: SegmentationPipeline
-) -> tuple[tuple[OperatingPoint, ...], str]:
-    """Return the points of the table that the pipeline can run, and why there are none where there are none.
-
-    `given` is the parameter `operating_points`; a table that is named must be good: raises FileNotFoundError or
-    ValueError. The one beside the model may be missing.
+    A table that the parameter `operating_points` names must be good: raises FileNotFoundError or ValueError. The one
+    beside the model may be missing.
     """
-    path = Path(given).expanduser() if given else default_points_path(model_path)
+    pipeline = load(config)
+    given = config.operating_points
     try:
+        path = Path(given).expanduser() if given else default_points_path(resolve_model_path(config.model_path))
         points = load_operating_points(path, pipeline.spec)
         for point in points:
             pipeline.check_operating_point(point.variant, point.budget)
-    except (FileNotFoundError, ValueError) as error:
-        if given:
-            raise
-        return (), str(error)
-    return points, ''
+    except BaseException as error:
+        if not given and isinstance(error, (FileNotFoundError, ValueError)):
+            return Model(pipeline, (), str(error))
+        pipeline.close()
+        raise
+    return Model(pipeline, points)
+
+
+def limit_threads(count: int) -> None:
+    """Let numerical libraries use `count` threads; 0 leaves them alone. Call it before and after they are loaded."""
+    if count == 0:
+        return
+    os.environ['OMP_NUM_THREADS'] = str(count)
+    torch = sys.modules.get('torch')  # the backend imports it, if it needs it
+    if torch is not None:
+        torch.set_num_threads(count)

@@ -1,58 +1,38 @@
-"""The node's parameters: each declared once, with description and range, and read into a frozen NodeConfig."""
+"""The node's parameters. The fields below are their one home: name, default, range, legal values and description.
+
+The node, the launch file's arguments, config/segmentation.yaml and the table in docs/node.md derive from them, the last
+two by tools/write_parameters.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Optional
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.exceptions import ParameterUninitializedException
-from rclpy.node import Node
-from rclpy.parameter import Parameter
 
 from hybrid_seg_ros.inference.backends import AUTO, BACKENDS, PRECISIONS
 from hybrid_seg_ros.inference.film import LOOK_EVERY, MERGE_BY
-from hybrid_seg_ros.inference.pipeline import OUTPUT_SIZES
-from hybrid_seg_ros.model_spec import PAPER_VARIANTS
+from hybrid_seg_ros.inference.latency_budget import LatencyTarget
+from hybrid_seg_ros.inference.pipeline import OUTPUT_SIZES, choose_budget
+from hybrid_seg_ros.inference.point_keeper import Wanted
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.ros.camera_topics import cameras_problem
-from hybrid_seg_ros.ros.live_settings import LiveSettings, keep_problem, variant_problem
-from hybrid_seg_ros.ros.spinning import EXECUTORS
-from hybrid_seg_ros.ros.turns import SCHEDULES
 
 RELIABILITIES = ('auto', 'best_effort', 'reliable')
 IMAGE_TRANSPORTS = ('raw', 'compressed')
+SCHEDULES = ('turns', 'batch')
+EXECUTORS = ('single', 'events')
 
-LIVE = 'Live: takes effect at the next frame.'
 CONFIGURE = 'Read when the node is configured; can be changed while it is unconfigured.'
 START = 'Read once, at start.'
-
-
-@dataclass(frozen=True)
-class NodeConfig:
-    """The parameters that are read once, when the node is configured."""
-
-    model_path: str
-    backend: str
-    device: str
-    precision: str
-    engine_path: str
-    operating_points: str
-    num_threads: int
-    cameras: tuple[str, ...]
-    schedule: str
-    batch_wait_ms: float
-    image_transport: str
-    image_reliability: str
-    mask_size: str
-    image_timeout_s: float
-    expected_fps: float
-    exit_after_failures: int
+LIVE = 'Live: takes effect at the next frame.'
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """A parameter. `when` is LIVE, CONFIGURE or START; `legal` lists the values of a closed choice."""
+    """A parameter. `when` is CONFIGURE, START or LIVE; `legal` lists the values of a closed choice."""
 
     name: str
     default: Any
@@ -61,19 +41,6 @@ class Declaration:
     legal: tuple[str, ...] = ()
     low_high: Optional[tuple[float, float]] = None
     problem: Optional[Callable[[Any], str]] = None
-
-    def descriptor(self) -> ParameterDescriptor:
-        """Return what `ros2 param describe` shows, and what rclpy enforces: range and read_only."""
-        descriptor = ParameterDescriptor(description=self.description, read_only=self.when == START)
-        descriptor.additional_constraints = f'One of: {", ".join(self.legal)}. {self.when}' if self.legal else self.when
-        if self.low_high is not None and isinstance(self.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=self.low_high[0], to_value=self.low_high[1])]
-        elif self.low_high is not None:
-            low, high = map(float, self.low_high)
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-        # people write `keep: 300` and `threshold: 1`, which ROS 2 reads as integers; refusal() checks these
-        descriptor.dynamic_typing = isinstance(self.default, float)
-        return descriptor
 
     def refusal(self, value: Any) -> str:
         """Return why `value` is refused, with the legal values; '' if it is legal."""
@@ -86,160 +53,180 @@ class Declaration:
         return self.problem(value) if self.problem else ''
 
 
-DECLARATIONS = (
-    Declaration(
-        'model_path', '',
-        'Model: path of its YAML file, package://PACKAGE/models/NAME.yaml, or the name of a model that comes with this '
-        'package. Empty: the default one.', CONFIGURE,
-    ),
-    Declaration(
-        'backend', AUTO, 'What runs the network. auto: what is fastest on this machine of what is installed, within '
-        'device and precision; the log and diagnostics say which.', CONFIGURE, legal=(AUTO, *BACKENDS),
-    ),
-    Declaration('device', AUTO, 'Where the network runs: auto, cpu, cuda, cuda:1 ...', CONFIGURE),
-    Declaration('precision', AUTO, 'Number format of the network.', CONFIGURE, legal=(AUTO, *PRECISIONS)),
-    Declaration(
-        'engine_path', '', 'Graph or engine that `hybrid_seg export` or `build-engine` wrote, with its own variant and '
-        'token budget. Empty: backends other than pytorch make theirs, once, and keep them in ~/.cache.', CONFIGURE,
-    ),
-    Declaration(
-        'operating_points', '', 'Table that target_latency_ms and target_fps choose from: a file that `hybrid_seg '
-        "choose-points` wrote. Empty: the model's own, NAME.points.yaml beside its YAML file.", CONFIGURE,
-    ),
-    Declaration('num_threads', 0, 'CPU threads of the network. 0: one per core.', CONFIGURE, low_high=(0, 256)),
-    Declaration(
-        'cameras', [''], 'Cameras that share the model, each with outputs below ~/NAME: NAME for the topic NAME/image, '
-        'or NAME:=TOPIC. None: one camera on the topic `image`, with outputs below ~.', CONFIGURE,
-        problem=cameras_problem,
-    ),
-    Declaration(
-        'schedule', 'turns', 'How several cameras share the model. turns: one after the other, each with its newest '
-        'frame; batch: all at once.', CONFIGURE, legal=SCHEDULES,
-    ),
-    Declaration(
-        'batch_wait_ms', 10.0, 'How long the first frame of a batch waits for those of the other cameras; never for '
-        'one that has been silent for image_timeout_s.', CONFIGURE, low_high=(0.0, 1000.0),
-    ),
-    Declaration(
-        'image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: sensor_msgs/CompressedImage (JPEG, '
-        'PNG) on `image`/compressed.', CONFIGURE, legal=IMAGE_TRANSPORTS,
-    ),
-    Declaration(
-        'image_reliability', 'auto', 'QoS asked of the image topic: reliable has lost pieces of large images sent '
-        'again, and needs a camera that offers it; best_effort receives from any; auto: reliable where every publisher '
-        'offers it.', CONFIGURE, legal=RELIABILITIES,
-    ),
-    Declaration(
-        'mask_size', 'network', 'Size of mask, confidence and pictures. network: of the image inside the network, '
-        'a mask small enough for the default shared memory of DDS; image: of the camera image.', CONFIGURE,
-        legal=OUTPUT_SIZES[::-1],
-    ),
-    Declaration(
-        'image_timeout_s', 1.0, 'Diagnostics turn WARN after this many seconds without an image, ERROR after five '
-        'times as many.', CONFIGURE, low_high=(0.1, 3600.0),
-    ),
-    Declaration(
-        'expected_fps', 0.0, 'Rate at which each camera publishes: diagnostics warn if much less arrives. 0: judged by '
-        'the rate of camera_info, where there is one.', CONFIGURE, low_high=(0.0, 10000.0),
-    ),
-    Declaration(
-        'exit_after_failures', 0, 'End the process, with status 1, after so many images in a row that could not be '
-        'segmented: for a supervisor that starts it anew. 0: never.', CONFIGURE, low_high=(0, 1000000),
-    ),
-    Declaration(
-        'executor', 'single', 'Executor of rclpy. single: that of every distribution; events: less processor time per '
-        'image, experimental, from Jazzy on.', START, legal=EXECUTORS,
-    ),
-    Declaration('autostart', True, 'Configure and activate at start, without a lifecycle manager.', START),
-    Declaration(
-        'variant', '', f'Which tokens merge and which leave early: {", ".join(PAPER_VARIANTS)}. Empty: the '
-        "model's own.", LIVE, problem=variant_problem,
-    ),
-    Declaration(
-        'keep', -1.0, 'Tokens that stay at each pruning layer: up to 1.0 a fraction, from 2 on a count. 0: by '
-        "threshold. -1: the model's own rule.", LIVE, low_high=(-1.0, 65536.0), problem=keep_problem,
-    ),
-    Declaration(
-        'threshold', 0.0, 'Confidence from which tokens leave early, unless `keep` is above 0. 0: the '
-        "model's own.", LIVE, low_high=(0.0, 1.0),
-    ),
-    Declaration(
-        'merge_by', 'policy', 'Who chooses which windows merge. policy: the policy network, for each frame; previous: '
-        'the answer to the frame before, where it can be trusted; auto: that, while frames come faster than 3 a '
-        'second.', LIVE, legal=MERGE_BY,
-    ),
-    Declaration(
-        'look_every', LOOK_EVERY, 'Frames within which each merged part of the image is seen in single tokens again, '
-        'where the frame before chooses.', LIVE, low_high=(2, 1000),
-    ),
-    Declaration(
-        'target_latency_ms', 0.0, 'Latency budget: from the receipt of an image to its mask. Above 0, variant, keep '
-        'and threshold are left aside, and the most accurate operating point that keeps p95 inside is chosen.', LIVE,
-        low_high=(0.0, 60000.0),
-    ),
-    Declaration(
-        'target_fps', 0.0, 'Budget as a rate: masks per second of each camera. 0: none. With target_latency_ms, both '
-        'are kept.', LIVE, low_high=(0.0, 1000.0),
-    ),
-    Declaration('overlay_alpha', 0.5, 'Share of the class colours in the overlay.', LIVE, low_high=(0.0, 1.0)),
-    Declaration('overlay_legend', False, 'Write names and colours of the classes in view into the overlay.', LIVE),
-    Declaration('enabled', True, 'Segment images. False: stay active, but leave images alone.', LIVE),
-)  # fmt: skip
-
-
-_BY_NAME = {declaration.name: declaration for declaration in DECLARATIONS}
-
-
-def declare_parameters(node: Node) -> None:
-    """Declare all parameters. Raises rclpy's ParameterException for start values of wrong type or out of range."""
-    for declaration in DECLARATIONS:
-        node.declare_parameter(declaration.name, declaration.default, declaration.descriptor())
-
-
-def read_config(node: Node) -> NodeConfig:
-    """Return the present values. Raises ValueError that names the legal ones, for live parameters, too."""
-    for declaration in DECLARATIONS:
-        refusal = declaration.refusal(_value(node, declaration))
-        if refusal:
-            raise ValueError(refusal)
-    return NodeConfig(**_values(node, NodeConfig))
-
-
-def read_live_settings(node: Node) -> LiveSettings:
-    """Return the present values of the live parameters; cheap enough for every frame."""
-    return LiveSettings(**_values(node, LiveSettings))
-
-
-def check_parameters(
-    parameters: Sequence[Parameter], is_configured: bool, live_problem: Callable[[Mapping[str, Any]], str]
-) -> SetParametersResult:
-    """Judge a set request, after rclpy has checked types and ranges; parameters that are not ours pass.
-
-    `live_problem(values)` says what the loaded model has against new values of live parameters, taken together; ''
-    for nothing.
-    """
-    live: dict[str, Any] = {}
-    refusal = ''
-    for parameter in parameters:
-        declaration = _BY_NAME.get(parameter.name)
-        if declaration is None:
-            continue
-        refusal = refusal or declaration.refusal(parameter.value)
-        if not refusal and declaration.when == CONFIGURE and is_configured:
-            refusal = f'{parameter.name}: fixed while the node is configured; cleanup, set it, configure'
-        if declaration.when == LIVE:
-            live[parameter.name] = parameter.value
-    if not refusal and live:
-        refusal = live_problem(live)
-    return SetParametersResult(successful=not refusal, reason=refusal)
-
-
-def _values(node: Node, cls: type) -> dict[str, Any]:
-    return {field.name: _value(node, _BY_NAME[field.name]) for field in fields(cls)}
-
-
-def _value(node: Node, declaration: Declaration) -> Any:
+def variant_problem(value: str) -> str:
+    """Return what is wrong with the name of a variant, '' if nothing is or it is empty."""
     try:
-        return node.get_parameter(declaration.name).value
-    except ParameterUninitializedException:  # an empty array, which has no type
-        return declaration.default
+        if value:
+            Variant.parse(value)
+    except ModelSpecError as error:
+        return str(error)
+    return ''
+
+
+def keep_problem(value: float) -> str:
+    """Return what is wrong with a value of `keep`, '' if nothing is."""
+    if value in (-1.0, 0.0) or 0.0 < value <= 1.0 or (value >= 2.0 and value == round(value)):
+        return ''
+    return f"keep: expected -1 (the model's own), 0 (by threshold), a fraction up to 1.0 or a whole count, got {value}"
+
+
+def _parameter(default: Any, description: str, **limits: Any) -> Any:
+    """Return the field of a parameter; `limits` are `legal`, `low_high` and `problem` of its Declaration."""
+    return field(default_factory=lambda: default, metadata={'default': default, 'description': description, **limits})
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """The parameters that are read when the node is configured."""
+
+    model_path: str = _parameter(
+        '', 'Model: path of its YAML file, package://PACKAGE/models/NAME.yaml, or the name of a model that comes with '
+        'this package. Empty: segvit_small_camvid.',
+    )
+    backend: str = _parameter(
+        AUTO, 'What runs the network. auto: what is fastest on this machine of what is installed, within device and '
+        'precision; the log and diagnostics say which.', legal=(AUTO, *BACKENDS),
+    )
+    device: str = _parameter(AUTO, 'Where the network runs: auto, cpu, cuda, cuda:1 ...; tensorrt wants cuda.')
+    precision: str = _parameter(
+        AUTO, 'Number format of the network. auto: what is fastest here.', legal=(AUTO, *PRECISIONS)
+    )
+    engine_path: str = _parameter(
+        '', 'Graph or engine that `hybrid_seg export` or `build-engine` wrote, with its own variant and token budget. '
+        'Empty: backends other than pytorch make theirs, once, and keep them in `~/.cache`.',
+    )
+    operating_points: str = _parameter(
+        '', 'Table that target_latency_ms and target_fps choose from: a file that `hybrid_seg choose-points` wrote. '
+        "Empty: the model's own, NAME.points.yaml beside its YAML file.",
+    )
+    num_threads: int = _parameter(0, 'CPU threads of the network. 0: one per core.', low_high=(0, 256))
+    cameras: Sequence[str] = _parameter(
+        [''], 'Cameras that share the model, each with outputs below `~/NAME`: NAME for the topic NAME/image, or '
+        'NAME:=TOPIC. None: one camera on the topic `image`, with outputs below `~`.', problem=cameras_problem,
+    )
+    schedule: str = _parameter(
+        'turns', 'How several cameras share the model. turns: one after the other, each with its newest frame; batch: '
+        'all at once.', legal=SCHEDULES,
+    )
+    batch_wait_ms: float = _parameter(
+        10.0, 'How long the first frame of a batch waits for those of the other cameras; never for one that has been '
+        'silent for image_timeout_s.', low_high=(0.0, 1000.0),
+    )
+    image_transport: str = _parameter(
+        'raw', 'How images come. raw: sensor_msgs/Image on `image`; compressed: sensor_msgs/CompressedImage (JPEG, '
+        'PNG) on `image`/compressed.', legal=IMAGE_TRANSPORTS,
+    )
+    image_reliability: str = _parameter(
+        'auto', 'QoS asked of the image topic. reliable: lost pieces of large images are sent again, by a camera that '
+        'offers it; best_effort: receives from any; auto: reliable where every publisher offers it.',
+        legal=RELIABILITIES,
+    )
+    mask_size: str = _parameter(
+        'network', 'Size of mask, confidence and pictures. network: of the image inside the network, a mask small '
+        'enough for the default shared memory of DDS; image: of the camera image.', legal=OUTPUT_SIZES[::-1],
+    )
+    image_timeout_s: float = _parameter(
+        1.0, 'Diagnostics turn WARN after this many seconds without an image, ERROR after five times as many.',
+        low_high=(0.1, 3600.0),
+    )
+    expected_fps: float = _parameter(
+        0.0, 'Rate at which each camera publishes: diagnostics warn if less than 80 % of it arrives. 0: judged by the '
+        'rate of camera_info, where there is one.', low_high=(0.0, 10000.0),
+    )
+    exit_after_failures: int = _parameter(
+        0, 'End the process, with status 1, after so many images in a row that could not be segmented: for a '
+        'supervisor that starts it anew. 0: never.', low_high=(0, 1000000),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    """The parameters that are read once, at start."""
+
+    executor: str = _parameter(
+        'single', 'Executor of rclpy. single: that of every distribution; events: less processor time per image, '
+        'experimental, from Jazzy on.', legal=EXECUTORS,
+    )  # fmt: skip
+    autostart: bool = _parameter(
+        True, 'Configure and activate at start. false: wait for a lifecycle manager.'
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """The parameters that may change between two frames, and what they ask of the pipeline."""
+
+    variant: str = _parameter(
+        '', f'Which tokens merge and which leave early: {", ".join(PAPER_VARIANTS)}. Empty: the model\'s own.',
+        problem=variant_problem,
+    )
+    keep: float = _parameter(
+        -1.0, 'Tokens that stay at each pruning layer: up to 1.0 a fraction, from 2 on a count. 0: by threshold. -1: '
+        "the model's own rule.", low_high=(-1.0, 65536.0), problem=keep_problem,
+    )
+    threshold: float = _parameter(
+        0.0, "Confidence from which tokens leave early, unless `keep` is above 0. 0: the model's own.",
+        low_high=(0.0, 1.0),
+    )
+    merge_by: str = _parameter(
+        'policy', 'Who chooses which windows merge. policy: the policy network, for each frame; previous: the answer '
+        'to the frame before, where it can be trusted; auto: that, while frames come faster than 3 a second.',
+        legal=MERGE_BY,
+    )
+    look_every: int = _parameter(
+        LOOK_EVERY, 'Frames within which each merged part of the image is seen in single tokens again, where the '
+        'frame before chooses.', low_high=(2, 1000),
+    )
+    target_latency_ms: float = _parameter(
+        0.0, 'Latency budget: from the receipt of an image to its mask. Above 0, variant, keep and threshold are left '
+        'aside, and the most accurate operating point that keeps p95 inside is chosen.', low_high=(0.0, 60000.0),
+    )
+    target_fps: float = _parameter(
+        0.0, 'Budget as a rate: masks per second of each camera. 0: none. With target_latency_ms, both are kept.',
+        low_high=(0.0, 1000.0),
+    )
+    overlay_alpha: float = _parameter(0.5, 'Share of the class colours in the overlay.', low_high=(0.0, 1.0))
+    overlay_legend: bool = _parameter(
+        False, 'Write names and colours of the classes in view into the corner of the overlay.'
+    )
+    enabled: bool = _parameter(True, 'Segment images. false: stay active, but leave images alone.')  # fmt: skip
+
+    @property
+    def target(self) -> LatencyTarget:
+        """The latency budget; false where there is none."""
+        return LatencyTarget(float(self.target_latency_ms), float(self.target_fps))
+
+    def wanted(self, spec: ModelSpec) -> Wanted:
+        """Return what a model is to run. Raises ModelSpecError if it cannot."""
+        return Wanted(*self.operating_point(spec), self.target)
+
+    def operating_point(self, spec: ModelSpec) -> tuple[Variant, TokenBudget]:
+        """Return variant and token budget for a model. Raises ModelSpecError if it cannot run the variant."""
+        variant = Variant.parse(self.variant) if self.variant else spec.variant
+        spec.check_variant(variant)
+        if self.keep > 0:
+            return variant, choose_budget(spec.budget, keep=float(self.keep) if self.keep <= 1 else round(self.keep))
+        if self.threshold > 0:
+            return variant, choose_budget(spec.budget, threshold=self.threshold)
+        return variant, dataclasses.replace(spec.budget, keep=None) if self.keep == 0 else spec.budget
+
+
+DECLARATIONS = tuple(
+    Declaration(name=each.name, when=when, **each.metadata)
+    for settings, when in ((NodeConfig, CONFIGURE), (StartSettings, START), (LiveSettings, LIVE))
+    for each in dataclasses.fields(settings)
+)
+NAMES = tuple(declaration.name for declaration in DECLARATIONS)
+
+
+def refuse_unknown_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that is no parameter of the node, with the one that was probably meant."""
+    unknown = [name for name in names if name not in (*NAMES, 'use_sim_time') and not name.startswith('qos_overrides.')]
+    if unknown:
+        raise ValueError(f'the node has no parameter {", ".join(map(with_meant, unknown))}; it has {", ".join(NAMES)}')
+
+
+def with_meant(name: str) -> str:
+    """Return an unknown name, with the parameter that was probably meant."""
+    meant = difflib.get_close_matches(name, NAMES, 1)
+    return f'{name} (did you mean {meant[0]}?)' if meant else name

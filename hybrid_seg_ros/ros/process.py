@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 
 
@@ -15,16 +14,6 @@ def wait_passively() -> None:
     cores busy elsewhere, a frame took 3.5 times as long. OMP_WAIT_POLICY in the environment has precedence.
     """
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-
-
-def limit_threads(count: int) -> None:
-    """Let numerical libraries use `count` threads; 0 leaves them alone. Call it before and after they are loaded."""
-    if count == 0:
-        return
-    os.environ['OMP_NUM_THREADS'] = str(count)
-    torch = sys.modules.get('torch')  # the backend imports it, if it needs it
-    if torch is not None:
-        torch.set_num_threads(count)
 
 
 def stop_event() -> threading.Event:

@@ -8,8 +8,6 @@ import traceback
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-EXECUTORS = ('single', 'events')
-
 _SIGNAL_PERIOD_S = 0.2
 """Python runs signal handlers only between two calls of spin_once."""
 
@@ -17,7 +15,7 @@ _LOG_PERIOD_S = 5.0
 
 
 def spin(node: Node, stop: threading.Event, executor_name: str = 'single') -> None:
-    """Run the callbacks with one of EXECUTORS, until `stop` is set or the node's context is shut down."""
+    """Run the callbacks with one of parameters.EXECUTORS, until `stop` is set or the node's context is shut down."""
     executor = _make_executor(node, executor_name)
     executor.add_node(node)
     while not stop.is_set() and node.context.ok():

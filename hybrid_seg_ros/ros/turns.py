@@ -11,8 +11,6 @@ from hybrid_seg_ros.inference.work_thread import WorkThread
 if TYPE_CHECKING:
     from hybrid_seg_ros.ros.camera import Camera
 
-SCHEDULES = ('turns', 'batch')
-
 Serve = Callable[[Sequence['Camera']], None]
 
 

@@ -15,9 +15,10 @@ from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.ros import frame_worker
 from hybrid_seg_ros.ros.camera_monitor import CameraMonitor
 from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
-from hybrid_seg_ros.ros.frame_worker import FrameWorker, Model, Stuck
-from hybrid_seg_ros.ros.live_settings import LiveSettings
-from hybrid_seg_ros.ros.messages import BadFrameError
+from hybrid_seg_ros.ros.frame_worker import FrameWorker, Stuck
+from hybrid_seg_ros.ros.image_decoding import BadFrameError
+from hybrid_seg_ros.ros.model_loading import Model
+from hybrid_seg_ros.ros.parameters import LiveSettings
 from hybrid_seg_ros.ros.turns import Batches, make_schedule
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
 
@@ -95,7 +96,7 @@ class FakeCamera:
             schedule.request(self)
 
 
-SETTINGS = LiveSettings('', -1.0, 0.0, 'policy', 30, 0.0, 0.0, 0.5, False, True)
+SETTINGS = LiveSettings()
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import types
 import pytest
 
 from hybrid_seg_ros.ros.log_forwarder import LogForwarder
-from hybrid_seg_ros.ros.process import limit_threads, stop_event, wait_passively
+from hybrid_seg_ros.ros.model_loading import limit_threads
+from hybrid_seg_ros.ros.process import stop_event, wait_passively
 
 
 def test_threads_are_limited_before_and_after_torch_is_loaded(monkeypatch):

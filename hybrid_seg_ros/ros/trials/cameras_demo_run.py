@@ -15,11 +15,11 @@ from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.child_process import ChildProcess
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.node_watch import NODE, NodeWatch, node_command
+from hybrid_seg_ros.ros.parameters import SCHEDULES
 from hybrid_seg_ros.ros.session import RosSession
 from hybrid_seg_ros.ros.trials.camera_stream import CameraStream, PlayedFrame, StreamPlayer
 from hybrid_seg_ros.ros.trials.cameras_demo_report import CameraPhase, CamerasDemoOptions, CamerasReport, judge_camera
 from hybrid_seg_ros.ros.trials.contact_sheet import SheetRow, draw_contact_sheet
-from hybrid_seg_ros.ros.turns import SCHEDULES
 from hybrid_seg_ros.visualization import draw_overlay, write_png
 
 _CAMERAS = ('front', 'rear')

@@ -15,9 +15,9 @@ from hybrid_seg_ros.inference.backends import Backend, GridPrediction, create_ba
 from hybrid_seg_ros.inference.backends.automatic import choose_placement
 from hybrid_seg_ros.inference.backends.base import WindowScores, check_images
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.ros.model_loading import limit_threads
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import NodeConfig
-from hybrid_seg_ros.ros.process import limit_threads
 from hybrid_seg_ros.ros.segmentation_node import main as run_node
 
 
