@@ -60,7 +60,7 @@ def test_evaluate_writes_the_promised_keys(root, model, tmp_path, capsys):
     assert list(result['iou_per_class']) == list(CAMVID_CLASSES.names)
     assert result['tokens_mean'] == {'total': 48.0, 'merged': 33.0, 'kept@8': 16.0}
     assert main([*command, '--variant', 'dense']) == 0
-    dense = count_flops(ModelSpec.load(model), (96, 128), Variant(), entering=48).total / 1e9
+    dense = count_flops(ModelSpec.load(model), (96, 128), Variant(), entering=48).gflops
     assert json.loads(out.read_text())['gflops_mean'] == pytest.approx(dense)
     assert result['gflops_mean'] > 0
     printed = capsys.readouterr().out

@@ -82,6 +82,11 @@ def windows_value(text: str) -> Union[Keep, Windows]:
     )
 
 
+def split_list(words: Sequence[str]) -> list[str]:
+    """Split `a,b c` into a, b and c, without repetitions."""
+    return list(dict.fromkeys(part for word in words for part in word.split(',') if part))
+
+
 def open_pipeline(args: argparse.Namespace) -> SegmentationPipeline:
     """Load the pipeline that the options describe."""
     pipeline = load_pipeline(

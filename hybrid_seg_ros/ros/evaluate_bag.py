@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice, split_list
+from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice
 from hybrid_seg_ros.evaluation.film.page import sequence_page
 from hybrid_seg_ros.evaluation.film.report import RowReport, SequenceReport
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
@@ -16,7 +16,7 @@ from hybrid_seg_ros.evaluation.pages.tables import format_tokens
 from hybrid_seg_ros.files import check_file, check_folder, write_files, write_text
 from hybrid_seg_ros.inference.backends import BACKENDS
 from hybrid_seg_ros.inference.film import MERGE_BY
-from hybrid_seg_ros.inference.pipeline_options import add_merged_windows_argument, add_pruning_arguments
+from hybrid_seg_ros.inference.pipeline_options import add_merged_windows_argument, add_pruning_arguments, split_list
 from hybrid_seg_ros.model_spec import Variant
 from hybrid_seg_ros.ros.bag_evaluation import EvaluateBagOptions, evaluate_bag
 from hybrid_seg_ros.ros.command_options import exit_in_order, parse_parameter

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 from test_benchmark_report import DENSE, ROW
 
-from hybrid_seg_ros.evaluation.benchmark.figures import COLORS, draw_benchmark
+from hybrid_seg_ros.evaluation.benchmark.figures import bar_figure
 from hybrid_seg_ros.evaluation.benchmark.results import Benchmark
-from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX
+from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX, VARIANT_COLORS, save_figure
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
+
+
+def draw(rows, path):
+    benchmark = Benchmark('cpu', rows)
+    save_figure(bar_figure(benchmark, benchmark.models), path)
 
 
 def bars_of(picture, color):
@@ -33,11 +38,11 @@ def test_a_bar_per_row(tmp_path, models, backends):
         dataclasses.replace(row, model=f'model {model}', backend=f'backend {backend}', median_ms=ms, parts_ms=steps)
         for model in range(models) for backend in range(backends) for row, ms in ((DENSE, 80.0), (ROW, 40.0))
     ]  # fmt: skip
-    draw_benchmark(Benchmark('cpu', tuple(rows)), tmp_path / 'bars.png')
+    draw(tuple(rows), tmp_path / 'bars.png')
     assert [path.name for path in tmp_path.iterdir()] == ['bars.png']
     picture = cv2.imread(str(tmp_path / 'bars.png'))
     assert picture.shape[1] == SIZE_PX[0]
-    dense, hybrid = (bars_of(picture, COLORS[variant]) for variant in ('dense', 'hybrid@8'))
+    dense, hybrid = (bars_of(picture, VARIANT_COLORS[variant]) for variant in ('dense', 'hybrid@8'))
     assert dense[1] == hybrid[1] == backends * -(-models // 2), 'two panels beside one another share their lines'
     assert dense[0] == pytest.approx(2 * hybrid[0], abs=4)
 
@@ -47,6 +52,6 @@ def test_pale_ends_are_pre_and_postprocessing(tmp_path):
     for network in (80.0, 40.0):
         steps = {'preprocess': 10.0, 'network': network, 'postprocess': 70.0 - network}
         row = dataclasses.replace(ROW, median_ms=80.0, parts_ms=steps)
-        draw_benchmark(Benchmark('cpu', (row,)), tmp_path / 'bars.png')
-        lengths.append(bars_of(cv2.imread(str(tmp_path / 'bars.png')), COLORS['hybrid@8'])[0])
+        draw((row,), tmp_path / 'bars.png')
+        lengths.append(bars_of(cv2.imread(str(tmp_path / 'bars.png')), VARIANT_COLORS['hybrid@8'])[0])
     assert lengths[0] > 1.5 * lengths[1] > 0

@@ -8,14 +8,14 @@ from tiny_model import tiny_spec
 from hybrid_seg_ros.evaluation.benchmark.plan import (
     BackendChoice,
     RowKey,
-    Subject,
+    SizedModel,
     format_size,
     parse_size,
     plain_model,
     plan_rows,
-    split_list,
 )
 from hybrid_seg_ros.evaluation.flops.paper import paper_form
+from hybrid_seg_ros.inference.pipeline_options import split_list
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
 
 FAST = tiny_spec(name='fast', policy='patch_mlp', auxiliary_head='light', sha256='1', weights='f')
@@ -74,8 +74,8 @@ def rows_of(specs: list[ModelSpec], variants: str, backends: str) -> list[RowKey
     return plan_rows(by_subject(specs), [Variant.parse(v) for v in split_list([variants])], choices)
 
 
-def by_subject(specs: list[ModelSpec]) -> dict[Subject, ModelSpec]:
-    return {Subject(spec.name, spec.input_size_hw): spec for spec in specs}
+def by_subject(specs: list[ModelSpec]) -> dict[SizedModel, ModelSpec]:
+    return {SizedModel(spec.name, spec.input_size_hw): spec for spec in specs}
 
 
 def test_rows_are_models_by_backends_by_variants():
@@ -103,7 +103,7 @@ def test_models_of_one_form_share_their_plain_rows(specs, plain):
 def test_plain_rows_of_each_size():
     small = dataclasses.replace(FAST, input_size_hw=(64, 64))
     rows = rows_of([FAST, small], 'dense', 'pytorch-plain')
-    assert [row.subject for row in rows] == [('fast', (96, 128)), ('fast', (64, 64))]
+    assert [row.sized_model for row in rows] == [('fast', (96, 128)), ('fast', (64, 64))]
     assert [str(row) for row in rows][1] == 'fast 64x64 dense, pytorch-plain float32'
 
 

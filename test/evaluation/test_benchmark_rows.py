@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from hybrid_seg_ros.evaluation.benchmark.plan import RowKey, Subject
+from hybrid_seg_ros.evaluation.benchmark.plan import RowKey, SizedModel
 from hybrid_seg_ros.evaluation.benchmark.results import Lap, RowLaps, chance_of_heads, find_violations, summarize
 from hybrid_seg_ros.segmentation import StageTimings
 
@@ -12,7 +12,7 @@ SIZE = (384, 512)
 
 
 def at(**models):
-    return {Subject(name, SIZE): Subject(other, SIZE) for name, other in models.items()}
+    return {SizedModel(name, SIZE): SizedModel(other, SIZE) for name, other in models.items()}
 
 
 def laps(variant, totals, gflops=1.0, model='m', backend='pytorch', dtype='float32', **fields):
@@ -65,8 +65,8 @@ def test_ratio_to_the_faster_alternative():
 
 def test_sizes_do_not_mix():
     small = dataclasses.replace(DENSE, key=dataclasses.replace(DENSE.key, size_hw=(64, 64)))
-    row = summarize([small, CTS], {**at(m='m'), small.key.subject: small.key.subject})[1]
-    assert row.ratio_to_dense is None and row.subject == ('m', SIZE)
+    row = summarize([small, CTS], {**at(m='m'), small.key.sized_model: small.key.sized_model})[1]
+    assert row.ratio_to_dense is None and row.sized_model == ('m', SIZE)
     assert not find_violations([dataclasses.replace(small, gflops=0.1), CTS])
 
 

@@ -40,7 +40,7 @@ def test_a_model_is_counted_as_its_spec_has_it(model, tmp_path, capsys):
     for name, row in table.items():
         variant = Variant.parse(name)
         counted = expected_tokens(spec, (96, 128), variant, dataclasses.replace(spec.budget, keep=(0.5,)))
-        assert row['total'] == count_flops(spec, (96, 128), variant, *counted).total / 1e9
+        assert row['total'] == count_flops(spec, (96, 128), variant, *counted).gflops
         assert row['total'] == pytest.approx(sum(row[component] for component in COMPONENTS))
     assert 'tiny: 11 classes, 96x128, 40.2 % of the windows merged, keep 0.5' in capsys.readouterr().out
 

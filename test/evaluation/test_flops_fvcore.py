@@ -81,7 +81,7 @@ def check(spec, name, budget):
     traced = traced_flops(Traced(HybridSegmenter(spec), variant, budget), torch.zeros(1, 3, *size_hw))
     entering, kept = expected_tokens(spec, size_hw, variant, budget)
     windows = merged_sizes(spec.backbone.grid_hw(size_hw), budget)
-    assert traced == count_flops(spec, size_hw, variant, entering, kept, windows).total
+    assert traced == count_flops(spec, size_hw, variant, entering, kept, windows).flops
     assert traced == sum(step.flops for step in count_variants(spec, size_hw, budget, [variant])[name].steps)
 
 

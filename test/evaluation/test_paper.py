@@ -87,7 +87,7 @@ def test_what_rows_say_of_each_other(tiny_model, content):
     for row in content['rows']:
         variant = Variant.parse(row['variant'])
         assert (row['merges'], tuple(row['prune_layers'])) == (variant.merges, variant.prune_layers)
-        policy = count_flops(spec, (96, 128), Variant(merges=variant.merges), 48).policy / 1e9
+        policy = count_flops(spec, (96, 128), Variant(merges=variant.merges), 48).gflops_of('policy')
         assert (policy > 0) == variant.merges
         assert row['gflops_without_policy'] == pytest.approx(row['gflops'] - policy)
         assert row['fps'] == pytest.approx(1000 / row['median_ms']) and 0 < row['network_ms'] < row['p95_ms']
@@ -105,7 +105,7 @@ def test_layers_add_up(tiny_model, content):
         row = next(row for row in content['rows'] if row['variant'] == name)
         assert layers['tokens'] == list(row['tokens'].values())[1:]  # a fixed keep: as many in each image
         kept = tuple(zip(variant.prune_layers, layers['tokens'][1:]))
-        total = count_flops(spec, (96, 128), variant, layers['tokens'][0], kept).total / 1e9
+        total = count_flops(spec, (96, 128), variant, layers['tokens'][0], kept).gflops
         assert sum(step['gflops'] for step in layers['steps']) == pytest.approx(total) == pytest.approx(row['gflops'])
         names = [step['name'] for step in layers['steps']]
         assert [each for each in names if each.startswith('auxiliary')] == [
@@ -215,7 +215,7 @@ def test_a_sliding_window_is_counted_by_its_crops(root, tmp_path):
     crops = row['tokens']['total'] / 16
     assert crops > 1 and layers['tokens'] == [row['tokens']['merged'] / crops]
     assert crops * sum(step['gflops'] for step in layers['steps']) == pytest.approx(row['gflops'])
-    policy = crops * count_flops(spec, (64, 64), Variant(merges=True), 16).policy / 1e9
+    policy = crops * count_flops(spec, (64, 64), Variant(merges=True), 16).gflops_of('policy')
     assert row['gflops'] - row['gflops_without_policy'] == pytest.approx(policy)
 
 

@@ -86,7 +86,7 @@ def make_row(spec: ModelSpec, point: SweepPoint, result: EvaluationResult) -> Sw
     grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
     cells = grid_hw[0] * grid_hw[1]
     crops = result.tokens_mean['total'] / cells  # 1, or more with a sliding window
-    dense = crops * count_flops(spec, spec.network_size_hw, Variant(), cells).total / 1e9
+    dense = crops * count_flops(spec, spec.network_size_hw, Variant(), cells).gflops
     return SweepRow(
         point, result.miou, result.pixel_accuracy, result.iou_per_class, result.tokens_mean, result.gflops_mean,
         result.gflops_mean / dense,

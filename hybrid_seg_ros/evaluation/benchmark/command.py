@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hybrid_seg_ros.evaluation.benchmark.figures import draw_benchmark
+from hybrid_seg_ros.evaluation.benchmark.figures import bar_figure
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu, describe_load, foreign_load, is_busy
 from hybrid_seg_ros.evaluation.benchmark.models import ModelStore, load_frames, load_specs
 from hybrid_seg_ros.evaluation.benchmark.opening import KEEP, OpenRow, check_backends, open_rows
@@ -23,14 +23,13 @@ from hybrid_seg_ros.evaluation.benchmark.plan import (
     parse_size,
     plain_model,
     plan_rows,
-    split_list,
 )
 from hybrid_seg_ros.evaluation.benchmark.results import FEWEST_ROUNDS, Benchmark, Violation, find_violations, summarize
 from hybrid_seg_ros.evaluation.benchmark.rounds import add_peak_memory, run_rounds
-from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
+from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib, save_figure
 from hybrid_seg_ros.evaluation.pages.html_page import require_jinja2
 from hybrid_seg_ros.files import check_file
-from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect
+from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect, split_list
 from hybrid_seg_ros.model_spec import INFERENCE_MODES, Variant
 
 log = logging.getLogger(__name__)
@@ -122,7 +121,7 @@ def _report(args: argparse.Namespace, benchmark: Benchmark, violations: Sequence
     if args.json:
         benchmark.save_json(args.json)
     if args.picture:
-        draw_benchmark(benchmark, args.picture)
+        save_figure(bar_figure(benchmark, benchmark.models), args.picture)
     if args.html:
         write_benchmark_page(benchmark, violations, load, args.html)
     checked = [each for each in violations if each.cheaper.backend != PLAIN]

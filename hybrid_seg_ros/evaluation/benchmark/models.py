@@ -13,7 +13,7 @@ import torch
 
 from hybrid_seg_ros.data.image_files import IMAGE_SUFFIXES, list_images, read_image
 from hybrid_seg_ros.evaluation.benchmark.dense_network import export_dense
-from hybrid_seg_ros.evaluation.benchmark.plan import PLAIN, RowKey, Subject
+from hybrid_seg_ros.evaluation.benchmark.plan import PLAIN, RowKey, SizedModel
 from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.evaluation.flops.paper import paper_form
 from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
@@ -35,7 +35,7 @@ class ModelOnDisk:
 
 def load_specs(
     paths: Sequence[Path], inference: Optional[str] = None, sizes_hw: Sequence[tuple[int, int]] = ()
-) -> dict[Subject, tuple[Path, ModelSpec]]:
+) -> dict[SizedModel, tuple[Path, ModelSpec]]:
     """Read the specs by name, or by file where names repeat, and by size.
 
     `inference` replaces the models' own. Without `sizes_hw` each model has its own size. Raises ValueError for a size
@@ -52,13 +52,13 @@ def load_specs(
     models = {}
     for name, path, spec in zip(names, paths, specs):
         for sized in [at_size(spec, size_hw) for size_hw in sizes_hw] or [spec]:
-            models[Subject(name, sized.network_size_hw)] = (path, sized)
+            models[SizedModel(name, sized.network_size_hw)] = (path, sized)
     return models
 
 
 def load_frames(
-    folder: Optional[Path], specs: Mapping[Subject, ModelSpec], limit: int
-) -> dict[Subject, list[np.ndarray]]:  # fmt: skip
+    folder: Optional[Path], specs: Mapping[SizedModel, ModelSpec], limit: int
+) -> dict[SizedModel, list[np.ndarray]]:  # fmt: skip
     """Return the images for each model: the first of a folder, or without one a made-up street of the network's size.
 
     Raises FileNotFoundError, or ValueError for a folder without images.
@@ -81,7 +81,7 @@ class ModelStore:
     """
 
     def __init__(
-        self, models: Mapping[Subject, tuple[Path, ModelSpec]], frames: Mapping[Subject, Sequence[np.ndarray]],
+        self, models: Mapping[SizedModel, tuple[Path, ModelSpec]], frames: Mapping[SizedModel, Sequence[np.ndarray]],
         folder: Path, seed: int, random_weights: bool, cache_dir: Optional[Path],
     ) -> None:  # fmt: skip
         self._models, self._frames = models, frames
@@ -90,7 +90,7 @@ class ModelStore:
 
     def find(self, key: RowKey) -> ModelOnDisk:
         """Return the model of a row: of a plain one in the paper's form. One without weights gets random ones."""
-        path, spec = self._models[key.subject]
+        path, spec = self._models[key.sized_model]
         if key.backend == PLAIN:
             spec = paper_form(spec)
         has_weights = spec.weights is not None and not self._random_weights
@@ -102,7 +102,7 @@ class ModelStore:
             made = self._folder / f'{len(self._made)}' / f'{spec.name}.yaml'
             written = (
                 write_at_size(own, spec, made) if has_weights
-                else write_random_model(spec, made, self._frames[key.subject][0], self._seed)
+                else write_random_model(spec, made, self._frames[key.sized_model][0], self._seed)
             )  # fmt: skip
             self._made[spec] = ModelOnDisk(made, written, weights, self._cache_dir or self._folder / 'cache')
         return self._made[spec]

@@ -10,7 +10,7 @@ from typing import Optional
 
 from hybrid_seg_ros.evaluation.benchmark.figures import bar_figure, gflops_figure
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_load, is_busy
-from hybrid_seg_ros.evaluation.benchmark.plan import ALTERNATIVES, BASELINES, PLAIN, Subject
+from hybrid_seg_ros.evaluation.benchmark.plan import ALTERNATIVES, BASELINES, PLAIN, SizedModel
 from hybrid_seg_ros.evaluation.benchmark.results import (
     COLUMNS,
     DENSE,
@@ -48,7 +48,7 @@ def write_benchmark_page(benchmark: Benchmark, violations: Sequence[Violation], 
 
 def build_page(benchmark: Benchmark, violations: Sequence[Violation], load: float) -> Page:
     """Put the results together."""
-    subjects = benchmark.subjects
+    models = benchmark.models
     facts = (
         ('device', benchmark.device),
         ('versions', list_versions()),
@@ -60,9 +60,9 @@ def build_page(benchmark: Benchmark, violations: Sequence[Violation], load: floa
         'Benchmark: milliseconds from image to label map',
         (
             Section('Against what one would run instead', (_compare(benchmark),)),
-            *(Section(str(subject), _subject_parts(benchmark, subject)) for subject in subjects),
+            *(Section(str(model), _model_parts(benchmark, model)) for model in models),
             Section('Does every saved GFLOP save time?', _savings(benchmark, violations)),
-            Section('Peak memory', [part for subject in subjects for part in _memory(benchmark.rows_of(subject))]),
+            Section('Peak memory', [part for model in models for part in _memory(benchmark.rows_of(model))]),
             Section('What is counted', COUNTED),
         ),
         facts,
@@ -84,15 +84,15 @@ def list_versions() -> str:
 def _compare(benchmark: Benchmark) -> Table:
     """Hold the fastest of this package against the faster alternative, for each model, size and dtype."""
     lines = []
-    for subject, dtype in dict.fromkeys((row.subject, row.dtype) for row in benchmark.rows):
-        rows = [row for row in benchmark.rows_of(subject) if row.dtype == dtype]
+    for model, dtype in dict.fromkeys((row.sized_model, row.dtype) for row in benchmark.rows):
+        rows = [row for row in benchmark.rows_of(model) if row.dtype == dtype]
         ours = [row for row in rows if row.backend not in BASELINES]
         fastest = _fastest(ours)
         if fastest is None:
             continue
         alternative = _fastest([row for row in rows if row.backend in ALTERNATIVES])
         dense = _fastest([row for row in ours if row.variant == DENSE])
-        lines.append([f'{subject}, {dtype}', *map(_name_row, (alternative, dense, fastest)),
+        lines.append([f'{model}, {dtype}', *map(_name_row, (alternative, dense, fastest)),
                       times(fastest.ratio_to_alternative)])  # fmt: skip
     return Table(
         ('model', 'best alternative', 'dense here', 'fastest here', 'vs alternative'), lines,
@@ -112,11 +112,11 @@ def _name_row(row: Optional[BenchmarkRow]) -> str:
     return f'{variant}{row.backend}: {row.median_ms:.1f} ms'
 
 
-def _subject_parts(benchmark: Benchmark, subject: Subject) -> list[Part]:
+def _model_parts(benchmark: Benchmark, model: SizedModel) -> list[Part]:
     """Show the rows of one model at one size: bars, the table, the steps and the parts of the PyTorch networks."""
-    rows = benchmark.rows_of(subject)
-    bars = Picture(figure_png(bar_figure(benchmark, [subject], heading=False)),
-                   'Medians; pale ends are pre- and postprocessing.', f'bars of milliseconds of {subject}')  # fmt: skip
+    rows = benchmark.rows_of(model)
+    bars = Picture(figure_png(bar_figure(benchmark, [model], heading=False)),
+                   'Medians; pale ends are pre- and postprocessing.', f'bars of milliseconds of {model}')  # fmt: skip
     found = [row_cells(row) for row in rows]
     shown = [index for index, name in enumerate(COLUMNS) if index >= NAMES and name not in rows[0].parts_ms
              and any(cells[index] for cells in found)]  # fmt: skip
@@ -156,10 +156,10 @@ def _savings(benchmark: Benchmark, violations: Sequence[Violation]) -> list[Part
     elif not parts:
         parts = ['No variant was found that takes fewer GFLOPs than another of the same backend and is slower, by '
                  'more than chance explains.']  # fmt: skip
-    for subject in benchmark.subjects:
-        caption = f'{subject}. Dotted, from each dense variant to the origin: where time would fall as the GFLOPs do.'
-        figure = gflops_figure(benchmark.rows_of(subject))
-        parts.append(Picture(figure_png(figure), caption, f'milliseconds over GFLOPs of {subject}'))
+    for model in benchmark.models:
+        caption = f'{model}. Dotted, from each dense variant to the origin: where time would fall as the GFLOPs do.'
+        figure = gflops_figure(benchmark.rows_of(model))
+        parts.append(Picture(figure_png(figure), caption, f'milliseconds over GFLOPs of {model}'))
     return parts
 
 
@@ -173,8 +173,8 @@ def _memory(rows: Sequence[BenchmarkRow]) -> list[Part]:
         if any(value is not None for value in found.values()):
             cells = [[' '.join(backend), *(_whole(found.get((*backend, variant))) for variant in variants)]
                      for backend in backends]  # fmt: skip
-            tables.append(Table((f'{rows[0].subject}, {what}', *variants), cells))
-    return tables or [f'{rows[0].subject}: not measured.']
+            tables.append(Table((f'{rows[0].sized_model}, {what}', *variants), cells))
+    return tables or [f'{rows[0].sized_model}: not measured.']
 
 
 def _whole(value: Optional[float]) -> str:

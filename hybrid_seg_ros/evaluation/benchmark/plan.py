@@ -60,7 +60,7 @@ class BackendChoice:
         return f'{self.name}:{self.dtype}'
 
 
-class Subject(NamedTuple):
+class SizedModel(NamedTuple):
     """A model at one size of the network's input."""
 
     model: str
@@ -81,12 +81,12 @@ class RowKey:
     dtype: str
 
     @property
-    def subject(self) -> Subject:
+    def sized_model(self) -> SizedModel:
         """The model at its size."""
-        return Subject(self.model, self.size_hw)
+        return SizedModel(self.model, self.size_hw)
 
     def __str__(self) -> str:
-        return f'{self.subject} {self.variant}, {self.backend} {self.dtype}'
+        return f'{self.sized_model} {self.variant}, {self.backend} {self.dtype}'
 
 
 def format_size(size_hw: tuple[int, int]) -> str:
@@ -102,13 +102,8 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def split_list(words: Sequence[str]) -> list[str]:
-    """Split `a,b c` into a, b and c, without repetitions."""
-    return list(dict.fromkeys(part for word in words for part in word.split(',') if part))
-
-
 def plan_rows(
-    specs: Mapping[Subject, ModelSpec], variants: Sequence[Variant], choices: Sequence[BackendChoice]
+    specs: Mapping[SizedModel, ModelSpec], variants: Sequence[Variant], choices: Sequence[BackendChoice]
 ) -> list[RowKey]:
     """List the rows: for each model, size and backend every variant. Raises ValueError for one that cannot run.
 
@@ -131,7 +126,7 @@ def plan_rows(
     return rows
 
 
-def plain_model(specs: Mapping[Subject, ModelSpec], subject: Subject) -> Subject:
+def plain_model(specs: Mapping[SizedModel, ModelSpec], subject: SizedModel) -> SizedModel:
     """Return the model whose plain rows are those of the model `subject` as well."""
     shared = [other for other, spec in specs.items() if _architecture(spec) == _architecture(specs[subject])]
     return next((other for other in shared if specs[other] == paper_form(specs[other])), shared[0])

@@ -7,13 +7,13 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.evaluation.benchmark.plan import ALTERNATIVES, PLAIN, RowKey, Subject, format_size
+from hybrid_seg_ros.evaluation.benchmark.plan import ALTERNATIVES, PLAIN, RowKey, SizedModel, format_size
 from hybrid_seg_ros.evaluation.pages.tables import format_table, format_tokens
 from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.segmentation import StageTimings
@@ -92,9 +92,9 @@ class BenchmarkRow:
     peak_device_memory_mb: Optional[float] = None
 
     @property
-    def subject(self) -> Subject:
+    def sized_model(self) -> SizedModel:
         """The model at its size."""
-        return Subject(self.model, self.size_hw)
+        return SizedModel(self.model, self.size_hw)
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ class Violation:
         )
 
 
-def summarize(measured: Sequence[RowLaps], plain_models: Mapping[Subject, Subject]) -> list[BenchmarkRow]:
+def summarize(measured: Sequence[RowLaps], plain_models: Mapping[SizedModel, SizedModel]) -> list[BenchmarkRow]:
     """Return the table's rows; `plain_models` names for each model the one whose plain rows it is compared with."""
     by_key = {row.key: row for row in measured}
     rows = []
     for row in measured:
         key = row.key
-        dense = by_key.get(RowKey(*key.subject, DENSE, key.backend, key.dtype))
-        plain = by_key.get(RowKey(*plain_models[key.subject], DENSE, PLAIN, key.dtype))
-        alternatives = [by_key.get(RowKey(*key.subject, DENSE, backend, key.dtype)) for backend in ALTERNATIVES]
+        dense = by_key.get(RowKey(*key.sized_model, DENSE, key.backend, key.dtype))
+        plain = by_key.get(RowKey(*plain_models[key.sized_model], DENSE, PLAIN, key.dtype))
+        alternatives = [by_key.get(RowKey(*key.sized_model, DENSE, backend, key.dtype)) for backend in ALTERNATIVES]
         alternative = min(filter(None, alternatives), key=lambda each: statistics.median(each.totals_ms), default=None)
         rows.append(
             BenchmarkRow(
@@ -175,7 +175,7 @@ def find_violations(measured: Sequence[RowLaps]) -> list[Violation]:
     """
     found = []
     for cheaper, dearer in itertools.permutations(measured, 2):
-        same = all(getattr(cheaper.key, name) == getattr(dearer.key, name) for name in ('subject', 'backend', 'dtype'))
+        same = replace(cheaper.key, variant=dearer.key.variant) == dearer.key
         if not same or cheaper.gflops >= dearer.gflops * (1 - 1e-9):
             continue
         quotients = [mine / theirs for mine, theirs in zip(cheaper.totals_ms, dearer.totals_ms)]
@@ -208,13 +208,13 @@ class Benchmark:
     rows: tuple[BenchmarkRow, ...]
 
     @property
-    def subjects(self) -> list[Subject]:
+    def models(self) -> list[SizedModel]:
         """The models at their sizes, in order."""
-        return list(dict.fromkeys(row.subject for row in self.rows))
+        return list(dict.fromkeys(row.sized_model for row in self.rows))
 
-    def rows_of(self, subject: Subject) -> list[BenchmarkRow]:
+    def rows_of(self, subject: SizedModel) -> list[BenchmarkRow]:
         """Return the rows of a model at a size."""
-        return [row for row in self.rows if row.subject == subject]
+        return [row for row in self.rows if row.sized_model == subject]
 
     def save_json(self, path: Path) -> None:
         """Write everything, whole or not at all."""
@@ -230,7 +230,7 @@ class Benchmark:
         rows = []
         for row in self.rows:
             cells = row_cells(row)
-            if row.median_ms == min(other.median_ms for other in self.rows if other.subject == row.subject):
+            if row.median_ms == min(other.median_ms for other in self.rows if other.sized_model == row.sized_model):
                 cells = [f'**{cell}**' if COLUMNS[column] == 'ms' else cell for column, cell in enumerate(cells)]
             rows.append(cells)
         lines = [self.heading(), '', format_table(COLUMNS, rows, markdown=True, names=NAMES)]
@@ -268,7 +268,7 @@ class Benchmark:
             parts = {name.partition('.')[2]: ms for name, ms in row.parts_ms.items() if name.startswith('network.')}
             if parts:
                 named = ', '.join(f'{name} {ms:.1f}' for name, ms in parts.items())
-                lines.append(f'  {row.subject} {row.variant}, {row.backend} {row.dtype}: {named}')
+                lines.append(f'  {row.sized_model} {row.variant}, {row.backend} {row.dtype}: {named}')
         return ['parts of the network, ms:', *lines] if lines else []
 
 

@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.benchmark.opening import OpenRow
 from hybrid_seg_ros.evaluation.benchmark.peak_memory import MemoryJob, measure_peak_memory
-from hybrid_seg_ros.evaluation.benchmark.plan import RowKey, Subject
+from hybrid_seg_ros.evaluation.benchmark.plan import RowKey, SizedModel
 from hybrid_seg_ros.evaluation.benchmark.results import Lap, RowLaps
 from hybrid_seg_ros.evaluation.flops.count import frame_gflops
 from hybrid_seg_ros.evaluation.part_latency import WHOLE_NETWORK, parts_of, sum_parts
 from hybrid_seg_ros.segmentation import TokenReport
 
-Frames = Mapping[Subject, Sequence[np.ndarray]]
+Frames = Mapping[SizedModel, Sequence[np.ndarray]]
 """The images of each model at each size; round n shows the n-th to all its rows."""
 
 
@@ -37,7 +37,7 @@ def run_rounds(
     """
     tasks: dict[Union[RowKey, tuple[int, str]], Callable[[int], Union[tuple[Lap, TokenReport], float]]] = {}
     for row in rows:
-        tasks[row.key] = _frame_task(row, frames[row.key.subject], settle)
+        tasks[row.key] = _frame_task(row, frames[row.key.sized_model], settle)
     parts = _network_parts(rows) if with_parts else {}
     tasks.update({key: _part_task(call, settle) for key, call in parts.items()})
     laps = run_interleaved(tasks, rounds, seed)
@@ -65,7 +65,7 @@ def add_peak_memory(
     found = []
     for laps, row in zip(tqdm(measured, desc='memory', unit='row', leave=False, disable=None), rows):
         image = folder / 'image.npy'
-        np.save(image, frames[row.key.subject][0])
+        np.save(image, frames[row.key.sized_model][0])
         cache = row.model.cache_dir
         job = MemoryJob(
             str(row.model.path), row.key.backend, device, row.key.dtype, row.key.variant, row.budget.keep, str(image),

@@ -7,10 +7,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from hybrid_seg_ros.evaluation.benchmark.figures import COLORS
 from hybrid_seg_ros.evaluation.film.frame import FrameRecord
 from hybrid_seg_ros.evaluation.film.report import RowReport, SequenceReport
-from hybrid_seg_ros.evaluation.pages.figures import GREY, OTHER_STYLE, SMALL, TEXT, figure_png, new_figure, style_axis
+from hybrid_seg_ros.evaluation.pages.figures import GREY, SMALL, TEXT, figure_png, new_figure, style_axis, variant_color
 
 WIDTH_PX = 1600
 _CURVE_PX = 280
@@ -163,7 +162,7 @@ def _legend_columns(rows: Sequence[RowReport]) -> int:
 
 
 def _color(row: RowReport) -> str:
-    return COLORS.get(row.variant, OTHER_STYLE[0])
+    return variant_color(row.variant)
 
 
 def _line(report: SequenceReport, row: RowReport) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
-from hybrid_seg_ros.evaluation.benchmark.plan import split_list
-from hybrid_seg_ros.evaluation.flops.count import VariantCost, count_variants, form_spec, used_components
-from hybrid_seg_ros.evaluation.flops.figure import draw_flops
+from hybrid_seg_ros.evaluation.flops.count import COMPONENTS, VariantCost, count_variants, form_spec
 from hybrid_seg_ros.evaluation.flops.paper import PAPER_CLASSES, PAPER_GFLOPS, PAPER_SIZE_HW
 from hybrid_seg_ros.evaluation.flops.paper_comparison import (
     KEEP_LABEL,
@@ -20,6 +18,8 @@ from hybrid_seg_ros.evaluation.flops.paper_comparison import (
     compare_with_paper,
     general_notes,
 )
+from hybrid_seg_ros.evaluation.pages.bars import Bar, draw_bars
+from hybrid_seg_ros.evaluation.pages.figures import save_figure
 from hybrid_seg_ros.evaluation.pages.tables import format_gflops, format_table
 from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.pipeline import choose_budget
@@ -27,6 +27,7 @@ from hybrid_seg_ros.inference.pipeline_options import (
     add_keep_argument,
     add_merged_windows_argument,
     say_what_has_no_effect,
+    split_list,
 )
 from hybrid_seg_ros.model_spec import (
     AUXILIARY_HEADS,
@@ -35,11 +36,9 @@ from hybrid_seg_ros.model_spec import (
     POLICIES,
     REFINEMENTS,
     Decoder,
-    Keep,
     ModelSpec,
     TokenBudget,
     Variant,
-    Windows,
 )
 
 KEEP = 0.6
@@ -48,6 +47,11 @@ FORM = ('head', 'policy', 'auxiliary_head', 'refinement')
 ARCHITECTURE = ('backbone', 'classes', 'decoder_layers', 'decoder_dim', *FORM)
 """Options that say what a model spec says."""
 FIXED_BY_PAPER = ('model', 'classes', 'size', 'variants', 'merged_windows', 'layers', 'picture', *FORM)
+COLORS = {
+    'embedding': '#999999', 'policy': '#D55E00', 'blocks': '#0072B2', 'auxiliary_heads': '#E69F00',
+    'head': '#009E73', 'refinement': '#CC79A7', 'upsampling': '#444444',
+}  # fmt: skip
+"""Okabe and Ito's, which people with any kind of colour blindness can tell apart."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,102 +85,47 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.paper:
         return _run_paper(args)
-    subjects = chosen_subjects(_options(args))
-    costs = {subject.name: subject.costs() for subject in subjects}
-    counted = dict.fromkeys(name for of_variants in costs.values() for name in of_variants)
-    say_what_has_no_effect(args, list(map(Variant.parse, counted)))
+    models = chosen_models(args)
+    costs = {model.name: count_variants(model.spec, model.spec.input_size_hw, model.budget, model.variants)
+             for model in models}  # fmt: skip
+    say_what_has_no_effect(args, list(dict.fromkeys(variant for model in models for variant in model.variants)))
     if args.picture:
-        draw_flops({subject.title: costs[subject.name] for subject in subjects}, args.picture)
-    tables = {name: _as_dict(of_variants, args.layers) for name, of_variants in costs.items()}
-    _write(args, tables if len(subjects) > 1 else tables[subjects[0].name])
+        _draw({model.title: costs[model.name] for model in models}, args.picture)
+    if args.json:
+        tables = {name: {variant: cost.as_dict(args.layers) for variant, cost in of_model.items()}
+                  for name, of_model in costs.items()}  # fmt: skip
+        write_json(args.json, tables if len(models) > 1 else tables[models[0].name])
     print('GFLOPs of one image, a multiply-add counted as 1\n')
-    print('\n\n'.join(_format(subject, costs[subject.name], args) for subject in subjects))
+    texts = []
+    for model in models:
+        parts = [model.title, format_components(costs[model.name], args.markdown)]
+        parts += [format_layers(costs[model.name], args.markdown)] if args.layers else []
+        texts.append(('\n\n' if args.markdown or args.layers else '\n').join(parts))
+    print('\n\n'.join(texts))
     return 0
 
 
 def _run_paper(args: argparse.Namespace) -> int:
     """Compare with the paper; what is counted is then what the paper has, but for the shape of the heads."""
     height, width = PAPER_SIZE_HW
-    refuse_options(args, FIXED_BY_PAPER, f'--paper counts {PAPER_CLASSES} classes, {height}x{width}, in two forms')
-    options = _options(args)
-    if options.keep is not None and len(options.keep) > 1:
-        raise ValueError(f'--paper: expected one --keep for all pruning layers, got {len(options.keep)}')
-    keep = KEEP if options.keep is None else options.keep[0]
-    names = options.backbones(tuple(PAPER_GFLOPS))
-    compared = [compare_with_paper(name, keep, options.decoder) for name in names]
-    _write(args, {each.backbone: {**each.rows, 'keep': each.keeps} for each in compared})
-    print(format_comparisons(compared, keep, args.markdown))
+    _refuse_options(args, FIXED_BY_PAPER, f'--paper counts {PAPER_CLASSES} classes, {height}x{width}, in two forms')
+    if args.keep is not None and len(args.keep) > 1:
+        raise ValueError(f'--paper: expected one --keep for all pruning layers, got {len(args.keep)}')
+    keep = KEEP if args.keep is None else args.keep[0]
+    compared = [compare_with_paper(name, keep, _decoder(args)) for name in _backbones(args, PAPER_GFLOPS)]
+    if args.json:
+        write_json(args.json, {each.backbone: {**each.rows, 'keep': each.keeps} for each in compared})
+    tables = [_format_comparison(comparison, args.markdown) for comparison in compared]
+    print('\n\n'.join([*tables, '\n'.join(f'- {note}' for note in general_notes(keep))]))
     return 0
 
 
-def _options(args: argparse.Namespace) -> FlopsOptions:
-    return FlopsOptions(
-        **{name: getattr(args, name) for name in ('model', *ARCHITECTURE, 'keep', 'merged_windows')},
-        size_hw=None if args.size is None else tuple(args.size),
-        variants=tuple(Variant.parse(name) for name in split_list(args.variants or ())),
-    )
-
-
-def _as_dict(costs: Mapping[str, VariantCost], layers: bool) -> dict[str, Any]:
-    return {variant: cost.as_dict(layers) for variant, cost in costs.items()}
-
-
-def _format(subject: Subject, costs: Mapping[str, VariantCost], args: argparse.Namespace) -> str:
-    parts = [subject.title, format_components(costs, args.markdown)]
-    if args.layers:
-        parts.append(format_layers(costs, args.markdown))
-    return ('\n\n' if args.markdown or args.layers else '\n').join(parts)
-
-
-def _write(args: argparse.Namespace, content: dict[str, Any]) -> None:
-    if args.json:
-        write_json(args.json, content)
-
-
 @dataclass(frozen=True)
-class FlopsOptions:
-    """A model, or backbones ('all' for each) in a form, and the operating points to count; None leaves the default.
-
-    That is the model's own, or the paper's. A model's spec says what it is made of: ValueError for both. Without
-    `variants` all that are legal are counted; `keep` has one value, or one for each pruning layer.
-    """
-
-    model: Optional[Path] = None
-    backbone: Optional[Sequence[str]] = None
-    classes: Optional[int] = None
-    decoder_layers: Optional[int] = None
-    decoder_dim: Optional[int] = None
-    head: Optional[str] = None
-    policy: Optional[str] = None
-    auxiliary_head: Optional[str] = None
-    refinement: Optional[str] = None
-    size_hw: Optional[tuple[int, int]] = None
-    variants: tuple[Variant, ...] = ()
-    keep: Optional[Sequence[Keep]] = None
-    merged_windows: Union[Keep, Windows, None] = None
-
-    def __post_init__(self) -> None:
-        if self.model is not None:
-            refuse_options(self, ARCHITECTURE, f'--model {self.model} says what to count')
-
-    def backbones(self, default: Sequence[str]) -> list[str]:
-        """Return the names of the backbones, each once, smallest first."""
-        names = default if self.backbone is None else BACKBONES if 'all' in self.backbone else self.backbone
-        return [name for name in BACKBONES if name in names]
-
-    @property
-    def decoder(self) -> Decoder:
-        """The decoder; the number of attention heads, which costs nothing, is 1 to fit any width."""
-        return Decoder(self.decoder_dim, Decoder.layers if self.decoder_layers is None else self.decoder_layers, 1)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model without its weights, the size of one network input, the tokens that go on, and the variants."""
+class CountedModel:
+    """A model without its weights, whose input is one of the network, the tokens that go on, and the variants."""
 
     name: str
     spec: ModelSpec
-    size_hw: tuple[int, int]
     budget: TokenBudget
     variants: tuple[Variant, ...]
     note: str = ''
@@ -184,7 +133,8 @@ class Subject:
     @property
     def title(self) -> str:
         """Say in one line what the counts are of."""
-        parts = [f'{self.name}: {len(self.spec.classes)} classes', f'{self.size_hw[0]}x{self.size_hw[1]}']
+        height, width = self.spec.input_size_hw
+        parts = [f'{self.name}: {len(self.spec.classes)} classes', f'{height}x{width}']
         if any(variant.merges for variant in self.variants):
             shares = [(side, str(n) if isinstance(n, int) else f'{100 * n:.3g} %') for side, n in self.budget.windows]
             several = len(shares) > 1
@@ -194,63 +144,74 @@ class Subject:
             parts.append('keep ' + ' '.join(str(keep) for keep in self.budget.keep or ()))
         return ', '.join(parts) + self.note
 
-    def costs(self) -> dict[str, VariantCost]:
-        """Count it, in each variant by name."""
-        return count_variants(self.spec, self.size_hw, self.budget, self.variants)
 
-
-def chosen_subjects(options: FlopsOptions) -> list[Subject]:
-    """Return what the options name. Raises ValueError, or OSError, that says what was expected."""
-    if options.model is None:
-        return _of_form(options)
-    spec = ModelSpec.load(options.model)
-    size_hw = options.size_hw or spec.network_size_hw
-    note = '; one crop of a sliding window' if spec.inference == 'sliding' and options.size_hw is None else ''
-    if options.keep is None and spec.budget.keep is None:
+def chosen_models(args: argparse.Namespace) -> list[CountedModel]:
+    """Return what the options name: a model, or backbones in a form. Raises ValueError that says what was expected."""
+    variants = tuple(Variant.parse(name) for name in split_list(args.variants or ()))
+    size_hw = None if args.size is None else tuple(args.size)
+    if args.model is None:
+        return [_counted(name, spec, args, variants) for name, spec in _specs_of_form(args, size_hw, variants).items()]
+    _refuse_options(args, ARCHITECTURE, f'--model {args.model} says what to count')
+    spec = ModelSpec.load(args.model)
+    note = '; one crop of a sliding window' if spec.inference == 'sliding' and size_hw is None else ''
+    if args.keep is None and spec.budget.keep is None:
         note += " instead of the model's threshold, whose tokens depend on the image"
-    return [_subject(spec.name, dataclasses.replace(spec, input_size_hw=size_hw, inference='whole'), options, note)]
+    one_input = dataclasses.replace(spec, input_size_hw=size_hw or spec.network_size_hw, inference='whole')
+    return [_counted(spec.name, one_input, args, variants, note)]
 
 
-def refuse_options(options: object, names: Sequence[str], reason: str) -> None:
-    """Raise ValueError if any of the options, which are attributes, was given."""
-    given = ['--' + name.replace('_', '-') for name in names if getattr(options, name) not in (None, False)]
+def _specs_of_form(
+    args: argparse.Namespace, size_hw: Optional[tuple[int, int]], variants: Sequence[Variant]
+) -> dict[str, ModelSpec]:
+    form: dict[str, Any] = {name: getattr(args, name) for name in FORM if getattr(args, name) is not None}
+    if variants and args.head in (None, 'atm'):  # auxiliary heads stand where the variants prune
+        form['auxiliary_layers'] = tuple(sorted({layer for each in variants for layer in each.prune_layers}))
+    if isinstance(args.merged_windows, tuple):  # the policy scores windows of these sizes
+        form['window_sizes'] = {2, *(side for side, _ in args.merged_windows)}
+    classes = PAPER_CLASSES if args.classes is None else args.classes
+    return {
+        name: form_spec(BACKBONES[name], classes, size_hw or PAPER_SIZE_HW, decoder=_decoder(args), **form)
+        for name in _backbones(args, ('vit_tiny',))
+    }
+
+
+def _counted(
+    name: str, spec: ModelSpec, args: argparse.Namespace, variants: tuple[Variant, ...], note: str = ''
+) -> CountedModel:
+    keep = args.keep if args.keep is not None else spec.budget.keep or (KEEP,)
+    budget = choose_budget(spec.budget, keep, merged_windows=args.merged_windows)
+    spec.check_windows(budget)
+    for variant in variants:
+        spec.check_variant(variant)
+    return CountedModel(name, spec, budget, variants or tuple(map(Variant.parse, spec.legal_variants())), note)
+
+
+def _backbones(args: argparse.Namespace, default: Iterable[str]) -> list[str]:
+    """Return the names of the backbones, each once, smallest first."""
+    names = default if args.backbone is None else BACKBONES if 'all' in args.backbone else args.backbone
+    return [name for name in BACKBONES if name in names]
+
+
+def _decoder(args: argparse.Namespace) -> Decoder:
+    """Return the decoder; the number of attention heads, which costs nothing, is 1 to fit any width."""
+    return Decoder(args.decoder_dim, Decoder.layers if args.decoder_layers is None else args.decoder_layers, 1)
+
+
+def _refuse_options(args: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    """Raise ValueError if any of the options was given."""
+    given = ['--' + name.replace('_', '-') for name in names if getattr(args, name) not in (None, False)]
     if given:
         raise ValueError(f'{reason}: expected it without {", ".join(given)}')
 
 
-def _of_form(options: FlopsOptions) -> list[Subject]:
-    size_hw = options.size_hw or PAPER_SIZE_HW
-    classes = PAPER_CLASSES if options.classes is None else options.classes
-    form: dict[str, Any] = {name: getattr(options, name) for name in FORM if getattr(options, name) is not None}
-    if options.variants and options.head in (None, 'atm'):  # auxiliary heads stand where the variants prune
-        form['auxiliary_layers'] = tuple(sorted({layer for each in options.variants for layer in each.prune_layers}))
-    if isinstance(options.merged_windows, tuple):  # the policy scores windows of these sizes
-        form['window_sizes'] = {2, *(side for side, _ in options.merged_windows)}
-    return [
-        _subject(name, form_spec(BACKBONES[name], classes, size_hw, decoder=options.decoder, **form), options)
-        for name in options.backbones(('vit_tiny',))
-    ]
-
-
-def _subject(name: str, spec: ModelSpec, options: FlopsOptions, note: str = '') -> Subject:
-    keep = options.keep if options.keep is not None else spec.budget.keep or (KEEP,)
-    budget = choose_budget(spec.budget, keep, merged_windows=options.merged_windows)
-    variants = options.variants or tuple(Variant.parse(variant) for variant in spec.legal_variants())
-    spec.check_windows(budget)
-    for variant in variants:
-        spec.check_variant(variant)
-    return Subject(name, spec, spec.input_size_hw, budget, variants, note)
-
-
 def format_components(costs: Mapping[str, VariantCost], markdown: bool = False) -> str:
     """Return a line per variant: tokens entering and kept, GFLOPs per component that any variant has, total."""
-    used = used_components(costs.values())
+    used = [name for name in COMPONENTS if any(cost.gflops_of(name) for cost in costs.values())]
     lines = []
     for name, cost in costs.items():
         tokens = ' → '.join(str(count) for count in (cost.tokens, *(count for _, count in cost.kept)))
         share = f'{100 * cost.gflops / costs["dense"].gflops:.0f} %' if 'dense' in costs else '–'
-        gflops = cost.counts.gflops()
-        counts = [format_gflops(gflops[component] or None) for component in used]
+        counts = [format_gflops(cost.gflops_of(component) or None) for component in used]
         lines.append([name, tokens, *counts, format_gflops(cost.gflops), share])
     columns = ['variant', 'tokens', *(name.replace('_', ' ') for name in used), 'total', 'of dense']
     return format_table(columns, lines, markdown)
@@ -259,12 +220,12 @@ def format_components(costs: Mapping[str, VariantCost], markdown: bool = False) 
 def format_layers(costs: Mapping[str, VariantCost], markdown: bool = False) -> str:
     """Return a line per step, in order, with a column of GFLOPs per variant."""
     columns = [cost.gflops_by_step() for cost in costs.values()]
-    lines = [[step, *(format_gflops(column.get(step)) for column in columns)] for step in ordered_steps(columns)]
+    lines = [[step, *(format_gflops(column.get(step)) for column in columns)] for step in _ordered_steps(columns)]
     lines.append(['total', *(format_gflops(cost.gflops) for cost in costs.values())])
     return format_table(['step', *costs], lines, markdown)
 
 
-def ordered_steps(columns: Sequence[Mapping[str, float]]) -> list[str]:
+def _ordered_steps(columns: Sequence[Mapping[str, float]]) -> list[str]:
     """Return the steps of all variants, which are the keys, each once, in the order in which they run."""
     steps: list[str] = []
     for column in columns:
@@ -276,14 +237,8 @@ def ordered_steps(columns: Sequence[Mapping[str, float]]) -> list[str]:
     return steps
 
 
-def format_comparisons(comparisons: Sequence[PaperComparison], keep: Keep, markdown: bool = False) -> str:
-    """Return a table per backbone with a column per variant, each with its note, and what holds for all below."""
-    tables = [_format_comparison(comparison, markdown) for comparison in comparisons]
-    notes = [f'- {note}' for note in general_notes(keep)]
-    return '\n\n'.join([*tables, '\n'.join(notes)])
-
-
 def _format_comparison(comparison: PaperComparison, markdown: bool) -> str:
+    """Return a table with a column per variant, and the note on it below."""
     variants = list(next(iter(comparison.rows.values())))
     lines = [
         [label, *(f'{row[name]:.1f}' if label == PAPER_LABEL else format_gflops(row[name]) for name in variants)]
@@ -293,3 +248,20 @@ def _format_comparison(comparison: PaperComparison, markdown: bool) -> str:
     lines.append([KEEP_LABEL, *('–' if keep is None else f'{keep:.2f}' for keep in keeps)])
     table = format_table(['GFLOPs, ' + comparison.backbone, *variants], lines, markdown)
     return f'{table}\n\n{comparison.note}'
+
+
+def _draw(tables: Mapping[str, Mapping[str, VariantCost]], path: Path) -> None:
+    """Draw what variants cost, each model under its title, as a PNG: a bar per variant, divided by component."""
+    panels = {}
+    for title, costs in tables.items():
+        dense = costs.get('dense')
+        panels[title] = []
+        for name, cost in costs.items():
+            text = format_gflops(cost.gflops)
+            text += '' if dense in (None, cost) else f'  {100 * cost.gflops / dense.gflops:.0f} % of dense'
+            parts = [(COLORS[component], 1.0, cost.gflops_of(component)) for component in COMPONENTS]
+            panels[title].append(Bar(name, parts, text))
+    used = [name for name in COMPONENTS
+            if any(cost.gflops_of(name) for costs in tables.values() for cost in costs.values())]  # fmt: skip
+    legend = {name.replace('_', ' '): COLORS[name] for name in used}
+    save_figure(draw_bars(panels, 'GFLOPs of one image, a multiply-add counted as 1', legend=legend), path)

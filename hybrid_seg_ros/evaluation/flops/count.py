@@ -5,7 +5,6 @@ Token counts enter the formulas (formulas.py), so that threshold pruning is coun
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -22,6 +21,9 @@ from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.token_counts import count_entering, count_merged_windows, kept_count
 
+COMPONENTS = ('embedding', 'policy', 'blocks', 'auxiliary_heads', 'head', 'refinement', 'upsampling')
+"""In the order in which they run."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -32,23 +34,52 @@ class Step:
     flops: float
 
 
-def layer_flops(
-    spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, entering: float,
-    kept: Sequence[tuple[int, float]] = (), windows: Sequence[int] = (2,),
-) -> tuple[tuple[str, float], ...]:  # fmt: skip
-    """Return (name, multiply-adds) of each step of one image, in order; arguments as of `count_flops`.
+@dataclass(frozen=True)
+class VariantCost:
+    """What one image costs in a variant: `tokens` enter the encoder, `kept` (layer, tokens) go on after pruning.
 
-    embedding, policy, layer 1 to the last one with each auxiliary head behind its layer, head, refinement,
-    upsampling. Steps that the model or the variant does not have are left out. The sum is the total of `count_flops`.
+    `steps` are in the order in which they run; those that the model or the variant does not have are left out.
     """
-    return tuple((step.name, step.flops) for step in count_steps(spec, size_hw, variant, entering, kept, windows))
+
+    tokens: float
+    kept: tuple[tuple[int, float], ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def flops(self) -> float:
+        """Multiply-adds of everything."""
+        return sum(step.flops for step in self.steps)
+
+    @property
+    def gflops(self) -> float:
+        """GFLOPs of everything."""
+        return self.flops / 1e9
+
+    def gflops_of(self, component: str) -> float:
+        """Return the GFLOPs of one of COMPONENTS."""
+        return sum(step.flops for step in self.steps if step.component == component) / 1e9
+
+    def gflops_by_step(self) -> dict[str, float]:
+        """Return GFLOPs of each step by its name."""
+        return {step.name: step.flops / 1e9 for step in self.steps}
+
+    def as_dict(self, layers: bool = False) -> dict[str, Any]:
+        """Return what `hybrid_seg flops --json` writes of a variant; `layers` adds the steps."""
+        row: dict[str, Any] = {'tokens': self.tokens, **{f'kept@{layer}': count for layer, count in self.kept}}
+        row.update({name: self.gflops_of(name) for name in COMPONENTS}, total=self.gflops)
+        if layers:
+            row['layers'] = self.gflops_by_step()
+        return row
 
 
-def count_steps(
+def count_flops(
     spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, entering: float,
     kept: Sequence[tuple[int, float]] = (), windows: Sequence[int] = (2,),
-) -> tuple[Step, ...]:  # fmt: skip
-    """Count as `layer_flops` does, with the component of each step. Raises ModelSpecError for an illegal variant."""
+) -> VariantCost:  # fmt: skip
+    """Count one image of `size_hw` of which `entering` tokens enter the encoder and `kept` (layer, tokens) go on.
+
+    `windows` are the sizes of those that share a token, where any does. Raises ModelSpecError for an illegal variant.
+    """
     spec.check_variant(variant)
     if tuple(layer for layer, _ in kept) != variant.prune_layers:
         raise ValueError(f'kept: expected tokens after layers {variant.prune_layers} of {variant}, got {tuple(kept)}')
@@ -66,7 +97,7 @@ def count_steps(
         Step('refinement', 'refinement', convolutions['refinement'] + refinement_upsampling_flops(spec, padded_hw)),
         Step('upsampling', 'upsampling', upsampling_flops(spec, padded_hw)),
     ]
-    return tuple(step for step in steps if step.flops)
+    return VariantCost(entering, tuple(kept), tuple(step for step in steps if step.flops))
 
 
 def _embedding_flops(spec: ModelSpec, grid_hw: tuple[int, int], windows: Sequence[int]) -> float:
@@ -85,99 +116,15 @@ def _encoder_steps(spec: ModelSpec, tokens: float, kept: Sequence[tuple[int, flo
             tokens = float(left[layer])
 
 
-@dataclass(frozen=True)
-class FlopCount:
-    """Multiply-adds per component."""
-
-    embedding: float = 0.0
-    policy: float = 0.0
-    blocks: float = 0.0
-    auxiliary_heads: float = 0.0
-    head: float = 0.0
-    refinement: float = 0.0
-    upsampling: float = 0.0
-
-    @classmethod
-    def of_steps(cls, steps: Iterable[Step]) -> 'FlopCount':
-        """Add up steps by component."""
-        counts = dict.fromkeys(COMPONENTS, 0.0)
-        for step in steps:
-            counts[step.component] += step.flops
-        return cls(**counts)
-
-    @property
-    def total(self) -> float:
-        """Multiply-adds of everything."""
-        return sum(dataclasses.asdict(self).values())
-
-    def gflops(self) -> dict[str, float]:
-        """Return GFLOPs per component, in the order of COMPONENTS."""
-        return {name: count / 1e9 for name, count in dataclasses.asdict(self).items()}
-
-
-COMPONENTS = tuple(field.name for field in dataclasses.fields(FlopCount))
-"""In the order in which they run."""
-
-
-@dataclass(frozen=True)
-class VariantCost:
-    """What one image costs in a variant: `tokens` enter the encoder, `kept` (layer, tokens) go on after pruning."""
-
-    tokens: int
-    kept: tuple[tuple[int, int], ...]
-    steps: tuple[Step, ...]
-
-    @property
-    def counts(self) -> FlopCount:
-        """Multiply-adds per component."""
-        return FlopCount.of_steps(self.steps)
-
-    @property
-    def gflops(self) -> float:
-        """GFLOPs of everything."""
-        return self.counts.total / 1e9
-
-    def gflops_by_step(self) -> dict[str, float]:
-        """Return GFLOPs of each step by its name, in the order in which they run."""
-        return {step.name: step.flops / 1e9 for step in self.steps}
-
-    def as_dict(self, layers: bool = False) -> dict[str, Any]:
-        """Return what `hybrid_seg flops --json` writes of a variant; `layers` adds the steps."""
-        row: dict[str, Any] = {'tokens': self.tokens, **{f'kept@{layer}': count for layer, count in self.kept}}
-        row.update(self.counts.gflops(), total=self.gflops)
-        if layers:
-            row['layers'] = self.gflops_by_step()
-        return row
-
-
 def count_variants(
     spec: ModelSpec, size_hw: tuple[int, int], budget: TokenBudget, variants: Sequence[Variant] = ()
 ) -> dict[str, VariantCost]:
     """Count one image in each variant, by name, for a fixed keep; in all that the model can run if none is given."""
-    costs = {}
-    for variant in variants or [Variant.parse(name) for name in spec.legal_variants()]:
-        entering, kept = expected_tokens(spec, size_hw, variant, budget)
-        sizes = merged_sizes(spec.backbone.grid_hw(size_hw), budget)
-        steps = count_steps(spec, size_hw, variant, entering, kept, sizes)
-        costs[str(variant)] = VariantCost(entering, kept, steps)
-    return costs
-
-
-def used_components(costs: Iterable[VariantCost]) -> list[str]:
-    """Return the components that any of the variants has, in the order of COMPONENTS."""
-    counts = [cost.counts for cost in costs]
-    return [name for name in COMPONENTS if any(getattr(each, name) for each in counts)]
-
-
-def count_flops(
-    spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, entering: float,
-    kept: Sequence[tuple[int, float]] = (), windows: Sequence[int] = (2,),
-) -> FlopCount:  # fmt: skip
-    """Count one image of `size_hw` of which `entering` tokens enter the encoder and `kept` (layer, tokens) go on.
-
-    `windows` are the sizes of those that share a token, where any does.
-    """
-    return FlopCount.of_steps(count_steps(spec, size_hw, variant, entering, kept, windows))
+    sizes = merged_sizes(spec.backbone.grid_hw(size_hw), budget)
+    return {
+        str(variant): count_flops(spec, size_hw, variant, *expected_tokens(spec, size_hw, variant, budget), sizes)
+        for variant in variants or map(Variant.parse, spec.legal_variants())
+    }
 
 
 def frame_gflops(
@@ -187,8 +134,8 @@ def frame_gflops(
     """Return what one image cost, from its token count per stage (`TokenReport.stages`).
 
     `windows` are the sizes of those that share a token, None for those of the model's own budget; the policy network
-    did not run where another frame chose them (not `with_policy`). The crops of a
-    sliding window share the tokens evenly. Raises ValueError for the stages of another variant.
+    did not run where another frame chose them (not `with_policy`). The crops of a sliding window share the tokens
+    evenly. Raises ValueError for the stages of another variant.
     """
     expected = ['total', 'merged', *(f'kept@{layer}' for layer in variant.prune_layers)]
     if list(stages) != expected:
@@ -198,8 +145,8 @@ def frame_gflops(
     crops = total / (grid_hw[0] * grid_hw[1])
     per_crop = tuple((layer, count / crops) for layer, count in zip(variant.prune_layers, kept))
     sizes = merged_sizes(grid_hw, spec.budget) if windows is None else tuple(windows)
-    count = count_flops(spec, spec.network_size_hw, variant, entering / crops, per_crop, sizes)
-    return crops * (count.total - (0.0 if with_policy else count.policy)) / 1e9
+    cost = count_flops(spec, spec.network_size_hw, variant, entering / crops, per_crop, sizes)
+    return crops * (cost.gflops - (0.0 if with_policy else cost.gflops_of('policy')))
 
 
 def merged_sizes(grid_hw: tuple[int, int], budget: TokenBudget) -> tuple[int, ...]:

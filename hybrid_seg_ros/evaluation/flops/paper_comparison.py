@@ -46,7 +46,7 @@ def compare_with_paper(backbone: str, keep: Keep, decoder: Decoder) -> PaperComp
 
     spec, ours = count(PAPER_FORM)
     _, fast = count(FAST_FORM)
-    without = {name: cost.gflops - cost.counts.policy / 1e9 for name, cost in ours.items()}
+    without = {name: cost.gflops - cost.gflops_of('policy') for name, cost in ours.items()}
     every_head = {
         str(variant): None if variant.prune_layers
         else without[str(variant)] + 2 * auxiliary_head_flops(spec, ours[str(variant)].tokens) / 1e9
@@ -84,8 +84,8 @@ def keep_for_total(spec: ModelSpec, variant: Variant, gflops: float) -> Optional
 
     def total(share: float) -> float:
         kept = [(layer, entering * share ** (index + 1)) for index, layer in enumerate(variant.prune_layers)]
-        counts = count_flops(spec, PAPER_SIZE_HW, variant, entering, kept)
-        return (counts.total - counts.policy) / 1e9
+        cost = count_flops(spec, PAPER_SIZE_HW, variant, entering, kept)
+        return cost.gflops - cost.gflops_of('policy')
 
     return _root(lambda share: total(share) - gflops)
 
@@ -103,7 +103,7 @@ def _root(function: Callable[[float], float]) -> Optional[float]:
 
 def _policy_note(merged: VariantCost, paper: float) -> str:
     """Say whether the paper's total for cts can have the policy network in it; `merged` is our count."""
-    blocks, policy = merged.counts.blocks / 1e9, merged.counts.policy / 1e9
+    blocks, policy = merged.gflops_of('blocks'), merged.gflops_of('policy')
     others = merged.gflops - blocks - policy
     sums = f'cts: the blocks alone take {blocks:.2f} GFLOPs, the policy network {policy:.2f}, all else {others:.2f}'
     if blocks + policy > paper:

@@ -16,6 +16,7 @@ TEXT, SMALL = 10, 8
 STYLES = {'dtop@6+8': ('#0072B2', 's'), 'dtop@8': ('#009E73', '^'), 'hybrid@6+8': ('#D55E00', 'D'),
           'hybrid@8': ('#A0457E', 'o')}  # fmt: skip
 OTHER_STYLE = ('#444444', 'v')
+VARIANT_COLORS = {'dense': '#444444', 'cts': '#56B4E9', **{variant: color for variant, (color, _) in STYLES.items()}}
 GREY, BAND = '#666666', '#EDEDED'
 
 
@@ -28,6 +29,11 @@ def require_matplotlib() -> None:
             'figures need matplotlib: pip install matplotlib or, for the Python of a sourced ROS 2, '
             'sudo apt install python3-matplotlib'
         ) from error
+
+
+def variant_color(variant: str) -> str:
+    """Return the colour of a variant."""
+    return VARIANT_COLORS.get(variant, OTHER_STYLE[0])
 
 
 def style_axis(axis: Any) -> None:

@@ -176,7 +176,7 @@ def _checked_dataset(options: PaperOptions, spec: ModelSpec, budget: TokenBudget
 def _stored_model(options: PaperOptions, spec: ModelSpec, images: Sequence[np.ndarray], folder: Path) -> ModelOnDisk:
     """Return the model as every backend can load it; one without weights gets random ones."""
     key = RowKey(spec.name, spec.network_size_hw, DENSE, options.choice.name, options.choice.dtype)
-    models, frames = {key.subject: (options.model, spec)}, {key.subject: images}
+    models, frames = {key.sized_model: (options.model, spec)}, {key.sized_model: images}
     store = ModelStore(models, frames, folder, seed=0, random_weights=False, cache_dir=options.cache_dir)
     return store.find(key)
 

@@ -11,10 +11,9 @@ from typing import Any, Optional
 
 import torch
 
-from hybrid_seg_ros.evaluation.benchmark.figures import COLORS
 from hybrid_seg_ros.evaluation.benchmark.rounds import run_interleaved
-from hybrid_seg_ros.evaluation.flops.count import expected_tokens, layer_flops, merged_sizes
-from hybrid_seg_ros.evaluation.pages.figures import OTHER_STYLE, SMALL, TEXT, figure_png, new_figure, style_axis
+from hybrid_seg_ros.evaluation.flops.count import count_flops, expected_tokens, merged_sizes
+from hybrid_seg_ros.evaluation.pages.figures import SMALL, TEXT, figure_png, new_figure, style_axis, variant_color
 from hybrid_seg_ros.evaluation.part_latency import (
     AUXILIARY_HEAD,
     WHOLE_NETWORK,
@@ -29,7 +28,7 @@ from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
 @dataclass(frozen=True)
 class StepCost:
-    """A step of the network: its name as in `layer_flops`, and what it costs; `ms` is None where it is not timed.
+    """A step of the network: its name as in `count_flops`, and what it costs; `ms` is None where it is not timed.
 
     `fps_up_to_here` is 1000 / (milliseconds of this and all earlier steps); None before the first that is timed.
     """
@@ -93,10 +92,10 @@ def layer_costs(
     entering, kept = expected_tokens(spec, spec.network_size_hw, variant, budget)
     steps, passed_ms = [], 0.0
     windows = merged_sizes(spec.backbone.grid_hw(spec.network_size_hw), budget)
-    for name, flops in layer_flops(spec, spec.network_size_hw, variant, entering, kept, windows):
-        ms = parts_ms[parts[name]] if name in parts else None
+    for step in count_flops(spec, spec.network_size_hw, variant, entering, kept, windows).steps:
+        ms = parts_ms[parts[step.name]] if step.name in parts else None
         passed_ms += ms or 0.0
-        steps.append(StepCost(name, flops / 1e9, ms, 1000.0 / passed_ms if passed_ms else None))
+        steps.append(StepCost(step.name, step.flops / 1e9, ms, 1000.0 / passed_ms if passed_ms else None))
     tokens = (entering, *(count for _, count in kept))
     return LayerCosts(str(variant), tokens, tuple(steps), parts_ms[whole_network(variant)])
 
@@ -166,7 +165,7 @@ def draw_layers(layers: Sequence[LayerCosts], title: str) -> bytes:
         ('FPS up to here', lambda steps: steps[-1].fps_up_to_here),
     )
     for column, costs in enumerate(layers):
-        color = COLORS.get(costs.variant, OTHER_STYLE[0])
+        color = variant_color(costs.variant)
         for line, (name, value) in enumerate(rows):
             panel = panels[line][column]
             style_axis(panel)
@@ -224,7 +223,7 @@ def _draw_reference(
 
 
 def place_of(step: str, last_layer: int) -> str:
-    """Return where a step of `layer_flops` stands: its layer, 'h6' for a head behind layer 6, or before or behind all.
+    """Return where a step of `count_flops` stands: its layer, 'h6' for a head behind layer 6, or before or behind all.
 
     `last_layer` is the highest one before the step, 0 if there is none.
     """

@@ -82,7 +82,7 @@ def measure_rows(
     results = {}
     for row in tqdm(rows, desc='accuracy', unit='variant', disable=None):
         results[row.key.variant] = evaluate(row.pipeline, dataset, limit)
-    measured = run_rounds(rows, {row.key.subject: images for row in rows}, rounds, seed, settle=1, with_parts=False)
+    measured = run_rounds(rows, {row.key.sized_model: images for row in rows}, rounds, seed, settle=1, with_parts=False)
     laps = {each.key.variant: each for each in measured}
     made = [
         make_row(row.model.spec, row.variant, results[row.key.variant], laps[row.key.variant], results[DENSE],
@@ -129,7 +129,7 @@ def policy_gflops(spec: ModelSpec, variant: Variant, result: EvaluationResult) -
     if not variant.merges:
         return 0.0
     cells = int(np.prod(spec.backbone.grid_hw(spec.network_size_hw)))
-    once = count_flops(spec, spec.network_size_hw, Variant(merges=True), cells).policy / 1e9
+    once = count_flops(spec, spec.network_size_hw, Variant(merges=True), cells).gflops_of('policy')
     return once * inputs_per_image(spec, result.tokens_mean)
 
 
