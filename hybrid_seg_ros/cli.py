@@ -45,7 +45,6 @@ COMMANDS = {
     'flops': Command('hybrid_seg_ros.evaluation.flops.command', 'GFLOPs per variant and per component'),
     'benchmark': Command(
         'hybrid_seg_ros.evaluation.benchmark.command', 'time variants and backends, from image to label map'),
-    'time-parts': Command('hybrid_seg_ros.evaluation.part_latency', 'milliseconds of the parts of models, in one run'),
     'paper': Command('hybrid_seg_ros.evaluation.paper.command', "the paper's tables and figures, for a model and data"),
     'paste-objects': Command(
         'hybrid_seg_ros.evaluation.film.pasted_objects', 'how soon a film sees what comes into it'),
@@ -56,14 +55,10 @@ COMMANDS = {
     'export': Command('hybrid_seg_ros.export.export_onnx', 'write a model as ONNX graphs'),
     'check-parity': Command('hybrid_seg_ros.export.check_parity', 'hold backends against PyTorch on real images'),
     'build-engine': Command('hybrid_seg_ros.export.build_engine', 'build TensorRT engines of an exported network'),
-    'replay': Command('hybrid_seg_ros.ros.replay', 'play a rosbag2 to a running node, over DDS'),
-    'evaluate-bag': Command('hybrid_seg_ros.ros.evaluate_bag', 'accuracy, tokens, latency on a recorded drive'),
+    'replay': Command('hybrid_seg_ros.ros.play.replay', 'play a rosbag2 to a running node, over DDS'),
+    'evaluate-bag': Command('hybrid_seg_ros.ros.play.evaluate_bag', 'accuracy, tokens, latency on a recorded drive'),
     'write-bag': Command('hybrid_seg_ros.ros.bags.bag_writer', 'write a dataset as a rosbag2'),
-    'node-overhead': Command('hybrid_seg_ros.ros.trials.node_overhead', 'what the node costs beside its network'),
-    'soak': Command('hybrid_seg_ros.ros.trials.soak', 'do memory and latency stay over thousands of frames?'),
-    'demo': Command('hybrid_seg_ros.ros.trials.demo', 'start the node, replay street video to it, show the result'),
-    'demo-budget': Command('hybrid_seg_ros.ros.trials.budget_demo', 'show a latency budget kept on a loaded machine'),
-    'demo-cameras': Command('hybrid_seg_ros.ros.trials.cameras_demo', 'two cameras share a node, and one falls silent'),
+    'demo': Command('hybrid_seg_ros.ros.play.demo', 'start the node, replay street video to it, show the result'),
 }
 
 

@@ -147,7 +147,7 @@ def test_a_keep_that_is_out_of_range_is_refused_by_the_name_of_its_option(root, 
 @pytest.mark.parametrize('command', [
     ['benchmark', '--model', 'm'], ['check-parity', 'i', '--model', 'm'], ['evaluate', '--model', 'm', '--root', 'r'],
     ['evaluate-bag', 'b'], ['export', '--model', 'm', '--output', 'o'], ['flops'],
-    ['paper', '--model', 'm', '--root', 'r'], ['segment', 'i', '--model', 'm'], ['time-parts', 'm'],
+    ['paper', '--model', 'm', '--root', 'r'], ['segment', 'i', '--model', 'm'],
 ], ids=lambda command: command[0])  # fmt: skip
 def test_every_command_takes_keep_in_the_same_forms(command):
     parser = build_parser(command[0], COMMANDS[command[0]].load())

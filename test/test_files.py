@@ -19,7 +19,7 @@ from hybrid_seg_ros.network.checkpoint import save_model
 from hybrid_seg_ros.network.encoder_weights import save_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.ros.bags.bag_writer import WriteBagOptions, write_bag
-from hybrid_seg_ros.ros.trials.video import Video
+from hybrid_seg_ros.ros.play.demo_pictures import Video
 from hybrid_seg_ros.training.train_config import TrainConfig
 from hybrid_seg_ros.visualization import write_png
 

@@ -20,7 +20,7 @@ from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb, decoder_co
 from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 from hybrid_seg_ros.ros.parameters import RELIABILITIES, NodeConfig
-from hybrid_seg_ros.ros.session import best_effort_qos, matching_qos, reliable_qos
+from hybrid_seg_ros.ros.qos import best_effort_qos, matching_qos, reliable_qos
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks

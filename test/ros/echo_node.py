@@ -4,7 +4,8 @@ import argparse
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from hybrid_seg_ros.ros.session import RosSession, reliable_qos
+from hybrid_seg_ros.ros.play.session import RosSession
+from hybrid_seg_ros.ros.qos import reliable_qos
 
 parser = argparse.ArgumentParser()
 parser.add_argument('--image', default='/camera/image/compressed')

@@ -20,7 +20,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 
-from hybrid_seg_ros.ros.session import RosSession, reliable_qos
+from hybrid_seg_ros.ros.play.session import RosSession
+from hybrid_seg_ros.ros.qos import reliable_qos
 
 NODE = '/segmentation_node'
 IMAGE_HW = (240, 320)

@@ -16,7 +16,7 @@ from node_harness import NODE, TIMEOUT_S, NodeProcess
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.ros import messages
-from hybrid_seg_ros.ros.session import RosSession
+from hybrid_seg_ros.ros.play.session import RosSession
 
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'segmentation_node.policy.xml'
 CAMERA = '/camera/image_raw'

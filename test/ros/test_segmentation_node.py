@@ -18,7 +18,7 @@ from std_srvs.srv import SetBool
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
-from hybrid_seg_ros.ros.session import reliable_qos
+from hybrid_seg_ros.ros.qos import reliable_qos
 
 MASK_HW = (96, 128)
 IMAGE_TIMEOUT_S = 0.4

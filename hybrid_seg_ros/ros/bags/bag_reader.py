@@ -15,17 +15,24 @@ from typing import Any, Optional, Union
 import zstandard
 from rosbags.typesys import Stores, get_typestore
 
-from hybrid_seg_ros.ros.bags.bag_topic import COMPRESSED_IMAGE, BagError, BagMessage, BagTopic, TopicChoice
-from hybrid_seg_ros.ros.bags.recorded_message import RecordedMessage, StoredTopic, in_time_order
+from hybrid_seg_ros.ros.bags.bag_content import (
+    COMPRESSED_IMAGE,
+    NANOSECONDS,
+    RAW_IMAGE,
+    BagError,
+    BagMessage,
+    BagTopic,
+    RecordedMessage,
+    StoredTopic,
+    in_time_order,
+    read_stamp_ns,
+)
 from hybrid_seg_ros.ros.bags.storage_files import Storage, find_storage_files, open_storages
-from hybrid_seg_ros.ros.cdr_header import NANOSECONDS, read_stamp_ns
-
-__all__ = ['COMPRESSED_IMAGE', 'BagError', 'BagMessage', 'BagReader', 'BagTopic']
 
 _logger = logging.getLogger(__name__)
 
 
-class BagReader(TopicChoice):
+class BagReader:
     """An open bag. Use as a context manager; what cannot be read at all is a BagError.
 
     Damage that shows only in reading is known, and `topics` count what came, once `messages` has come to its end.
@@ -79,6 +86,60 @@ class BagReader(TopicChoice):
             messages = '1 message is' if garbage == 1 else f'{garbage} messages are'
             found.append(f'{messages} damaged and left out, the first on {self._first_garbage}')
         return '; '.join(found) or None
+
+    @property
+    def camera_topics(self) -> tuple[BagTopic, ...]:
+        """Image topics with messages, ground truth apart."""
+        return tuple(topic for topic in self.topics if topic.is_image and not topic.is_labels and topic.count)
+
+    @property
+    def label_topics(self) -> tuple[BagTopic, ...]:
+        """Ground-truth topics with messages."""
+        return tuple(topic for topic in self.topics if topic.is_labels and topic.count)
+
+    def select_camera_topic(self, name: Optional[str] = None, option: str = '--topic') -> BagTopic:
+        """Return the image topic called `name`, or the only one there is; `option` is how a user would name it."""
+        if name is not None:
+            return self._named(name)
+        if not self.camera_topics:
+            raise BagError(
+                f'bag {self.path}: expected a topic of {RAW_IMAGE} or {COMPRESSED_IMAGE}, found {_listing(self.topics)}'
+            )
+        return self._only(self.camera_topics, option)
+
+    def select_label_topic(
+        self, name: Optional[str] = None, option: str = '--label-topic', camera: Optional[BagTopic] = None
+    ) -> Optional[BagTopic]:
+        """Return the ground-truth topic called `name`, or the only one there is, or None if there is none.
+
+        With `camera`, only what belongs to it: a topic beside it, or the only one of a bag with no other image topic.
+        """
+        if name is not None:
+            return self._named(name)
+        topics = self.label_topics if camera is None else self._labels_of(camera)
+        return self._only(topics, option) if topics else None
+
+    def _labels_of(self, camera: BagTopic) -> tuple[BagTopic, ...]:
+        beside = tuple(topic for topic in self.label_topics if topic.is_labels_beside(camera.name))
+        is_only_pair = len(self.label_topics) == 1 and [topic.name for topic in self.camera_topics] == [camera.name]
+        return self.label_topics if is_only_pair else beside
+
+    def _named(self, name: str) -> BagTopic:
+        absolute = '/' + name.lstrip('/')
+        for topic in self.topics:
+            if '/' + topic.name.lstrip('/') == absolute:  # MCAP writers may leave the slash out
+                if not topic.is_image:
+                    raise BagError(f'bag {self.path}: expected images on {absolute}, got {topic.kind}')
+                if not topic.count:
+                    because = f' that can be read: {self.damage}' if self.damage else ''
+                    raise BagError(f'bag {self.path}: {absolute} holds no messages{because}')
+                return topic
+        raise BagError(f'bag {self.path}: no topic {absolute}; it holds {_listing(self.topics)}')
+
+    def _only(self, candidates: Sequence[BagTopic], option: str) -> BagTopic:
+        if len(candidates) > 1:
+            raise BagError(f'bag {self.path}: several image topics: {_listing(candidates)}; choose with {option} NAME')
+        return candidates[0]
 
     def messages(self, topics: Sequence[BagTopic]) -> Iterator[BagMessage]:
         """Yield the images of `topics` in the order of their recording times."""
@@ -146,3 +207,7 @@ def _decompressed(cdr: bytes) -> bytes:
         return zstandard.ZstdDecompressor().decompressobj().decompress(cdr)
     except zstandard.ZstdError:
         return b''  # no message, and taken for none
+
+
+def _listing(topics: Sequence[BagTopic]) -> str:
+    return ', '.join(str(topic) for topic in topics) or 'no topics'

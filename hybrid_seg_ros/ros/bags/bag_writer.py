@@ -23,17 +23,12 @@ from hybrid_seg_ros.data.image_files import (
 )
 from hybrid_seg_ros.files import naming
 from hybrid_seg_ros.label_space import UNLABELLED
+from hybrid_seg_ros.ros.bags.bag_content import COMPRESSED_IMAGE, NANOSECONDS
 from hybrid_seg_ros.ros.bags.ground_truth import have_one_aspect
 
 log = logging.getLogger(__name__)
 
-_NANOSECONDS = 1_000_000_000
 _TURNED_QUALITY = 95
-_COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
-
-
-class BagWriterError(ValueError):
-    """Frames that cannot be written as a bag; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +54,11 @@ class WriteBagOptions:
 
     def __post_init__(self) -> None:
         if not self.rate_hz > 0:
-            raise BagWriterError(f'rate: expected more than 0 Hz, got {self.rate_hz}')
+            raise ValueError(f'rate: expected more than 0 Hz, got {self.rate_hz}')
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise BagWriterError(f'quality: expected 1 to 100, got {self.quality}')
+            raise ValueError(f'quality: expected 1 to 100, got {self.quality}')
         if not 1 <= self.classes <= UNLABELLED:
-            raise BagWriterError(f'classes: expected 1 to {UNLABELLED}, got {self.classes}')
+            raise ValueError(f'classes: expected 1 to {UNLABELLED}, got {self.classes}')
 
 
 def write_bag(options: WriteBagOptions) -> int:
@@ -72,7 +67,7 @@ def write_bag(options: WriteBagOptions) -> int:
     from rosbags.typesys import Stores, get_typestore
 
     if options.output.exists():
-        raise BagWriterError(f'{options.output} exists already; remove it, or write elsewhere')
+        raise ValueError(f'{options.output} exists already; remove it, or write elsewhere')
     images = _images(options.images)
     labels = None if options.labels is None else _labels_of(images, options.labels)
     turned = [image for image in images if options.quality is None and read_picture(image).orientation() != 1]
@@ -88,40 +83,40 @@ def write_bag(options: WriteBagOptions) -> int:
             topics = [options.image_topic] + ([] if labels is None else [options.label_topic])
             links = [
                 writer.add_connection(
-                    topic, _COMPRESSED_IMAGE, typestore=typestore, offered_qos_profiles=[_reliable_qos()]
+                    topic, COMPRESSED_IMAGE, typestore=typestore, offered_qos_profiles=[_reliable_qos()]
                 )
                 for topic in topics
             ]
             for index, image in enumerate(images):
-                stamp_ns = options.start_s * _NANOSECONDS + round(index * _NANOSECONDS / options.rate_hz)
+                stamp_ns = options.start_s * NANOSECONDS + round(index * NANOSECONDS / options.rate_hz)
                 payloads = _frame(image, None if labels is None else labels[index], options)
                 for link, (encoding, payload) in zip(links, payloads):
                     message = _compressed_image(typestore, stamp_ns, options.frame_id, encoding, payload)
-                    writer.write(link, stamp_ns, typestore.serialize_cdr(message, _COMPRESSED_IMAGE))
+                    writer.write(link, stamp_ns, typestore.serialize_cdr(message, COMPRESSED_IMAGE))
         partial.rename(options.output)
     return len(images)
 
 
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise BagWriterError(f'{folder}: expected a folder of images')
+        raise ValueError(f'{folder}: expected a folder of images')
     images = list_images(folder)
     if not images:
-        raise BagWriterError(f'{folder}: expected images ({", ".join(IMAGE_SUFFIXES)}), found none')
+        raise ValueError(f'{folder}: expected images ({", ".join(IMAGE_SUFFIXES)}), found none')
     return images
 
 
 def _labels_of(images: list[Path], folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise BagWriterError(f'{folder}: expected a folder of label images')
+        raise ValueError(f'{folder}: expected a folder of label images')
     by_name: dict[str, Path] = {}
     for path in list_images(folder, LABEL_SUFFIXES):
         other = by_name.setdefault(same_name(path.stem), path)
         if other is not path:
-            raise BagWriterError(f'{folder}: expected one file for {path.stem}, got {other.name} and {path.name}')
+            raise ValueError(f'{folder}: expected one file for {path.stem}, got {other.name} and {path.name}')
     missing = [f'{image.stem}.png' for image in images if same_name(image.stem) not in by_name]
     if missing:
-        raise BagWriterError(f'{folder}: {len(missing)} label images are missing, the first is {missing[0]}')
+        raise ValueError(f'{folder}: {len(missing)} label images are missing, the first is {missing[0]}')
     return [by_name[same_name(image.stem)] for image in images]
 
 
@@ -132,7 +127,7 @@ def _frame(image: Path, labels: Optional[Path], options: WriteBagOptions) -> lis
     if labels is not None:
         values = read_label_ids(labels)
         if not have_one_aspect(rgb.shape[:2], values.shape):
-            raise BagWriterError(f'{labels}: expected labels of the aspect of {image.name}, {rgb.shape[1]}x'
+            raise ValueError(f'{labels}: expected labels of the aspect of {image.name}, {rgb.shape[1]}x'
                                  f'{rgb.shape[0]}, got {values.shape[1]}x{values.shape[0]}')  # fmt: skip
         values = np.where(values < options.classes, values, UNLABELLED).astype(np.uint8)
         payloads.append(('png', _encode('.png', values, cv2.IMWRITE_PNG_COMPRESSION, 9)))
@@ -144,7 +139,7 @@ def _jpeg(path: Path, rgb: np.ndarray, quality: Optional[int]) -> np.ndarray:
     if quality is None:
         picture = read_picture(path)
         if picture.kind != 'JPEG':
-            raise BagWriterError(f'{path}: only JPEG files can be kept as they are; give a quality to encode it')
+            raise ValueError(f'{path}: only JPEG files can be kept as they are; give a quality to encode it')
         if picture.orientation() == 1:
             return np.frombuffer(path.read_bytes(), np.uint8)
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
@@ -158,9 +153,9 @@ def _encode(suffix: str, picture: np.ndarray, *settings: int) -> np.ndarray:
 
 def _compressed_image(typestore: Any, stamp_ns: int, frame_id: str, encoding: str, payload: np.ndarray) -> Any:
     types = typestore.types
-    stamp = types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, _NANOSECONDS))
+    stamp = types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, NANOSECONDS))
     header = types['std_msgs/msg/Header'](stamp, frame_id)
-    return types[_COMPRESSED_IMAGE](header, encoding, payload)
+    return types[COMPRESSED_IMAGE](header, encoding, payload)
 
 
 def _reliable_qos() -> Any:

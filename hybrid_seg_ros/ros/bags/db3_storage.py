@@ -17,7 +17,7 @@ from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.ros.bags.recorded_message import CDR, RecordedMessage, StoredTopic
+from hybrid_seg_ros.ros.bags.bag_content import CDR, RecordedMessage, StoredTopic
 
 MAGIC = b'SQLite format 3\0'
 _ROW = np.dtype([('log_ns', np.int64), ('id', np.int64), ('topic', np.int64)])

@@ -22,7 +22,7 @@ from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, ChunkIndex, Schema, Statistics
 from mcap.stream_reader import get_chunk_data_stream
 
-from hybrid_seg_ros.ros.bags.recorded_message import CDR, RecordedMessage, StoredTopic, in_time_order
+from hybrid_seg_ros.ros.bags.bag_content import CDR, RecordedMessage, StoredTopic, in_time_order
 
 MAGIC = b'\x89MCAP0\r\n'  # at both ends of a file
 _HEAD = struct.Struct('<BQ')  # opcode, length of the content

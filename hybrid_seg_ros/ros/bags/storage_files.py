@@ -19,7 +19,7 @@ import zstandard
 
 from hybrid_seg_ros.data.image_files import natural_key
 from hybrid_seg_ros.ros.bags import db3_storage, mcap_storage
-from hybrid_seg_ros.ros.bags.bag_topic import BagError
+from hybrid_seg_ros.ros.bags.bag_content import BagError
 from hybrid_seg_ros.ros.bags.db3_storage import Db3Storage
 from hybrid_seg_ros.ros.bags.mcap_storage import McapStorage
 

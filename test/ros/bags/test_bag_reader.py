@@ -8,8 +8,8 @@ from damaged_reading import expected, read
 from odd_bags import FRAMES, USELESS, WHOLE, mcap
 from rosbags.rosbag2 import StoragePlugin
 
-from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
-from hybrid_seg_ros.ros.cdr_header import read_stamp_ns, replace_stamp
+from hybrid_seg_ros.ros.bags.bag_content import BagError, read_stamp_ns, replace_stamp
+from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 
 DRIVE = Path(__file__).parents[3] / 'bags' / 'camvid_val'
 

@@ -8,7 +8,8 @@ import pytest
 from bag_files import CAMERA, COMPRESSIONS, COUNT, LABELS, chunk_places, cut, flip, serialised, write_mcap
 from damaged_reading import ALL, expected, read
 
-from hybrid_seg_ros.ros.bags.bag_reader import BagError, BagReader
+from hybrid_seg_ros.ros.bags.bag_content import BagError
+from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 
 
 @pytest.mark.parametrize('chunked', [True, False])

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from picture_files import indexed_png, write_picture
 
-from hybrid_seg_ros.ros.bags.ground_truth import UnreadableLabelsError
-from hybrid_seg_ros.ros.bags.labels_folder import FolderTruth, parse_stamp_ns
+from hybrid_seg_ros.ros.bags.ground_truth import FolderTruth, UnreadableLabelsError, parse_stamp_ns
 
 LABELS = np.array([[0, 1, 2], [10, 11, 255]], np.uint8)
 STAMP_NS = 1_700_000_000_066_666_667
