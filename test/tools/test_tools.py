@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soak
 from budget_report import FrameSeen, StateSeen, judge_phase, point_of, tokens_per_layer
-from command_process import ROOT, command_process
+from command_process import ROOT, command_process, wait_for_line
 from docs_commands import BLOCK_COMMANDS
 from idle_node import IdleBackend
 from node_overhead import TARGET_P50_MS, Milliseconds, OverheadReport
@@ -189,7 +189,8 @@ def test_the_idle_backend_repeats_what_the_network_made_of_a_street(model):
 
 
 def test_process_figures():
-    with command_process('import sys; sys.stdin.read()', program=['-c']) as child:
+    with command_process('import time; print("up", flush=True); time.sleep(60)', program=['-c']) as child:
+        wait_for_line(child, 'up')
         figures = process_figures(child.pid)
         assert figures.resident_mib >= figures.anonymous_mib > 1 and figures.shared_mib >= 0
         assert figures.threads == 1 and figures.open_files >= 3 and figures.cpu_s >= 0
