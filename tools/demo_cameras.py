@@ -19,11 +19,11 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
+from hybrid_seg_ros.ros.parameters import SCHEDULES
 from hybrid_seg_ros.ros.play.demo import add_drive_arguments
 from hybrid_seg_ros.ros.play.demo_pictures import SheetRow, draw_contact_sheet
 from hybrid_seg_ros.ros.play.node_process import NODE, parse_parameter
 from hybrid_seg_ros.ros.play.running_node import SHIPPED_DRIVE, RunningNode, drive_parameters, running_node
-from hybrid_seg_ros.ros.parameters import SCHEDULES
 from hybrid_seg_ros.visualization import draw_overlay, write_png
 
 _CAMERAS = ('front', 'rear')
