@@ -73,7 +73,7 @@ class RunState:
             return 0
         try:
             content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise TrainConfigError(f'{path}: damaged, or not of this program: {error}') from error
         expected = content.get('batches_per_step')
         if expected != self.batches_per_step:

@@ -45,13 +45,13 @@ def test_a_batch_is_a_function_of_seed_and_number(dataset):
 def test_small_batches_hold_what_a_large_one_does(dataset):
     large = build_batch(dataset.__getitem__, 3, 3, tiny_config(batch_size=4), MEAN)
     small = [build_batch(dataset.__getitem__, 3, number, tiny_config(batch_size=2), MEAN) for number in (6, 7)]
-    assert torch.equal(large.images, torch.cat([part.images for part in small]))
+    for part in ('images', 'labels'):
+        assert torch.equal(getattr(large, part), torch.cat([getattr(each, part) for each in small]))
     assert large.names == small[0].names + small[1].names
 
 
-@pytest.mark.parametrize('workers', [1, 3])
-@pytest.mark.parametrize('processes', [Processes(), Processes(1, 2)])
-def test_batches_come_in_order_from_any_number_of_threads(dataset, workers, processes):
+@pytest.mark.parametrize('processes, workers', [(Processes(), 3), (Processes(1, 2), 1)])
+def test_batches_come_in_order_from_any_number_of_threads(dataset, processes, workers):
     config = tiny_config(accumulate=2)
     steps = list(batches(dataset, 2, 5, config, MEAN, processes, workers))
     assert [step for step, _ in steps] == [2, 3, 4]
@@ -107,12 +107,3 @@ def test_a_broken_sample_is_not_swallowed():
 def test_a_cpu_that_trains_has_one_thread_for_batches():
     assert default_workers(torch.device('cpu')) == 1
     assert 1 <= default_workers(torch.device('cuda')) <= 8
-
-
-def test_views_do_not_depend_on_who_makes_the_batch(dataset):
-    """One batch of four is two batches of two."""
-    config = tiny_config(batch_size=2)
-    halves = [build_batch(dataset.__getitem__, 3, number, config, MEAN) for number in (6, 7)]
-    whole = build_batch(dataset.__getitem__, 3, 3, tiny_config(batch_size=4), MEAN)
-    assert torch.equal(torch.cat([half.images for half in halves]), whole.images)
-    assert torch.equal(torch.cat([half.labels for half in halves]), whole.labels)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import torch
 import yaml
@@ -17,7 +15,6 @@ from camvid_folder import write_camvid_folder
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
-from hybrid_seg_ros.data.registry import DATASETS
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.training.train_config import TrainConfig
 
@@ -27,16 +24,15 @@ TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--lo
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'GLOO_SOCKET_IFNAME': 'lo',
                'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'test'), str(ROOT / 'test' / 'training')])}
 TIMEOUT_S = 250
-OWN_DATASETS = [name for name in ('camvid', 'folder') if name in DATASETS]
-"""Names under which `write_dataset` can be opened."""
 
 
 def tiny_config(**changes: Any) -> TrainConfig:
     """Return a configuration of 12 steps with two variants and every kind of loss."""
     spec = tiny_spec(input_size_hw=(64, 96), variant=Variant(), budget=TokenBudget(threshold=0.9)).to_dict()
     fields = {
-        'model': {**spec, 'classes': 'dataset'}, 'crop_hw': (64, 64), 'scale': (0.9, 1.1), 'batch_size': 2, 'steps': 12,
-        'learning_rate': 3e-3, 'trunk_factor': 0.1, 'head_factor': 1.0, 'warmup_steps': 2, 'ema_decay': 0.9,
+        'model': {**spec, 'classes': 'dataset', 'policy': 'patch_mlp'},
+        'crop_hw': (64, 64), 'scale': (0.9, 1.1), 'batch_size': 2, 'steps': 12, 'learning_rate': 3e-3,
+        'trunk_factor': 0.1, 'head_factor': 1.0, 'warmup_steps': 2, 'ema_decay': 0.9,
         'variants': ('dense', 'hybrid@6+8'), 'pixel_weight': 1.0, 'policy_weight': 1.0, 'precision': 'float32',
         'evaluate_every': 100, 'save_every': 5, 'loss_stride': 2,
     }  # fmt: skip
@@ -58,29 +54,6 @@ def same_state(first: Path, second: Path, parts: Sequence[str] = ('model', 'aver
 def run_arguments(config: Path, root: Path, run_dir: Path) -> list[str]:
     """Return the options of a training command."""
     return ['--config', str(config), '--root', str(root), '--run-dir', str(run_dir)]
-
-
-def start(argv: Sequence[Union[str, Path]], **environment: str) -> subprocess.Popen:
-    """Start a program at the top of the repository; its output is one text."""
-    return subprocess.Popen(
-        list(map(str, argv)), cwd=ROOT, env={**ENVIRONMENT, **environment}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Wait for what a running program does; fail with its output if it ends before or takes too long."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise AssertionError(f'ended or stuck too early:\n{process.communicate()[0]}')
-        time.sleep(0.01)
-
-
-def has_rows(run_dir: Path, count: int) -> Callable[[], bool]:
-    """Return a condition: log.csv has `count` rows at least."""
-    return lambda: (run_dir / 'log.csv').is_file() and (run_dir / 'log.csv').read_text().count('\n') > count
 
 
 def write_dataset(folder: Path, train: int, val: int) -> Path:
