@@ -18,8 +18,7 @@ from golden import Golden, assert_close, golden_dir, golden_files, weights_by_re
 from hybrid_seg_ros.data.policy_labels import policy_labels
 from hybrid_seg_ros.export.checkpoint_names import MMSEG_VIT, SEGMENTER_DECODER, TIMM_VIT, rename_atm, renamer
 from hybrid_seg_ros.inference.backends.torch_backend import predictions
-from hybrid_seg_ros.inference.crop_scores import average_crops, postprocess_crops
-from hybrid_seg_ros.inference.sliding_window import CropPlan, window_starts
+from hybrid_seg_ros.inference.sliding_window import CropPlan, average_crops, postprocess_crops, window_starts
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead

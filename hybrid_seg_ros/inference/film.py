@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from hybrid_seg_ros.inference.preprocess import FrameGeometry
+from hybrid_seg_ros.segmentation import TokenReport
 
 MERGE_BY = ('policy', 'previous', 'auto')
 LOOK_EVERY = 30
@@ -68,6 +69,8 @@ class Film:
         self._before: Optional[_Answer] = None
         self._now: Optional[tuple[float, tuple, np.ndarray]] = None
         self._frame = 0
+        self._distrusted = ''
+        """Why the frame before does not choose the windows of this one."""
         self._watched = self._merged_for = np.zeros((0, 0), np.int64)  # (gh, gw): frames still to watch; since single
 
     def scores(
@@ -80,7 +83,7 @@ class Film:
         """
         if self.merge_by == 'policy':
             self._before = self._now = None
-            self.counts['policy: not asked for'] += 1
+            self._distrusted = 'not asked for'
             return None
         layout = (geometry, patch_size)
         grid_hw = tuple(-(-side // patch_size) for side in network_input.shape[:2])
@@ -90,27 +93,29 @@ class Film:
         self._frame += 1
         if self._watched.shape != grid_hw:
             self._watched = self._merged_for = np.zeros(grid_hw, np.int64)
-        scores, reason = None, self._distrust(before, stamp_s, layout)
-        if not reason:
-            scores, reason = self._scores_by(before, picture, grid_hw, counts)
-        self.counts[f'policy: {reason}' if reason else 'previous'] += 1
+        self._distrusted = self._distrust(before, stamp_s, layout)
+        if self._distrusted:
+            return None
+        scores, self._distrusted = self._scores_by(before, picture, grid_hw, counts)
         return scores
 
-    def remember(self, labels: np.ndarray, confidence: Optional[np.ndarray], window_size: np.ndarray) -> None:
-        """Take the answer to the frame of the last `scores`.
+    def remember(self, labels: np.ndarray, confidence: Optional[np.ndarray], tokens: TokenReport) -> None:
+        """Take the answer to the frame of the last `scores`, and count who chose its windows, as `tokens` say.
 
-        `labels` (H, W) uint8, `confidence` (H, W) in [0, 1], `window_size` (gh, gw) as in a TokenReport.
+        `labels` (H, W) uint8, `confidence` (H, W) in [0, 1].
         """
+        reason = self._distrusted or 'another camera'  # of the batch needed it
+        self.counts['previous' if tokens.merged_by == 'previous' else f'policy: {reason}'] += 1
         if self._now is None:
             return
         stamp_s, layout, picture = self._now
         geometry, patch_size = layout
 
         def points(values: np.ndarray, padding: float) -> np.ndarray:
-            return _points(values, geometry.content_hw, patch_size, window_size.shape, cv2.INTER_NEAREST, padding)
+            return _points(values, geometry.content_hw, patch_size, tokens.grid_hw, cv2.INTER_NEAREST, padding)
 
         sure = np.ones(labels.shape, np.float32) if confidence is None else confidence
-        self._merged_for = np.where(window_size > 1, self._merged_for + 1, 0)
+        self._merged_for = np.where(tokens.window_size > 1, self._merged_for + 1, 0)
         self._before = _Answer(stamp_s, layout, picture, points(labels, 255), points(sure, 1.0))
 
     def _distrust(self, before: Optional[_Answer], stamp_s: float, layout: tuple) -> str:

@@ -1,17 +1,24 @@
-"""Bilinear interpolation along one axis, between knots that need not be equally spaced."""
+"""Bilinear interpolation between knots that need not be equally spaced, and the class with the highest score there.
+
+Between four neighbouring knots every class is bilinear. A class that another one exceeds at all four of them cannot win
+there, so that most regions between knots have one winner, known beforehand, and the others a few contenders. Only these
+are interpolated: the labels are those of interpolating all classes with the same arithmetic and taking the argmax.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
-from typing import NamedTuple, Optional, Union
+from itertools import product
+from typing import NamedTuple, Optional
 
 import numpy as np
 
-MAX_GROUPS = 3
-GROUP_COST = 0.15  # of the axis' pixels: drawing one more group costs about as much as that much padding
+ROUNDING = 16 * np.finfo(np.float32).eps
+"""Times the largest score: more than interpolation can round two scores apart."""
+PIXELS_AT_ONCE, SCORES_AT_ONCE = 1 << 18, 1 << 19
+"""Of regions with several contenders, which bounds memory when all classes compete everywhere."""
 
 
 class Neighbours(NamedTuple):
@@ -23,27 +30,19 @@ class Neighbours(NamedTuple):
 
 
 @dataclass(frozen=True)
-class IntervalGroup:
-    """G intervals between neighbouring knots, each with up to P output pixels.
+class InterpolationAxis:
+    """Where N output pixels lie between knots: in which of G intervals, `interval` (N,), and how far in, `weight` (N,).
 
     `low` and `high` (G,) are the knots at an interval's ends: the same one twice where pixels lie outside all knots.
-    `weights` (P, G) float32 is how far each pixel is from `low` to `high`; `pixels` (G, P) says which output pixel it
-    is, -1 for padding.
+    `pixels` (G, P) are those of each interval, the last one repeated where it has fewer than P; `weights` are theirs.
     """
 
+    interval: np.ndarray
+    weight: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    weights: np.ndarray
     pixels: np.ndarray
-
-
-@dataclass(frozen=True)
-class InterpolationAxis:
-    """Where `size` output pixels lie between knots. `order` takes them out of the groups' pixels, put end to end."""
-
-    groups: tuple[IntervalGroup, ...]
-    order: Union[slice, np.ndarray]
-    size: int
+    weights: np.ndarray
 
 
 @lru_cache(maxsize=64)
@@ -67,35 +66,6 @@ def neighbours(knots_px: Sequence[float], positions_px: np.ndarray) -> Neighbour
     return Neighbours(low, high, weight.astype(np.float32))
 
 
-@lru_cache(maxsize=256)
-def interpolation_axis(
-    knots_px: tuple[float, ...], content: int, output: int, start: int = 0, stop: Optional[int] = None
-) -> InterpolationAxis:
-    """Return where `output` pixels, resized from `content` pixels, lie between knots at `knots_px` of these.
-
-    Pixels outside all knots take the value of the nearest one. `start` and `stop` choose some of the output's pixels.
-    """
-    low, high, weight = neighbours(knots_px, pixel_positions(output, content)[start:stop])
-    starts = np.flatnonzero(np.diff(low, prepend=-1) + np.diff(high, prepend=-1))
-    counts = np.diff(starts, append=len(low))
-    limits = _group_limits(counts)
-    groups = []
-    for members in (np.flatnonzero(np.searchsorted(limits, counts) == group) for group in range(len(limits))):
-        pixels = starts[members, None] + np.arange(counts[members].max())  # (G, P)
-        if members[0] == 0:  # the first pixels stand last in their interval, next to those of the second one
-            pixels[0] += counts[0] - pixels.shape[1]
-        first = starts[members, None]
-        pixels[(pixels < first) | (pixels >= first + counts[members, None])] = -1
-        weights = np.where(pixels >= 0, weight[pixels], np.float32(0))
-        ends = starts[members]
-        groups.append(IntervalGroup(low[ends], high[ends], np.ascontiguousarray(weights.T), pixels))
-    places = np.concatenate([group.pixels.reshape(-1) for group in groups])
-    order = np.empty(len(low), np.int64)
-    order[places[places >= 0]] = np.flatnonzero(places >= 0)
-    contiguous = bool(np.all(np.diff(order) == 1))
-    return InterpolationAxis(tuple(groups), slice(int(order[0]), int(order[-1]) + 1) if contiguous else order, len(low))
-
-
 def interpolation_matrix(knots_px: Sequence[float], positions_px: np.ndarray) -> np.ndarray:
     """Return (positions, knots) float32 that interpolates values at the knots; clamped outside all knots."""
     low, high, weight = neighbours(knots_px, positions_px)
@@ -106,15 +76,114 @@ def interpolation_matrix(knots_px: Sequence[float], positions_px: np.ndarray) ->
     return matrix
 
 
-def _group_limits(counts: np.ndarray) -> np.ndarray:
-    """Return the pixels that each group's intervals are padded to, ascending, such that little of it is padding."""
-    sizes = np.unique(counts)
-    choices = (
-        np.array([*smaller, sizes[-1]])
-        for groups in range(min(MAX_GROUPS, len(sizes)))
-        for smaller in combinations(sizes[:-1], groups)
-    )
-    return min(
-        choices,
-        key=lambda limits: limits[np.searchsorted(limits, counts)].sum() + GROUP_COST * counts.sum() * len(limits),
-    )
+@lru_cache(maxsize=256)
+def interpolation_axis(
+    knots_px: tuple[float, ...], content: int, output: int, start: int = 0, stop: Optional[int] = None
+) -> InterpolationAxis:
+    """Return where `output` pixels, resized from `content` pixels, lie between knots at `knots_px` of these.
+
+    Pixels outside all knots take the value of the nearest one. `start` and `stop` choose some of the output's pixels.
+    """
+    low, high, weight = neighbours(knots_px, pixel_positions(output, content)[start:stop])
+    first = np.flatnonzero(np.diff(low, prepend=-1) + np.diff(high, prepend=-1))  # of each interval
+    count = np.diff(first, append=len(low))
+    pixels = first[:, None] + np.minimum(np.arange(count.max()), count[:, None] - 1)  # (G, P)
+    interval = np.repeat(np.arange(len(first)), count)
+    return InterpolationAxis(interval, weight, low[first], high[first], pixels, weight[pixels])
+
+
+def interpolated_argmax(
+    scores: np.ndarray, rows: InterpolationAxis, columns: InterpolationAxis, values: Optional[np.ndarray] = None,
+    with_values: bool = True,
+) -> tuple[np.ndarray, Optional[np.ndarray]]:  # fmt: skip
+    """Return labels (H, W) uint8, the argmax of the interpolated `scores`, and (H, W) float32, the winner's value.
+
+    `scores` (S, h, w) float32 are given at the knots of the axes, S at most 256. The lowest class wins ties. The value
+    is the winner's score, or what is interpolated from its `values` (S, h, w) float32; None unless `with_values`.
+    """
+    if not 1 <= len(scores) <= 256:
+        raise ValueError(f'expected scores (S, h, w) of 1 to 256 classes, got {scores.shape}')
+    by_class = np.ascontiguousarray(scores.reshape(len(scores), -1))  # (S, knots)
+    of_winner = by_class if values is None else np.ascontiguousarray(values.reshape(len(values), -1))
+    highest = by_class.max(0)
+    margin = np.float32(max(ROUNDING * max(-by_class.min(), highest.max()), np.finfo(np.float32).tiny))
+    near = (by_class > highest - margin).view(np.uint8)
+    lone = np.multiply(near, np.arange(len(near), dtype=np.uint8)[:, None]).max(0).astype(np.int64)
+    lone[np.add.reduce(near, 0, dtype=np.uint8) != 1] = -1  # 256 near ones wrap to 0, which is not 1 either
+    sides = product((rows.low, rows.high), (columns.low, columns.high))
+    corners = [row[:, None] * scores.shape[2] + column for row, column in sides]  # four (R, C): knots of regions
+    winner, *others = (lone.take(corner) for corner in corners)
+    settled = (winner >= 0) & np.logical_and.reduce([winner == other for other in others])
+    labels = winner.astype(np.uint8).take(rows.interval, 0).take(columns.interval, 1)
+    drawn = None
+    if with_values:
+        place = np.maximum(winner, 0) * by_class.shape[1]
+        at_rows = [of_winner.take(place + corner).take(rows.interval, 0) for corner in corners]  # (H, C) each
+        left, step = _between_rows(at_rows, rows.weight[:, None])
+        drawn = step.take(columns.interval, 1)
+        drawn *= columns.weight
+        drawn += left.take(columns.interval, 1)
+    row, column = np.nonzero(~settled)
+    region_px = rows.pixels.shape[1] * columns.pixels.shape[1]
+    at_once = max(1, min(PIXELS_AT_ONCE // region_px, SCORES_AT_ONCE // len(scores)))
+    for start in range(0, len(row), at_once):
+        some = row[start : start + at_once], column[start : start + at_once]
+        found = _compete(
+            by_class, None if values is None or not with_values else of_winner, [corner[some] for corner in corners],
+            rows.weights[some[0]], columns.weights[some[1]], margin,
+        )  # fmt: skip
+        pixels = rows.pixels[some[0]][:, :, None], columns.pixels[some[1]][:, None]
+        labels[pixels] = found[0]
+        if drawn is not None:
+            drawn[pixels] = found[1]
+    return labels, drawn
+
+
+def _compete(
+    scores: np.ndarray, values: Optional[np.ndarray], corners: list[np.ndarray], row_weights: np.ndarray,
+    column_weights: np.ndarray, margin: np.float32,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return the winners' labels and values, or scores without `values`, (n, P rows, P columns), in n regions.
+
+    `scores` and `values` (S, knots); `corners` are four times (n,) knots. Of all classes those compete that the
+    favourite, the one with the highest sum at the corners, does not rule out.
+    """
+    by_corner = [scores.take(corner, 1) for corner in corners]  # (S, n) each
+    favourite = sum(by_corner[1:], by_corner[0]).argmax(0), np.arange(len(corners[0]))
+    possible = np.logical_or.reduce([each > each[favourite] - margin for each in by_corner])
+    possible[favourite] = True  # also where scores are not finite
+    best = np.full((len(corners[0]), row_weights.shape[1], column_weights.shape[1]), -np.inf, np.float32)
+    labels, of_best = np.zeros(best.shape, np.uint8), best if values is None else np.zeros_like(best)
+    for index in np.flatnonzero(possible.any(1)):
+        regions = np.flatnonzero(possible[index])
+        places = [corner[regions] for corner in corners]
+        weights = row_weights[regions], column_weights[regions]
+        found, before = _interpolate(scores[index], places, *weights), best[regions]
+        better = found > before
+        # a later class has the higher number: faster than a masked copy
+        labels[regions] = np.maximum(labels[regions], better.view(np.uint8) * np.uint8(index))
+        if values is not None:
+            of_best[regions] = np.where(better, _interpolate(values[index], places, *weights), of_best[regions])
+        best[regions] = np.maximum(found, before)
+    return labels, of_best
+
+
+def _interpolate(
+    values: np.ndarray, corners: list[np.ndarray], row_weights: np.ndarray, column_weights: np.ndarray
+) -> np.ndarray:
+    """Interpolate between four places of `values` per region; weights (n, P) each; returns (n, P rows, P columns)."""
+    left, step = _between_rows([values.take(corner)[:, None] for corner in corners], row_weights)
+    found = step[:, :, None] * column_weights[:, None]
+    found += left[:, :, None]
+    return found
+
+
+def _between_rows(corners: list[np.ndarray], weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolate four corners between rows; return what is on the left, and the step from there to the right."""
+    top_left, top_right, bottom_left, bottom_right = corners
+    left = (bottom_left - top_left) * weight
+    left += top_left
+    step = (bottom_right - top_right) * weight
+    step += top_right
+    step -= left
+    return left, step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Optional, Union
 
@@ -13,12 +13,11 @@ import numpy as np
 
 from hybrid_seg_ros.inference.backends import AUTO, Backend, GridPrediction, create_backend
 from hybrid_seg_ros.inference.backends.automatic import choose_placement
-from hybrid_seg_ros.inference.crop_scores import postprocess_crops
 from hybrid_seg_ros.inference.film import LOOK_EVERY, Film
 from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess, resize_image
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory
-from hybrid_seg_ros.inference.sliding_window import plan_crops, stack_reports
+from hybrid_seg_ros.inference.sliding_window import plan_crops, postprocess_crops, stack_reports
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant, Windows
 from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
@@ -42,7 +41,7 @@ class SegmentationPipeline:
         self.backend_name, self.precision = backend_name, precision
         self._backend = backend
         self._output_size = output_size
-        self._operating_point = (spec.variant, spec.budget)
+        self._point: tuple[Variant, TokenBudget, dict[int, int]] = (spec.variant, spec.budget, {})
         self.with_confidence = True
         """Whether results must have their confidence; without it a label map takes a quarter less time."""
         self.set_operating_point(variant, budget)
@@ -55,23 +54,25 @@ class SegmentationPipeline:
     @property
     def variant(self) -> Variant:
         """Which tokens merge and leave early."""
-        return self._operating_point[0]
+        return self._point[0]
 
     @property
     def budget(self) -> TokenBudget:
         """How many tokens merging and pruning leave."""
-        return self._operating_point[1]
+        return self._point[1]
 
     @property
     def operating_point(self) -> tuple[Variant, TokenBudget]:
         """Variant and token budget of the next image."""
-        return self._operating_point
+        return self._point[:2]
 
     def set_operating_point(self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None) -> None:
         """Change variant or budget; takes effect at the next image. Raises ValueError, changing nothing."""
         variant, budget = variant or self.variant, budget or self.budget
         self.check_operating_point(variant, budget)
-        self._operating_point = (variant, budget)  # one assignment, so that a running image sees both or neither
+        grid_hw = self.spec.backbone.grid_hw(self.spec.network_size_hw)
+        merged_windows = count_merged_windows(grid_hw, budget.windows) if variant.merges else {}
+        self._point = (variant, budget, merged_windows)  # one assignment, so that a running image sees all or nothing
 
     def check_operating_point(self, variant: Variant, budget: TokenBudget) -> None:
         """Raise ValueError if the model, or the graphs that the backend was given, cannot run it."""
@@ -97,9 +98,9 @@ class SegmentationPipeline:
         With a `film` it is the next frame of a camera, taken at `stamp_s`, and the frame before may say which windows
         merge. With a sliding window each frame is for itself.
         """
-        check_image(image)
         if self.spec.inference == 'sliding':
-            return self._segment_sliding(image, *self._operating_point)
+            check_image(image)
+            return self._segment_sliding(image, *self.operating_point)
         return self.segment_batch([image], None if film is None else [film], [stamp_s])[0]
 
     def segment_batch(
@@ -114,30 +115,20 @@ class SegmentationPipeline:
             check_image(image)
         if not images or self.spec.inference == 'sliding':
             return [self(image) for image in images]
-        variant, budget = self._operating_point
-        clock = _Clock()
+        variant, budget, merged_windows = self._point
+        start_s = time.perf_counter()
         geometries = [fit_geometry(image.shape[:2], self.spec) for image in images]
         inputs = np.stack([preprocess(image, each, self.spec) for image, each in zip(images, geometries)])
-        scores = None
-        if films is not None and variant.merges:
-            grid_hw = self.spec.backbone.grid_hw(self.spec.network_size_hw)
-            counts = count_merged_windows(grid_hw, budget.windows)
-            each = [
-                film.scores(network_input, geometry, self.spec.backbone.patch_size, stamp_s, counts)
-                for film, network_input, geometry, stamp_s in zip(films, inputs, geometries, stamps_s)
-            ]
-            if all(one is not None for one in each):
-                scores = {window: np.stack([one[window] for one in each]) for window in counts}
-        clock.lap()
+        films = films if films is not None and variant.merges else []
+        scores = self._scores_of_films(films, inputs, geometries, stamps_s, merged_windows) if films else None
+        ready_s = time.perf_counter()
         predictions = self._backend.infer(inputs, variant, budget, scores)
-        clock.lap()
+        inferred_s = time.perf_counter()
         merged_by = '' if not variant.merges else 'policy' if scores is None else 'previous'
         outputs = [self._complete(prediction, each, merged_by) for prediction, each in zip(predictions, geometries)]
-        if films is not None and variant.merges:
-            for film, (labels, confidence, tokens) in zip(films, outputs):
-                film.remember(labels, confidence, tokens.window_size)
-        clock.lap()
-        timings = StageTimings(*(lap_ms / len(images) for lap_ms in clock.laps_ms))
+        for film, output in zip(films, outputs):
+            film.remember(*output)
+        timings = _timings((start_s, ready_s, inferred_s, time.perf_counter()), len(images))
         return [Segmentation(*output, timings) for output in outputs]
 
     def stream(
@@ -162,17 +153,28 @@ class SegmentationPipeline:
         area = geometry.area(prediction.tokens.grid_hw, self.spec.backbone.patch_size)
         return labels, confidence, dataclasses.replace(prediction.tokens, areas=(area,), merged_by=merged_by)
 
+    def _scores_of_films(
+        self, films: Sequence[Film], inputs: np.ndarray, geometries: Sequence[FrameGeometry],
+        stamps_s: Sequence[float], merged_windows: dict[int, int],
+    ) -> Optional[dict[int, np.ndarray]]:  # fmt: skip
+        """Return what the frames before say of windows, as `Backend.infer` takes it; None where any says nothing."""
+        patch_size = self.spec.backbone.patch_size
+        each = [film.scores(*frame, patch_size, stamp_s, merged_windows)
+                for film, *frame, stamp_s in zip(films, inputs, geometries, stamps_s)]  # fmt: skip
+        if any(one is None for one in each):
+            return None
+        return {window: np.stack([one[window] for one in each]) for window in merged_windows}
+
     def _segment_sliding(self, image: np.ndarray, variant: Variant, budget: TokenBudget) -> Segmentation:
-        clock = _Clock()
+        start_s = time.perf_counter()
         plan = plan_crops(image.shape[:2], self.spec.sliding_window)
         crops = plan.crops(resize_image(image, plan.resized_hw))
-        clock.lap()
+        ready_s = time.perf_counter()
         predictions = [prediction.on_host() for prediction in self._backend.infer(crops, variant, budget)]
-        clock.lap()
+        inferred_s = time.perf_counter()
         labels, confidence = postprocess_crops(predictions, plan, self.output_size_hw(plan.image_hw))
         tokens = stack_reports(predictions, plan, self.spec.backbone.patch_size)
-        clock.lap()
-        return Segmentation(labels, confidence, tokens, StageTimings(*clock.laps_ms))
+        return Segmentation(labels, confidence, tokens, _timings((start_s, ready_s, inferred_s, time.perf_counter())))
 
     def warm_up(
         self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None, batch: int = 1
@@ -246,17 +248,9 @@ def load_pipeline(
     return SegmentationPipeline(spec, runs, placement.backend, placement.precision, chosen, budget, output_size)
 
 
-class _Clock:
-    """Milliseconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps_ms: list[float] = []
-        self._last = time.perf_counter()
-
-    def lap(self) -> None:
-        now = time.perf_counter()
-        self.laps_ms.append((now - self._last) * 1e3)
-        self._last = now
+def _timings(times_s: Sequence[float], images: int = 1) -> StageTimings:
+    """Share out evenly what the three steps between four times took."""
+    return StageTimings(*((after - before) / images * 1e3 for before, after in pairwise(times_s)))
 
 
 def check_operating_point(spec: ModelSpec, variant: Variant, budget: TokenBudget) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hybrid_seg_ros.inference.area_resize import shrink_by_area
 from hybrid_seg_ros.model_spec import ModelSpec
 
 
@@ -65,6 +64,5 @@ def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     """Resize (H, W, 3) uint8, averaging when it shrinks."""
     if image.shape[:2] == tuple(size_hw):
         return image
-    if size_hw[0] * size_hw[1] < image.shape[0] * image.shape[1]:
-        return shrink_by_area(image, size_hw)
-    return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    shrinks = size_hw[0] * size_hw[1] < image.shape[0] * image.shape[1]
+    return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

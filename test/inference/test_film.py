@@ -12,6 +12,7 @@ from hybrid_seg_ros.inference import load_pipeline
 from hybrid_seg_ros.inference.film import MERGE_BY, WATCHED_FRAMES, Film
 from hybrid_seg_ros.inference.preprocess import FrameGeometry
 from hybrid_seg_ros.network.token_merging import choose_windows
+from hybrid_seg_ros.segmentation import TokenReport
 
 HW, GRID = (128, 192), (8, 12)
 WHOLE = FrameGeometry(HW, HW, HW)
@@ -39,7 +40,8 @@ def step(film, image, labels, stamp_s, counts=COUNTS, geometry=WHOLE):
     else:
         batch = {window: each[None] for window, each in scores.items()}
         sizes = choose_windows(batch, counts, GRID).window_size()[0]
-    film.remember(labels, SURE, sizes)
+    merged_by = 'policy' if scores is None else 'previous'
+    film.remember(labels, SURE, TokenReport(GRID, sizes, np.zeros(GRID, np.uint8), sizes.size, merged_by=merged_by))
     return None if scores is None else sizes
 
 
@@ -140,6 +142,10 @@ def test_the_pipeline_takes_a_film(tmp_path, backend, variant):
     batches = [pipeline.segment_batch([image, image[::-1]], films, [at, at]) for at in (0.0, 0.1)]
     assert [one.tokens.merged_by for batch in batches for one in batch] == ['policy'] * 2 + ['previous'] * 2
     assert np.array_equal(batches[1][0].labels, frames[1].labels)
+    late = pipeline.segment_batch([image, image[::-1]], films, [0.2, 9.0])
+    assert [one.tokens.merged_by for one in late] == ['policy'] * 2
+    assert [film.counts for film in films] == [
+        {'policy: first frame': 1, 'previous': 1, f'policy: {reason}': 1} for reason in ('another camera', 'gap')]
     pipeline.close()
 
 

@@ -11,8 +11,7 @@ from tiny_model import write_lively_model
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.inference.backends import graph_backend
-from hybrid_seg_ros.inference.backends.graph_backend import GraphBackend
-from hybrid_seg_ros.inference.backends.graph_network import finished_by_threshold
+from hybrid_seg_ros.inference.backends.graph_backend import GraphBackend, finished_by_threshold
 from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs
 from hybrid_seg_ros.inference.backends.onnx_backend import create_onnx_backend
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant

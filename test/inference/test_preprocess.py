@@ -55,6 +55,7 @@ def test_views_without_contiguous_memory(turn):
     image = turn(picture(60, 90))
     geometry = fit_geometry(image.shape[:2], tiny_spec())
     expected = preprocess(np.ascontiguousarray(image), geometry, tiny_spec())
+    image.flags.writeable = False
     assert np.array_equal(preprocess(image, geometry, tiny_spec()), expected)
 
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_seg_ros.inference import crop_scores, mask_scores
+from hybrid_seg_ros.inference import postprocess, sliding_window
 from hybrid_seg_ros.inference.backends.base import GridPrediction
-from hybrid_seg_ros.inference.crop_scores import average_crops, crop_knots, postprocess_crops
-from hybrid_seg_ros.inference.sliding_window import CropPlan, plan_crops
+from hybrid_seg_ros.inference.sliding_window import CropPlan, average_crops, crop_knots, plan_crops, postprocess_crops
 from hybrid_seg_ros.model_spec import SlidingWindow
 from hybrid_seg_ros.segmentation import TokenReport
 
@@ -133,9 +132,9 @@ def test_bands_do_not_show(kind, monkeypatch):
     plan = plan_crops((120, 310), SlidingWindow(96, 64))
     predictions = crop_predictions(plan, 16, kind)
     whole = postprocess_crops(predictions, plan, (100, 257))
-    monkeypatch.setattr(crop_scores, 'SCORES_OF_BAND', 700)
-    monkeypatch.setattr(crop_scores, 'SCORES_OF_STEP', 300)
-    monkeypatch.setattr(mask_scores, 'SCORES_AT_ONCE', 5000)
+    monkeypatch.setattr(sliding_window, 'SCORES_OF_BAND', 700)
+    monkeypatch.setattr(sliding_window, 'SCORES_OF_STEP', 300)
+    monkeypatch.setattr(postprocess, 'SCORES_AT_ONCE', 5000)
     labels, confidence = postprocess_crops(predictions, plan, (100, 257))
     np.testing.assert_array_equal(labels, whole[0])
     np.testing.assert_allclose(confidence, whole[1], atol=1e-6)
