@@ -101,7 +101,7 @@ def test_the_gpu_s_label_map_is_the_cpu_s(cache, size_hw):
     spec = ModelSpec.load(SHIPPED)
     made = create_backend('tensorrt', spec, 'cuda', 'float32', cache_dir=cache)
     prediction = made.infer(noise((384, 512))[None], Variant.parse('hybrid@8'), TokenBudget(0.45, keep=0.6))[0]
-    assert isinstance(prediction.scores, DeviceScores), 'NVRTC is needed: pip install nvidia-cuda-nvrtc-cu12'
+    assert isinstance(prediction.scores, DeviceScores), 'NVRTC is needed: pip install nvidia-cuda-nvrtc'
     geometry = fit_geometry(size_hw, spec)
     on_gpu, on_cpu = (postprocess(each, geometry, size_hw) for each in (prediction, prediction.on_host()))
     assert np.array_equal(on_gpu[0], on_cpu[0]) and np.array_equal(on_gpu[1], on_cpu[1])

@@ -225,7 +225,8 @@ def compile_kernel(path: Path, compute_capability: int) -> bytes:
         architectures = _call(nvrtc, nvrtc.nvrtcGetSupportedArchs)
     except (ImportError, OSError, RuntimeError) as error:
         raise KernelError(f'no NVRTC to compile {path.name} with ({error}); it comes with CUDA, or by '
-                          f'pip install nvidia-cuda-nvrtc-cu12; cuda-bindings: {INSTALL}') from error  # fmt: skip
+                          f'pip install nvidia-cuda-nvrtc, for CUDA 12 nvidia-cuda-nvrtc-cu12; '
+                          f'cuda-bindings: {INSTALL}') from error  # fmt: skip
     known = compute_capability in architectures
     older = [each for each in architectures if each < compute_capability]
     if not known and not older:
