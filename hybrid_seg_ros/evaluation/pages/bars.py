@@ -13,7 +13,7 @@ COLUMNS = 2
 LINE_PX, BELOW_PX = 34, 90
 """Heights: a bar with its distance to the next; what is below the bars of a panel."""
 LEFT_PX, RIGHT_PX = 150, 15
-TITLE_PX, TITLE_CHARACTERS = 22, 70
+TITLE_PX, TITLE_CHARACTERS = 22, 58
 """Height of a line of a panel's title, and how many characters it takes."""
 HEADING_PX = 50
 """Height of the heading of the figure, or of its legend."""
