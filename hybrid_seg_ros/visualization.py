@@ -75,13 +75,8 @@ def draw_token_map(image: np.ndarray, tokens: TokenReport, size_hw: tuple[int, i
     """
     picture = fit_image(image, size_hw).copy()
     layers = [layer for layer, _ in tokens.kept]
-    for rows, (top, left, height, width) in _grids(tokens, image.shape[:2]):
+    for rows, cells, region in _regions(picture, tokens, image.shape[:2]):
         window = tokens.window_size[rows]
-        scale_y, scale_x = size_hw[0] / image.shape[0], size_hw[1] / image.shape[1]
-        y0, cell_row = _cell_of_pixel(top * scale_y, height * scale_y, window.shape[0], size_hw[0])
-        x0, cell_column = _cell_of_pixel(left * scale_x, width * scale_x, window.shape[1], size_hw[1])
-        cells = cell_row, cell_column
-        region = picture[y0 : y0 + cell_row.size, x0 : x0 + cell_column.size]
         color = _spread(_color_table()[window], *cells)
         pruned_after = tokens.pruned_after_layer[rows]
         shade = cv2.cvtColor(_spread(_shade_table(layers)[pruned_after], *cells), cv2.COLOR_GRAY2RGB)
@@ -90,6 +85,18 @@ def draw_token_map(image: np.ndarray, tokens: TokenReport, size_hw: tuple[int, i
         region[:] = tinted
         cv2.copyTo(blackened, _spread((pruned_after > 0).astype(np.uint8), *cells), region)
         cv2.copyTo(color, _outline(_spread(_token_of_cell(window), *cells)), region)
+    return picture
+
+
+def draw_pruned(image: np.ndarray, tokens: TokenReport, layer: int, size_hw: tuple[int, int]) -> np.ndarray:
+    """Draw an image (H, W, 3) uint8 RGB at `size_hw`, black where tokens have left by `layer`.
+
+    Where the crops of a sliding window overlap, black is where the token of one of them has left.
+    """
+    picture = fit_image(image, size_hw).copy()
+    gone = (tokens.pruned_after_layer > 0) & (tokens.pruned_after_layer <= layer)
+    for rows, cells, region in _regions(picture, tokens, image.shape[:2]):
+        region[_spread(gone[rows], *cells)] = 0
     return picture
 
 
@@ -161,14 +168,21 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     write_bytes(path, cv2.imencode('.png', picture if picture.ndim == 2 else picture[..., ::-1])[1].tobytes())
 
 
-def _grids(
-    tokens: TokenReport, image_hw: tuple[int, int]
-) -> Iterator[tuple[slice, tuple[float, float, float, float]]]:
-    """Yield each crop's rows of the grid and the (top, left, height, width) of the image that they cover."""
+def _regions(
+    picture: np.ndarray, tokens: TokenReport, image_hw: tuple[int, int]
+) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray], np.ndarray]]:
+    """Yield, for each crop, its rows of the grid, the cell of each row and column of pixels, and its part of `picture`.
+
+    The grid covers areas of an image of `image_hw`, of which `picture` is a copy of any size.
+    """
     areas = tokens.areas or ((0.0, 0.0, float(image_hw[0]), float(image_hw[1])),)
-    rows = tokens.grid_hw[0] // len(areas)
-    for index, area in enumerate(areas):
-        yield slice(index * rows, (index + 1) * rows), area
+    rows, columns = tokens.grid_hw[0] // len(areas), tokens.grid_hw[1]
+    scale_y, scale_x = picture.shape[0] / image_hw[0], picture.shape[1] / image_hw[1]
+    for index, (top, left, height, width) in enumerate(areas):
+        y, cell_row = _cell_of_pixel(top * scale_y, height * scale_y, rows, picture.shape[0])
+        x, cell_column = _cell_of_pixel(left * scale_x, width * scale_x, columns, picture.shape[1])
+        region = picture[y : y + cell_row.size, x : x + cell_column.size]
+        yield slice(index * rows, (index + 1) * rows), (cell_row, cell_column), region
 
 
 def _cell_of_pixel(start: float, length: float, cells: int, limit: int) -> tuple[int, np.ndarray]:

@@ -71,7 +71,7 @@ def time_parts(
     """
     import torch
 
-    from hybrid_seg_ros.evaluation.part_latency import parts_of
+    from hybrid_seg_ros.evaluation.benchmark.network_parts import parts_of
     from hybrid_seg_ros.network.inference_form import prepare_for_inference
 
     parts = {(name, part): call for name, model in models.items() for part, call in

@@ -12,7 +12,6 @@ from tiny_model import tiny_spec, write_tiny_model
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.evaluation.flops.count import count_flops
 from hybrid_seg_ros.evaluation.flops.paper import PAPER_FPS, PAPER_GFLOPS
-from hybrid_seg_ros.evaluation.paper.command import PaperOptions, paper_evidence, render_files
 from hybrid_seg_ros.evaluation.paper.layers import SIZE_PX
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, SlidingWindow, Variant
@@ -254,14 +253,3 @@ def test_a_file_where_the_folder_should_be(tiny_model, root, tmp_path, capsys, b
     (tmp_path / 'out').write_text('mine')
     assert paper(tiny_model, root, tmp_path / 'out' / below) == 1
     assert 'expected a folder' in capsys.readouterr().err and (tmp_path / 'out').read_text() == 'mine'
-
-
-def test_without_a_command_line(root, tmp_path):
-    """Measuring and rendering apart: from the same evidence come the same files, and the options are checked."""
-    model = write_tiny_model(tmp_path, auxiliary_layers=(), variant=Variant())
-    evidence = paper_evidence(PaperOptions(model, root, rounds=1, limit=1))
-    assert [row.variant for row in evidence.tables.rows] == ['dense', 'cts'] and evidence.figures.pruning is None
-    files = render_files(evidence)
-    assert set(files) == TABLES | {'figure_1_2_merged.jpg'} and files == render_files(evidence)
-    with pytest.raises(ValueError, match='--rounds: expected at least 1, got 0'):
-        PaperOptions(model, root, rounds=0)

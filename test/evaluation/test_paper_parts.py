@@ -8,14 +8,13 @@ from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.evaluation.benchmark.plan import RowKey
 from hybrid_seg_ros.evaluation.benchmark.results import Violation
 from hybrid_seg_ros.evaluation.paper.command import mean_budget
-from hybrid_seg_ros.evaluation.paper.layers import LayerCosts, layer_costs, parts_of_steps, place_of
+from hybrid_seg_ros.evaluation.paper.layers import LayerCosts, StepCost, layer_costs, parts_of_steps, steps_by_place
 from hybrid_seg_ros.evaluation.paper.page import make_page
-from hybrid_seg_ros.evaluation.paper.tables import PaperRow, PaperTables, Subject
+from hybrid_seg_ros.evaluation.paper.tables import PaperRow, PaperSetup, PaperTables
 from hybrid_seg_ros.evaluation.paper.token_figures import (
-    Titled,
+    TitledPicture,
     TokenFigures,
     choose_apart,
-    draw_pruned,
     easy_and_hard,
     make_sheet,
     pruning_variant,
@@ -25,6 +24,7 @@ from hybrid_seg_ros.evaluation.paper.token_figures import (
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import SlidingWindow, TokenBudget, Variant
 from hybrid_seg_ros.segmentation import TokenReport
+from hybrid_seg_ros.visualization import draw_pruned
 
 PRUNED = np.array([[6, 0, 8], [0, 0, 0]], np.uint8)
 WHITE = np.full((20, 30, 3), 255, np.uint8)
@@ -114,12 +114,12 @@ def test_costs_of_steps_from_those_of_parts():
     assert costs.steps[-1].fps_up_to_here == pytest.approx(1000 / costs.parts_ms)
 
 
-@pytest.mark.parametrize('step, last_layer, place', [
-    ('embedding', 0, 'in'), ('policy', 0, 'in'), ('layer 7', 6, '7'), ('auxiliary head 6', 6, 'h6'),
-    ('head', 12, 'out'), ('upsampling', 12, 'out'),
-])  # fmt: skip
-def test_places_of_steps(step, last_layer, place):
-    assert place_of(step, last_layer) == place
+def test_places_of_steps():
+    names = ['embedding', 'policy', 'layer 1', 'layer 6', 'auxiliary head 6', 'layer 7', 'head', 'upsampling']
+    places = steps_by_place(LayerCosts('x', (), tuple(StepCost(name, 1.0, None, None) for name in names), 1.0))
+    assert {place: [step.name for step in steps] for place, steps in places.items()} == {
+        'in': names[:2], '1': ['layer 1'], '6': ['layer 6'], 'h6': ['auxiliary head 6'], '7': ['layer 7'],
+        'out': names[-2:]}  # fmt: skip
 
 
 def row(variant, gflops_change, speed):
@@ -128,7 +128,7 @@ def row(variant, gflops_change, speed):
 
 
 def tables(rows, rounds, slower=()):
-    subject = Subject('m', 'random', (96, 128), False, 11, 'camvid', 'val', 2, 'pytorch', 'float32', 'cpu', 'cpu',
+    subject = PaperSetup('m', 'random', (96, 128), False, 11, 'camvid', 'val', 2, 'pytorch', 'float32', 'cpu', 'cpu',
                       rounds, 'none', 0.9)  # fmt: skip
     made = (row('dense', 0.0, 1.0), *(row(*each) for each in rows))
     return PaperTables(subject, made, (LayerCosts('dense', (48,), (), 1.0),), {}, slower)
@@ -156,7 +156,7 @@ def test_page_warns_of_what_saves_gflops_and_no_time():
 
 def test_sheet_of_pictures():
     black, wide = np.zeros((10, 20, 3), np.uint8), np.zeros((5, 40, 3), np.uint8)
-    sheet = make_sheet([[Titled('a', black), Titled('b' * 99, wide)], [Titled('', black)]], 40)
+    sheet = make_sheet([[TitledPicture('a', black), TitledPicture('b' * 99, wide)], [TitledPicture('', black)]], 40)
     assert sheet.shape == (2 * (24 + 20 + 6), 40 + 6 + 40, 3) and sheet.dtype == np.uint8
     assert (sheet[24:44, :40] == 0).all() and (sheet[24:29, 46:] == 0).all() and (sheet[50:, 46:] == 255).all()
     with pytest.raises(ValueError, match='at least one picture in each row'):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from hybrid_seg_ros.evaluation.pages.tables import format_tokens
+from hybrid_seg_ros.evaluation.pages.tables import format_csv, format_tokens
 from hybrid_seg_ros.files import write_json, write_text
 from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.inference.points_table import name_point, windows_text
@@ -162,22 +160,12 @@ class Sweep:
 
     def save_csv(self, path: Path) -> None:
         """Write a table with a column for each stage's tokens, whole or not at all."""
-        stages = list(dict.fromkeys(stage for row in self.rows for stage in row.tokens_mean))
-        lines = [
+        write_text(path, format_csv([
             {**dataclasses.asdict(row.point), 'merged_windows': _cell(row.point), 'miou': row.miou,
-             'pixel_accuracy': row.pixel_accuracy,
-             **{f'tokens_{stage}': count for stage, count in row.tokens_mean.items()},
-             'gflops_mean': row.gflops_mean, 'of_dense': row.of_dense}
+             'pixel_accuracy': row.pixel_accuracy, 'tokens': row.tokens_mean, 'gflops_mean': row.gflops_mean,
+             'of_dense': row.of_dense}
             for row in self.rows
-        ]  # fmt: skip
-        names = [field.name for field in dataclasses.fields(SweepPoint)]
-        columns = [*names, 'miou', 'pixel_accuracy', *(f'tokens_{stage}' for stage in stages), 'gflops_mean',
-                   'of_dense']  # fmt: skip
-        text = io.StringIO(newline='')
-        writer = csv.DictWriter(text, columns, restval='', lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(lines)
-        write_text(path, text.getvalue())
+        ]))  # fmt: skip
 
     def markdown(self) -> str:
         """Return the model card's table; the model's own operating point is in bold."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from hybrid_seg_ros.evaluation.benchmark.figures import bar_figure
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu, describe_load, foreign_load, is_busy
 from hybrid_seg_ros.evaluation.benchmark.models import ModelStore, load_frames, load_specs
-from hybrid_seg_ros.evaluation.benchmark.opening import KEEP, OpenRow, check_backends, open_rows
+from hybrid_seg_ros.evaluation.benchmark.opening import OpenRow, check_backends, limit_threads, open_rows
 from hybrid_seg_ros.evaluation.benchmark.page import write_benchmark_page
 from hybrid_seg_ros.evaluation.benchmark.plan import (
     ALTERNATIVES,
@@ -30,9 +30,12 @@ from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib, save_fig
 from hybrid_seg_ros.evaluation.pages.html_page import require_jinja2
 from hybrid_seg_ros.files import check_file
 from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect, split_list
-from hybrid_seg_ros.model_spec import INFERENCE_MODES, Variant
+from hybrid_seg_ros.model_spec import INFERENCE_MODES, ModelSpec, TokenBudget, Variant
 
 log = logging.getLogger(__name__)
+
+KEEP = 0.6
+"""What stays at a pruning layer of a model whose own rule is a threshold: all rows are to run as many tokens."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,19 +74,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    _check_numbers(args)
+    for name, least in (('rounds', FEWEST_ROUNDS if args.check else 1), ('settle', 0)):
+        if getattr(args, name) < least:
+            raise ValueError(f'--{name}: expected at least {least}, got {getattr(args, name)}')
     for path, option in ((args.json, '--json'), (args.picture, '--picture'), (args.html, '--html')):
         check_file(path, option)
     if args.picture or args.html:
         require_matplotlib()  # now rather than after minutes
     if args.html:
         require_jinja2()
-    if args.threads:
-        os.environ['OMP_NUM_THREADS'] = str(args.threads)  # the other backends, and the processes for memory, read it
-        torch.set_num_threads(args.threads)
+    limit_threads(args.threads)
     sizes_hw = [parse_size(text) for text in split_list(args.sizes)]
     models = load_specs(args.model, args.inference, sizes_hw)
-    specs = {subject: spec for subject, (_, spec) in models.items()}
+    specs = {model: spec for model, (_, spec) in models.items()}
     variants = [Variant.parse(name) for name in split_list(args.variants)]
     say_what_has_no_effect(args, variants)
     choices = [BackendChoice.parse(text) for text in split_list(args.backends)]
@@ -101,15 +104,19 @@ def run(args: argparse.Namespace) -> int:
     load = foreign_load()
     if is_busy(load):
         log.warning(describe_load(load))
+
+    def budget_of(spec: ModelSpec) -> TokenBudget:
+        return dataclasses.replace(spec.budget, keep=tuple(args.keep or spec.budget.keep or (KEEP,)))
+
     with tempfile.TemporaryDirectory(prefix='hybrid_seg_benchmark_') as folder:
         store = ModelStore(models, frames, Path(folder), args.seed, args.random_weights, args.cache_dir)
-        rows = open_rows(keys, store, args.keep, args.device, args.skip_missing)
+        rows = open_rows(keys, store, budget_of, args.device, args.skip_missing)
         measured = run_rounds(rows, frames, args.rounds, args.seed, args.settle, not args.no_parts)
         for row in rows:
             row.pipeline.close()
         if not args.no_memory:
             measured = add_peak_memory(measured, rows, frames, Path(folder), args.device)
-    plain_models = {subject: plain_model(specs, subject) for subject in specs}
+    plain_models = {model: plain_model(specs, model) for model in specs}
     benchmark = Benchmark(_describe_device(rows), tuple(summarize(measured, plain_models)))
     return _report(args, benchmark, find_violations(measured), load)
 
@@ -126,13 +133,6 @@ def _report(args: argparse.Namespace, benchmark: Benchmark, violations: Sequence
         write_benchmark_page(benchmark, violations, load, args.html)
     checked = [each for each in violations if each.cheaper.backend != PLAIN]
     return 1 if args.check and checked else 0
-
-
-def _check_numbers(args: argparse.Namespace) -> None:
-    for name, least in (('rounds', FEWEST_ROUNDS if args.check else 1), ('settle', 0), ('threads', 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise ValueError(f'--{name}: expected at least {least}, got {value}')
 
 
 def _describe_device(rows: Sequence[OpenRow]) -> str:

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Protocol
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.benchmark.dense_network import CompileError, check_compiler, open_compiled
 from hybrid_seg_ros.evaluation.benchmark.dense_pipeline import open_exported
 from hybrid_seg_ros.evaluation.benchmark.models import ModelOnDisk, ModelStore
 from hybrid_seg_ros.evaluation.benchmark.plain_pipeline import PlainPipeline
-from hybrid_seg_ros.evaluation.benchmark.plan import ONNXRUNTIME_PLAIN, PLAIN, TORCH_COMPILE, BackendChoice, RowKey
+from hybrid_seg_ros.evaluation.benchmark.plan import (
+    BASELINES,
+    ONNXRUNTIME_PLAIN,
+    PLAIN,
+    TORCH_COMPILE,
+    BackendChoice,
+    RowKey,
+)
 from hybrid_seg_ros.inference.backends import Backend, create_backend
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend, torch_device
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory
-from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
-
-KEEP = 0.6
-"""What stays at a pruning layer of a model whose own rule is a threshold: all rows are to run as many tokens."""
 
 
 class FramePipeline(Protocol):
@@ -78,59 +83,75 @@ def check_backends(choices: Sequence[BackendChoice], spec: ModelSpec, device: st
     return problems
 
 
+def limit_threads(threads: Optional[int]) -> None:
+    """Let what is opened from now on compute with so many threads; None leaves one per core."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f'--threads: expected at least 1, got {threads}')
+    os.environ['OMP_NUM_THREADS'] = str(threads)  # the other backends, and the processes for memory, read it
+    torch.set_num_threads(threads)
+
+
 def open_rows(
-    keys: Sequence[RowKey], store: ModelStore, keep: Optional[Sequence[Keep]], device: str, skip_missing: bool = False
-) -> list[OpenRow]:
+    keys: Sequence[RowKey], store: ModelStore, budget_of: Callable[[ModelSpec], TokenBudget], device: str,
+    skip_missing: bool = False,
+) -> list[OpenRow]:  # fmt: skip
     """Load every row's network and run it once on an empty image, which exports, compiles and builds engines.
 
-    `keep` None is the model's own, or KEEP. The variants of a model share one PyTorch network. `skip_missing` leaves
-    out what torch.compile cannot compile; ValueError if nothing is left.
+    The variants of a model share one backend. `skip_missing` leaves out what torch.compile cannot compile; ValueError
+    if nothing is left.
     """
     keep_freed_memory()  # as load_pipeline does
-    networks: dict[tuple[Path, str], tuple[TorchBackend, HybridSegmenter]] = {}
+    backends: dict[tuple[Path, str, str], tuple[Backend, Optional[HybridSegmenter]]] = {}
     rows, problems = [], []
     for key in tqdm(keys, desc='load', unit='row', leave=False, disable=None):
+        model = store.find(key)
+        budget = budget_of(model.spec)
         try:
-            rows.append(_open_row(key, store, keep, device, networks))
+            if key.backend in BASELINES:
+                rows.append(_open_baseline(key, model, budget, store, device))
+                continue
         except CompileError as error:
             if not skip_missing:
                 raise
             problems.append(f'{key}: {error}')
             log.warning('skipped %s', problems[-1])
+            continue
+        place = model.path, key.backend, key.dtype
+        if place not in backends:
+            backends[place] = _open_backend(key, model, device)
+            backends[place][0].keep_open(len(keys))
+        backend, network = backends[place]
+        variant = Variant.parse(key.variant)
+        pipeline = SegmentationPipeline(model.spec, backend, key.backend, key.dtype, variant, budget)
+        pipeline.warm_up()
+        rows.append(OpenRow(key, model, variant, budget, pipeline, pipeline.device_name, network))
     if not rows:
         raise ValueError(f'no row can run here: {"; ".join(problems)}')
     return rows
 
 
-def _open_row(
-    key: RowKey, store: ModelStore, keep: Optional[Sequence[Keep]], device: str,
-    networks: dict[tuple[Path, str], tuple[TorchBackend, HybridSegmenter]],
-) -> OpenRow:  # fmt: skip
-    model = store.find(key)
-    spec, variant = model.spec, Variant.parse(key.variant)
-    budget = dataclasses.replace(spec.budget, keep=tuple(keep or spec.budget.keep or (KEEP,)))
-    if key.backend == TORCH_COMPILE:
-        compiled = open_compiled(spec, device, key.dtype)
-        return OpenRow(key, model, variant, budget, compiled, compiled.device_name)
-    if key.backend == ONNXRUNTIME_PLAIN:
-        graph = store.export(model, key.dtype)
-        exported = open_exported(spec, graph, device)
-        exported(np.full((*spec.network_size_hw, 3), 128, np.uint8))
-        return OpenRow(key, model, variant, budget, exported, exported.device_name, graph=graph)
+def _open_backend(key: RowKey, model: ModelOnDisk, device: str) -> tuple[Backend, Optional[HybridSegmenter]]:
+    """Return a backend, and the network of one whose parts can be timed."""
+    if key.backend != 'pytorch':
+        return create_backend(key.backend, model.spec, device, key.dtype, cache_dir=model.cache_dir), None
+    place = torch_device(device, key.dtype)
+    network = load_model(model.spec)
+    has_parts = key.dtype == 'float32' and device == 'cpu' and model.spec.inference == 'whole'
+    return TorchBackend(network, place, key.dtype), network if has_parts else None
+
+
+def _open_baseline(
+    key: RowKey, model: ModelOnDisk, budget: TokenBudget, store: ModelStore, device: str
+) -> OpenRow:
+    spec, variant, graph = model.spec, Variant.parse(key.variant), None
     if key.backend == PLAIN:
-        plain = PlainPipeline.load(spec, variant, budget, device, key.dtype)
-        return OpenRow(key, model, variant, budget, plain, plain.device_name)
-    network = None
-    if key.backend == 'pytorch':
-        place = torch_device(device, key.dtype)
-        if (model.path, key.dtype) not in networks:
-            network = load_model(spec)
-            networks[model.path, key.dtype] = (TorchBackend(network, place, key.dtype), network)
-        backend: Backend
-        backend, network = networks[model.path, key.dtype]
+        pipeline = PlainPipeline.load(spec, variant, budget, device, key.dtype)
+    elif key.backend == TORCH_COMPILE:
+        pipeline = open_compiled(spec, device, key.dtype)
     else:
-        backend = create_backend(key.backend, spec, device, key.dtype, cache_dir=model.cache_dir)
-    pipeline = SegmentationPipeline(spec, backend, key.backend, key.dtype, variant, budget)
-    pipeline.warm_up()
-    has_parts = key.dtype == 'float32' and device == 'cpu' and spec.inference == 'whole'
-    return OpenRow(key, model, variant, budget, pipeline, pipeline.device_name, network if has_parts else None)
+        graph = store.export(model, key.dtype)
+        pipeline = open_exported(spec, graph, device)
+        pipeline(np.full((*spec.network_size_hw, 3), 128, np.uint8))
+    return OpenRow(key, model, variant, budget, pipeline, pipeline.device_name, graph=graph)

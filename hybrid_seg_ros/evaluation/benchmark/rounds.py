@@ -6,20 +6,20 @@ import dataclasses
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar, Union
+from typing import Optional, TypeVar, Union
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from hybrid_seg_ros.evaluation.benchmark.network_parts import WHOLE_NETWORK, parts_of, sum_parts
 from hybrid_seg_ros.evaluation.benchmark.opening import OpenRow
 from hybrid_seg_ros.evaluation.benchmark.peak_memory import MemoryJob, measure_peak_memory
 from hybrid_seg_ros.evaluation.benchmark.plan import RowKey, SizedModel
 from hybrid_seg_ros.evaluation.benchmark.results import Lap, RowLaps
 from hybrid_seg_ros.evaluation.flops.count import frame_gflops
-from hybrid_seg_ros.evaluation.part_latency import WHOLE_NETWORK, parts_of, sum_parts
 from hybrid_seg_ros.segmentation import TokenReport
 
 Frames = Mapping[SizedModel, Sequence[np.ndarray]]
@@ -39,7 +39,7 @@ def run_rounds(
     for row in rows:
         tasks[row.key] = _frame_task(row, frames[row.key.sized_model], settle)
     parts = _network_parts(rows) if with_parts else {}
-    tasks.update({key: _part_task(call, settle) for key, call in parts.items()})
+    tasks.update({key: timed_call(call, settle) for key, call in parts.items()})
     laps = run_interleaved(tasks, rounds, seed)
     medians = {key: statistics.median(laps[key]) for key in parts}
     measured = []
@@ -88,18 +88,6 @@ def _frame_task(row: OpenRow, images: Sequence[np.ndarray], settle: int) -> Call
     return run
 
 
-def _part_task(call: Callable[[], object], settle: int) -> Callable[[int], float]:
-    @torch.inference_mode()
-    def run(number: int) -> float:
-        for _ in range(settle):
-            call()
-        start = time.perf_counter()
-        call()
-        return (time.perf_counter() - start) * 1e3
-
-    return run
-
-
 def _network_parts(rows: Sequence[OpenRow]) -> dict[tuple[int, str], Callable[[], object]]:
     """Return the parts of each PyTorch network that its rows run."""
     parts: dict[tuple[int, str], Callable[[], object]] = {}
@@ -118,20 +106,36 @@ Result = TypeVar('Result')
 def run_interleaved(tasks: Mapping[Key, Callable[[int], Result]], rounds: int, seed: int) -> dict[Key, list[Result]]:
     """Call every task once in each of `rounds` rounds, with the round's number; return what they return, by round.
 
-    Each round has an order of its own, so that no task always runs behind the same other one.
+    Each round has an order of its own, which `seed` repeats, so that no task always runs behind the same other one.
     """
     results: dict[Key, list[Result]] = {key: [] for key in tasks}
-    keys = list(tasks)
-    with tqdm(total=rounds * len(keys), desc='benchmark', unit='run', disable=None) as progress:
-        for number, order in enumerate(round_orders(len(keys), rounds, seed)):
-            for index in order:
-                results[keys[index]].append(tasks[keys[index]](number))
+    generator = random.Random(seed)
+    with tqdm(total=rounds * len(tasks), desc='benchmark', unit='run', disable=None) as progress:
+        for number in range(rounds):
+            for key in generator.sample(list(tasks), len(tasks)):
+                results[key].append(tasks[key](number))
                 progress.update()
     return results
 
 
-def round_orders(count: int, rounds: int, seed: int) -> Iterator[list[int]]:
-    """Yield a random order of 0 .. count - 1 for each round; the same seed gives the same orders."""
-    generator = random.Random(seed)
-    for _ in range(rounds):
-        yield generator.sample(range(count), count)
+def timed_call(
+    call: Callable[[], object], settle: int, device: Optional[torch.device] = None
+) -> Callable[[int], float]:
+    """Return a task that makes a call `settle` times and once more, and returns the milliseconds of the last."""
+
+    @torch.inference_mode()
+    def run(number: int) -> float:
+        for _ in range(settle):
+            call()
+        _wait_for(device)
+        start = time.perf_counter()
+        call()
+        _wait_for(device)
+        return (time.perf_counter() - start) * 1e3
+
+    return run
+
+
+def _wait_for(device: Optional[torch.device]) -> None:
+    if device is not None and device.type == 'cuda':
+        torch.cuda.synchronize(device)

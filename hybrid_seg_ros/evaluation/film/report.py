@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from hybrid_seg_ros.evaluation.film.frame import FrameRecord
+from hybrid_seg_ros.evaluation.pages.tables import format_csv
 
 _HEADLINE = ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean')
 """Figures of the first row that stand at the top of the JSON as well, under the names that `evaluate` gives them."""
@@ -149,22 +148,13 @@ class SequenceReport:
 
     def to_csv(self) -> str:
         """Return one line per frame and row; cells without a figure are empty."""
-        stages = list(dict.fromkeys(stage for row in self.rows for stage in row.tokens_mean))
-        figures = [each.name for each in dataclasses.fields(FrameRecord) if each.name != 'tokens']
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator='\n')
-        writer.writerow(['variant', 'backend', 'dtype', *figures, *(f'tokens_{stage}' for stage in stages)])
-        for row, records in zip(self.rows, self.records):
-            for record in records:
-                cells = [f'{record.time_s:.3f}' if name == 'time_s' else getattr(record, name) for name in figures]
-                tokens = [record.tokens.get(stage) for stage in stages]
-                writer.writerow([row.variant, row.backend, row.dtype, *map(_cell, cells), *map(_cell, tokens)])
-        return text.getvalue()
+        return format_csv([
+            {'variant': row.variant, 'backend': row.backend, 'dtype': row.dtype,
+             **{name: _cell(value) for name, value in vars(record).items() if name != 'tokens'},
+             'time_s': f'{record.time_s:.3f}', 'tokens': record.tokens}
+            for row, records in zip(self.rows, self.records) for record in records
+        ])  # fmt: skip
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ''
-    if isinstance(value, bool):
-        return str(int(value))
-    return f'{value:.6g}' if isinstance(value, float) else str(value)
+def _cell(value: Any) -> Any:
+    return int(value) if isinstance(value, bool) else f'{value:.6g}' if isinstance(value, float) else value

@@ -1,9 +1,11 @@
-"""Tables for people to read, in a terminal or as Markdown."""
+"""Tables in a terminal, as Markdown and as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False, names: int = 1) -> str:
@@ -18,6 +20,25 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], markdown
                   for index, (cell, width) in enumerate(zip(line, widths))]  # fmt: skip
         lines.append('  '.join(fitted).rstrip())
     return '\n'.join(lines)
+
+
+def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return CSV with a column for each key; None, and what a row does not have, is an empty cell.
+
+    Where values are mappings there is a column for each of their keys: `tokens` becomes tokens_total and so on.
+    """
+    columns: dict[str, tuple[str, Optional[str]]] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        mappings = [row[key] for row in rows if isinstance(row.get(key), Mapping)]
+        parts = {f'{key}_{part}': (key, part) for mapping in mappings for part in mapping}
+        columns.update(parts if mappings else {key: (key, None)})
+    text = io.StringIO(newline='')
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([row.get(key) if part is None else (row.get(key) or {}).get(part)
+                         for key, part in columns.values()])  # fmt: skip
+    return text.getvalue()
 
 
 def format_tokens(stages: Mapping[str, float], arrow: str = ' → ') -> str:

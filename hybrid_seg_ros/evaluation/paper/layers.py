@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
 
-from hybrid_seg_ros.evaluation.benchmark.rounds import run_interleaved
+from hybrid_seg_ros.evaluation.benchmark.network_parts import WHOLE_NETWORK, parts_of, parts_of_steps
+from hybrid_seg_ros.evaluation.benchmark.rounds import run_interleaved, timed_call
 from hybrid_seg_ros.evaluation.flops.count import count_flops, expected_tokens, merged_sizes
 from hybrid_seg_ros.evaluation.pages.figures import SMALL, TEXT, figure_png, new_figure, style_axis, variant_color
-from hybrid_seg_ros.evaluation.part_latency import (
-    AUXILIARY_HEAD,
-    WHOLE_NETWORK,
-    block_part,
-    encoder_stages,
-    head_part,
-    parts_of,
-)
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
@@ -73,12 +64,12 @@ def measure_layers(
     """
     calls: dict[str, Callable[[], Any]] = {}
     for variant, budget in budgets.items():
-        needed = {*parts_of_steps(network.spec, variant, budget).values(), whole_network(variant)}
+        needed = {*parts_of_steps(network.spec, variant, budget).values(), f'{WHOLE_NETWORK}, {variant}'}
         with device:  # the inputs of the parts are made here
             for name, call in parts_of(network, [variant], budget).items():
                 if name in needed:
                     calls.setdefault(name, call)
-    tasks = {name: _timed(call, device) for name, call in calls.items()}
+    tasks = {name: timed_call(call, 1, device) for name, call in calls.items()}
     laps = run_interleaved(tasks, rounds, seed)
     medians = {name: statistics.median(each) for name, each in laps.items()}
     return [layer_costs(network.spec, variant, budget, medians) for variant, budget in budgets.items()]
@@ -97,48 +88,7 @@ def layer_costs(
         passed_ms += ms or 0.0
         steps.append(StepCost(step.name, step.flops / 1e9, ms, 1000.0 / passed_ms if passed_ms else None))
     tokens = (entering, *(count for _, count in kept))
-    return LayerCosts(str(variant), tokens, tuple(steps), parts_ms[whole_network(variant)])
-
-
-def whole_network(variant: Variant) -> str:
-    """Return the name of the part of `parts_of` that is all of them."""
-    return f'{WHOLE_NETWORK}, {variant}'
-
-
-def parts_of_steps(spec: ModelSpec, variant: Variant, budget: TokenBudget) -> dict[str, str]:
-    """Return, for each step that can be timed, the name of the part of `parts_of` that it is one run of."""
-    parts = {'embedding': 'embedding'}
-    if variant.merges:
-        parts['policy'] = 'policy'
-    layer = 0
-    for stage in encoder_stages(spec, variant, budget):
-        for _ in range(stage.layers):
-            layer += 1
-            parts[f'layer {layer}'] = block_part(stage.tokens)
-        parts[f'auxiliary head {layer}' if stage.head == AUXILIARY_HEAD else 'head'] = head_part(stage)
-    if spec.refinement != 'none':
-        parts['refinement'] = 'refinement'
-    return parts
-
-
-def _timed(call: Callable[[], Any], device: torch.device) -> Callable[[int], float]:
-    """Return a task that runs a part twice, and returns the milliseconds of the second run."""
-
-    @torch.inference_mode()
-    def run(number: int) -> float:
-        call()
-        _wait_for(device)
-        start = time.perf_counter()
-        call()
-        _wait_for(device)
-        return (time.perf_counter() - start) * 1e3
-
-    return run
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
+    return LayerCosts(str(variant), tokens, tuple(steps), parts_ms[f'{WHOLE_NETWORK}, {variant}'])
 
 
 SIZE_PX = (1500, 900)
@@ -170,13 +120,12 @@ def draw_layers(layers: Sequence[LayerCosts], title: str) -> bytes:
             panel = panels[line][column]
             style_axis(panel)
             _draw_reference(panel, layers[0], places, value, line == 2)
-            for place, steps in _by_place(costs).items():
-                is_head = place.startswith('h')
+            for place, steps in steps_by_place(costs).items():
+                of_place = AUXILIARY_COLOR if place.startswith('h') else color
                 if line < 2:
-                    panel.bar(places[place], value(steps), 0.86, color=AUXILIARY_COLOR if is_head else color)
+                    panel.bar(places[place], value(steps), 0.86, color=of_place)
                 else:
-                    panel.plot(places[place], value(steps), 'o', markersize=3.5,
-                               color=AUXILIARY_COLOR if is_head else color)  # fmt: skip
+                    panel.plot(places[place], value(steps), 'o', markersize=3.5, color=of_place)
             if column == 0:
                 panel.set_ylabel(name, fontsize=TEXT)
             ticks = _ticks(list(places))
@@ -213,7 +162,7 @@ def _draw_reference(
     as_line: bool,
 ) -> None:  # fmt: skip
     """Draw the first variant: outlines of its bars, or a line through its points."""
-    by_place = _by_place(costs)
+    by_place = steps_by_place(costs)
     x = [places[place] for place in by_place]
     y = [value(steps) for steps in by_place.values()]
     if as_line:
@@ -222,29 +171,18 @@ def _draw_reference(
         panel.bar(x, y, 0.86, facecolor='none', edgecolor=REFERENCE_COLOR, linewidth=1, zorder=1)
 
 
-def place_of(step: str, last_layer: int) -> str:
-    """Return where a step of `count_flops` stands: its layer, 'h6' for a head behind layer 6, or before or behind all.
-
-    `last_layer` is the highest one before the step, 0 if there is none.
-    """
-    numbered = re.fullmatch(r'(layer|auxiliary head) (\d+)', step)
-    if numbered:
-        return numbered[2] if numbered[1] == 'layer' else f'h{numbered[2]}'
-    return BEHIND if last_layer else BEFORE
-
-
-def _by_place(costs: LayerCosts) -> dict[str, list[StepCost]]:
+def steps_by_place(costs: LayerCosts) -> dict[str, list[StepCost]]:
+    """Return the steps by where they stand: a layer, 'h6' for a head behind layer 6, or before or behind all."""
     places: dict[str, list[StepCost]] = {}
-    layer = 0
     for step in costs.steps:
-        place = place_of(step.name, layer)
+        kind, _, number = step.name.rpartition(' ')
+        place = {'layer': number, 'auxiliary head': f'h{number}'}.get(kind, BEHIND if '1' in places else BEFORE)
         places.setdefault(place, []).append(step)
-        layer = int(place) if place.isdigit() else layer
     return places
 
 
 def _all_places(layers: Sequence[LayerCosts]) -> list[str]:
     """Return the places of all variants in order; those of heads that only some have among them."""
-    found = {place for costs in layers for place in _by_place(costs)}
+    found = {place for costs in layers for place in steps_by_place(costs)}
     numbers = sorted((int(place.strip('h')), place) for place in found - {BEFORE, BEHIND})  # '6' before 'h6'
     return [BEFORE, *(place for _, place in numbers), BEHIND]

@@ -8,13 +8,13 @@ from hybrid_seg_ros.evaluation.flops.paper import PAPER_CLASSES, PAPER_SIZE_HW
 from hybrid_seg_ros.evaluation.pages.html_page import Gallery, Page, Part, Picture, Section, Table
 from hybrid_seg_ros.evaluation.paper.tables import (
     TABLE_COLUMNS,
+    PaperSetup,
     PaperTables,
-    Subject,
     paper_cells,
     paper_columns,
     table_cells,
 )
-from hybrid_seg_ros.evaluation.paper.token_figures import ShownImage, Titled, TokenFigures
+from hybrid_seg_ros.evaluation.paper.token_figures import ShownImage, TitledPicture, TokenFigures
 
 WIDE_PX, NARROW_PX = 420, 210
 """Least width of pictures side by side."""
@@ -104,7 +104,7 @@ def _merged_parts(figures: TokenFigures) -> list[Part]:
     return [text, Gallery([_picture(each) for shown in figures.merged for each in shown.pictures], WIDE_PX)]
 
 
-def _pruned_parts(figures: TokenFigures, subject: Subject, images: Sequence[ShownImage], extreme: str) -> list[Part]:
+def _pruned_parts(figures: TokenFigures, subject: PaperSetup, images: Sequence[ShownImage], extreme: str) -> list[Part]:
     if figures.pruning is None:
         return ['Left out: the model cannot prune.']
     if not images:
@@ -125,5 +125,5 @@ def _pruned_parts(figures: TokenFigures, subject: Subject, images: Sequence[Show
     return parts
 
 
-def _picture(titled: Titled) -> Picture:
+def _picture(titled: TitledPicture) -> Picture:
     return Picture.of_rgb(titled.rgb, titled.title)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -30,9 +27,10 @@ from hybrid_seg_ros.evaluation.benchmark.results import (
 from hybrid_seg_ros.evaluation.benchmark.rounds import run_rounds
 from hybrid_seg_ros.evaluation.flops.count import count_flops
 from hybrid_seg_ros.evaluation.flops.paper import PAPER_FPS, PAPER_GFLOPS
-from hybrid_seg_ros.evaluation.pages.tables import format_table
+from hybrid_seg_ros.evaluation.pages.tables import format_csv, format_table
 from hybrid_seg_ros.evaluation.paper.layers import LayerCosts
 from hybrid_seg_ros.evaluation.paper.token_figures import TokenFigures
+from hybrid_seg_ros.files import finite_or_null
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 
 
@@ -72,7 +70,7 @@ class PaperRow:
 
 def measure_rows(
     rows: Sequence[OpenRow], dataset: SegmentationDataset, limit: Optional[int], images: Sequence[np.ndarray],
-    rounds: int, seed: int = 0,
+    rounds: int,
 ) -> tuple[list[PaperRow], list[Violation]]:  # fmt: skip
     """Evaluate every variant on the dataset, and time all of them on `images` in interleaved rounds.
 
@@ -82,7 +80,8 @@ def measure_rows(
     results = {}
     for row in tqdm(rows, desc='accuracy', unit='variant', disable=None):
         results[row.key.variant] = evaluate(row.pipeline, dataset, limit)
-    measured = run_rounds(rows, {row.key.sized_model: images for row in rows}, rounds, seed, settle=1, with_parts=False)
+    measured = run_rounds(rows, {row.key.sized_model: images for row in rows}, rounds, seed=0, settle=1,
+                          with_parts=False)  # fmt: skip
     laps = {each.key.variant: each for each in measured}
     made = [
         make_row(row.model.spec, row.variant, results[row.key.variant], laps[row.key.variant], results[DENSE],
@@ -134,7 +133,7 @@ def policy_gflops(spec: ModelSpec, variant: Variant, result: EvaluationResult) -
 
 
 @dataclass(frozen=True)
-class Subject:
+class PaperSetup:
     """What was measured, on what, and how; `weights` is 'random', or the sha256 of the file.
 
     `pruning` says by what rule tokens leave in the tables, `sliding` that the network sees crops of `size_hw`,
@@ -166,7 +165,7 @@ class PaperTables:
     `slower` are those that take fewer GFLOPs than another and are slower, beyond noise.
     """
 
-    subject: Subject
+    subject: PaperSetup
     rows: tuple[PaperRow, ...]
     layers: tuple[LayerCosts, ...]
     left_out: dict[str, str]
@@ -205,20 +204,16 @@ def to_json(tables: PaperTables, figures: TokenFigures) -> str:
         content['images'][name] = [
             {'name': each.name, 'tokens': each.tokens, 'miou': each.miou} for each in getattr(figures, name)
         ]
-    return json.dumps(_without_nan(content), indent=2) + '\n'
+    return json.dumps(finite_or_null(content), indent=2) + '\n'
 
 
 def to_csv(tables: PaperTables) -> str:
     """Return the rows as CSV: a column per field, tokens by stage in columns of their own."""
-    stages = list(dict.fromkeys(stage for row in tables.rows for stage in row.tokens))
-    names = [field.name for field in dataclasses.fields(PaperRow) if field.name != 'tokens']
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow([*names, *(f'tokens_{stage}' for stage in stages)])
-    for row in tables.rows:
-        values = {**vars(row), 'prune_layers': '+'.join(map(str, row.prune_layers))}
-        writer.writerow([*(values[name] for name in names), *(row.tokens.get(stage, '') for stage in stages)])
-    return text.getvalue()
+    return format_csv([
+        {**{name: value for name, value in vars(row).items() if name != 'tokens'},
+         'prune_layers': '+'.join(map(str, row.prune_layers)), 'tokens': row.tokens}
+        for row in tables.rows
+    ])  # fmt: skip
 
 
 def to_markdown(tables: PaperTables) -> str:
@@ -254,40 +249,28 @@ def paper_columns() -> tuple[str, ...]:
 
 def paper_cells(rows: Sequence[PaperRow]) -> list[tuple[str, ...]]:
     """Return what was measured beside what the paper reports, each with its relation to the dense variant."""
+    dense = next(row for row in rows if row.variant == DENSE)
     cells = []
     for row in rows:
-        gflops = [PAPER_GFLOPS[name].get(row.variant) for name in PAPER_NAMES]
-        fps = [PAPER_FPS[name].get(row.variant) for name in PAPER_NAMES]
-        dense_gflops = [PAPER_GFLOPS[name][DENSE] for name in PAPER_NAMES]
-        dense_fps = [PAPER_FPS[name][DENSE] for name in PAPER_NAMES]
+        share = 100.0 * row.gflops_without_policy / dense.gflops_without_policy
         cells.append((
             row.variant,
-            f'{row.gflops_without_policy:.2f}' + _unless_dense(row, f' ({_without_policy_share(row, rows):.0f} %)'),
-            *(_with_relation(row, value, dense, '{:.0f} %', 100) for value, dense in zip(gflops, dense_gflops)),
+            f'{row.gflops_without_policy:.2f}' + _unless_dense(row, f' ({share:.0f} %)'),
+            *(_reported(row, PAPER_GFLOPS[name], '{:.0%}') for name in PAPER_NAMES),
             f'{row.fps:.1f}' + _unless_dense(row, f' ({row.fps_to_dense:.2f}x)'),
-            *(_with_relation(row, value, dense, '{:.2f}x', 1) for value, dense in zip(fps, dense_fps)),
+            *(_reported(row, PAPER_FPS[name], '{:.2f}x') for name in PAPER_NAMES),
         ))  # fmt: skip
     return cells
 
 
-def _without_policy_share(row: PaperRow, rows: Sequence[PaperRow]) -> float:
-    dense = next(each for each in rows if each.variant == DENSE)
-    return 100.0 * row.gflops_without_policy / dense.gflops_without_policy
-
-
-def _with_relation(row: PaperRow, value: Optional[float], dense: float, form: str, unit: float) -> str:
+def _reported(row: PaperRow, reported: Mapping[str, float], form: str) -> str:
     """Return a figure of the paper and how it relates to its dense one; a dash where it reports none."""
-    return '-' if value is None else f'{value:.1f}' + _unless_dense(row, f' ({form.format(unit * value / dense)})')
+    if row.variant not in reported:
+        return '-'
+    value = reported[row.variant]
+    relation = form.format(value / reported[DENSE]).replace('%', ' %')
+    return f'{value:.1f}' + _unless_dense(row, f' ({relation})')
 
 
 def _unless_dense(row: PaperRow, text: str) -> str:
     return '' if row.variant == DENSE else text
-
-
-def _without_nan(value: Any) -> Any:
-    """Return the value with None for each number that is none, an image without labels say: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -16,13 +16,28 @@ from hybrid_seg_ros.inference.backends import Backend
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.segmentation import TokenReport
-from hybrid_seg_ros.visualization import draw_overlay, draw_token_map, fit_image
+from hybrid_seg_ros.segmentation import Segmentation
+from hybrid_seg_ros.visualization import draw_overlay, draw_pruned, draw_token_map, fit_image
 
 HEIGHT = 360
 """Pixels of a picture's height."""
 MERGED_SHOWN, PRUNED_SHOWN = 4, 2
 """So many images in figure 1.2, and so many easy and hard ones each."""
+
+
+APART = 20
+"""Easy images, and hard ones, are at least this part of the data set apart: frames of a video resemble each other."""
+NAMES_LISTED = 10
+BAND, GAP = 24, 6
+FONT, SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+
+
+@dataclass(frozen=True)
+class TitledPicture:
+    """A picture (H, W, 3) uint8 RGB and what it shows, in a few words."""
+
+    title: str
+    rgb: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,7 @@ class ShownImage:
     name: str
     tokens: dict[str, int]
     miou: float
-    pictures: tuple[Titled, ...]
+    pictures: tuple[TitledPicture, ...]
 
     @property
     def share_left(self) -> float:
@@ -56,7 +71,8 @@ class TokenFigures:
     def sheets(self) -> dict[str, np.ndarray]:
         """Return the figures as pictures (H, W, 3) uint8 RGB, by the name of their file."""
         pictures = [each for shown in self.merged for each in shown.pictures]
-        sheets = {'figure_1_2_merged.jpg': make_sheet(list(_pairs(pictures)), 400)} if pictures else {}
+        pairs = [pictures[start : start + 2] for start in range(0, len(pictures), 2)]
+        sheets = {'figure_1_2_merged.jpg': make_sheet(pairs, 400)} if pairs else {}
         for name, images in (('figure_1_4_easy.jpg', self.easy), ('figure_1_5_hard.jpg', self.hard)):
             if images:
                 sheets[name] = make_sheet([shown.pictures for shown in images], 260)
@@ -74,20 +90,17 @@ def draw_token_figures(
     tokens left in the end, hard ones those with the most.
     """
     merging, pruning = merging_variant(spec), pruning_variant(spec)
-    merged: list[ShownImage] = []
+    merged: tuple[ShownImage, ...] = ()
     easy, hard = merged, merged
     if merging is not None:
         chosen = spread(frames, MERGED_SHOWN) if names is None else find_samples(dataset, frames, names)
         pipeline = SegmentationPipeline(spec, backend, 'pytorch', 'float32', merging, threshold)
-        merged = merged_pictures(pipeline, dataset, chosen)
+        merged = _show(pipeline, dataset, chosen, _merged_pictures)
     if pruning is not None:
         pipeline = SegmentationPipeline(spec, backend, 'pytorch', 'float32', pruning, threshold)
-        easy, hard = (pruned_pictures(pipeline, dataset, indices)
+        easy, hard = (_show(pipeline, dataset, indices, _pruned_pictures)
                       for indices in easy_and_hard(pipeline, dataset, frames, PRUNED_SHOWN))  # fmt: skip
-    return TokenFigures(
-        None if merging is None else str(merging), None if pruning is None else str(pruning), tuple(merged),
-        tuple(easy), tuple(hard),
-    )  # fmt: skip
+    return TokenFigures(merging and str(merging), pruning and str(pruning), merged, easy, hard)
 
 
 def merging_variant(spec: ModelSpec) -> Optional[Variant]:
@@ -101,93 +114,46 @@ def pruning_variant(spec: ModelSpec) -> Optional[Variant]:
     return max(pruning, key=lambda variant: (len(variant.prune_layers), variant.merges), default=None)
 
 
-def merged_pictures(
-    pipeline: SegmentationPipeline, dataset: SegmentationDataset, indices: Sequence[int]
-) -> list[ShownImage]:
-    """Show which patches merge (figure 1.2) on some samples: shared windows blue, single patches red."""
+Drawing = Callable[[Sample, Segmentation, tuple[int, int], LabelSpace], Iterable[TitledPicture]]
+"""Draws what came of a sample in pictures of a size."""
+
+
+def _show(
+    pipeline: SegmentationPipeline, dataset: SegmentationDataset, indices: Sequence[int], drawing: Drawing
+) -> tuple[ShownImage, ...]:
     shown = []
     for sample in (dataset[index] for index in indices):
         result = pipeline(sample.image)
-        size_hw = fitting_size(sample.image)
-        title = f'{sample.name}: {result.tokens.total} patches, {result.tokens.entering} tokens'
-        pictures = (Titled(title, draw_token_map(sample.image, result.tokens, size_hw)),)
-        shown.append(ShownImage(sample.name, result.tokens.stages, _miou(result.labels, sample, dataset), pictures))
-    return shown
+        matrix = ConfusionMatrix(len(dataset.classes))
+        matrix.update(result.labels, sample.labels)
+        size_hw = (HEIGHT, max(1, round(HEIGHT * sample.image.shape[1] / sample.image.shape[0])))
+        pictures = tuple(drawing(sample, result, size_hw, dataset.classes))
+        shown.append(ShownImage(sample.name, result.tokens.stages, matrix.miou(), pictures))
+    return tuple(shown)
 
 
-def pruned_pictures(
-    pipeline: SegmentationPipeline, dataset: SegmentationDataset, indices: Sequence[int]
-) -> list[ShownImage]:
+def _merged_pictures(
+    sample: Sample, result: Segmentation, size_hw: tuple[int, int], classes: LabelSpace
+) -> Iterator[TitledPicture]:
+    """Show which patches merge (figure 1.2): shared windows blue, single patches red."""
+    title = f'{sample.name}: {result.tokens.total} patches, {result.tokens.entering} tokens'
+    yield TitledPicture(title, draw_token_map(sample.image, result.tokens, size_hw))
+
+
+def _pruned_pictures(
+    sample: Sample, result: Segmentation, size_hw: tuple[int, int], classes: LabelSpace
+) -> Iterator[TitledPicture]:
     """Show what is pruned, stage by stage (figures 1.4 and 1.5), and what comes out, beside the ground truth."""
-    shown = []
-    for sample in (dataset[index] for index in indices):
-        result = pipeline(sample.image)
-        size_hw = fitting_size(sample.image)
-        miou = _miou(result.labels, sample, dataset)
-        pictures = [Titled(sample.name.rpartition('/')[2], fit_image(sample.image, size_hw))]
-        for layer, count in result.tokens.kept:
-            gone = 100.0 * (result.tokens.entering - count) / result.tokens.entering
-            drawn = draw_pruned(sample.image, result.tokens, layer, size_hw)
-            pictures.append(Titled(f'after layer {layer}: {gone:.0f} % pruned', drawn))
-        pictures += [
-            Titled('prediction', _overlay(sample.image, result.labels, dataset.classes, size_hw)),
-            Titled('ground truth', _overlay(sample.image, sample.labels, dataset.classes, size_hw)),
-        ]
-        shown.append(ShownImage(sample.name, result.tokens.stages, miou, tuple(pictures)))
-    return shown
+    yield TitledPicture(sample.name.rpartition('/')[2], fit_image(sample.image, size_hw))
+    for layer, count in result.tokens.kept:
+        gone = 100.0 * (result.tokens.entering - count) / result.tokens.entering
+        drawn = draw_pruned(sample.image, result.tokens, layer, size_hw)
+        yield TitledPicture(f'after layer {layer}: {gone:.0f} % pruned', drawn)
+    for title, labels in (('prediction', result.labels), ('ground truth', sample.labels)):
+        yield TitledPicture(title, fit_image(draw_overlay(sample.image, labels, classes), size_hw))
 
 
-def draw_pruned(image: np.ndarray, tokens: TokenReport, layer: int, size_hw: tuple[int, int]) -> np.ndarray:
-    """Draw an image (H, W, 3) uint8 RGB at `size_hw`, black where tokens have left by `layer`.
-
-    Where the crops of a sliding window overlap, black is where the token of one of them has left.
-    """
-    picture = fit_image(image, size_hw).copy()
-    gone = (tokens.pruned_after_layer > 0) & (tokens.pruned_after_layer <= layer)
-    areas = tokens.areas or ((0.0, 0.0, float(image.shape[0]), float(image.shape[1])),)
-    scale_y, scale_x = size_hw[0] / image.shape[0], size_hw[1] / image.shape[1]
-    for cells, (top, left, height, width) in zip(np.split(gone, len(areas)), areas):
-        y, x = round(top * scale_y), round(left * scale_x)
-        size = (max(1, round(width * scale_x)), max(1, round(height * scale_y)))
-        spread = cv2.resize(cells.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
-        region = picture[y : y + size[1], x : x + size[0]]  # a grid may reach past the image
-        region[spread[: region.shape[0], : region.shape[1]]] = 0
-    return picture
-
-
-def fitting_size(image: np.ndarray) -> tuple[int, int]:
-    """Return (height, width) of the pictures of an image: HEIGHT pixels high, of the image's aspect."""
-    return HEIGHT, max(1, round(HEIGHT * image.shape[1] / image.shape[0]))
-
-
-def _pairs(pictures: Sequence[Titled]) -> Iterator[Sequence[Titled]]:
-    for start in range(0, len(pictures), 2):
-        yield pictures[start : start + 2]
-
-
-def _overlay(image: np.ndarray, labels: np.ndarray, classes: LabelSpace, size_hw: tuple[int, int]) -> np.ndarray:
-    return fit_image(draw_overlay(image, labels, classes), size_hw)
-
-
-def _miou(labels: np.ndarray, sample: Sample, dataset: SegmentationDataset) -> float:
-    matrix = ConfusionMatrix(len(dataset.classes))
-    matrix.update(labels, sample.labels)
-    return matrix.miou()
-
-
-BAND, GAP = 24, 6
-FONT, SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-
-
-@dataclass(frozen=True)
-class Titled:
-    """A picture (H, W, 3) uint8 RGB and what it shows, in a few words."""
-
-    title: str
-    rgb: np.ndarray
-
-
-def make_sheet(rows: Sequence[Sequence[Titled]], width: int) -> np.ndarray:
+def make_sheet(rows: Sequence[Sequence[TitledPicture]], width: int) -> np.ndarray:
     """Return (H, W, 3) uint8 RGB, white where there is nothing; every picture is fitted into `width` pixels.
 
     Each keeps its aspect; a title that is too long is written smaller.
@@ -210,11 +176,6 @@ def make_sheet(rows: Sequence[Sequence[Titled]], width: int) -> np.ndarray:
     return np.concatenate(strips)
 
 
-APART = 20
-"""Easy images, and hard ones, are at least this part of the data set apart: frames of a video resemble each other."""
-NAMES_LISTED = 10
-
-
 def easy_and_hard(
     pipeline: SegmentationPipeline, dataset: SegmentationDataset, frames: int, count: int
 ) -> tuple[list[int], list[int]]:
@@ -228,9 +189,7 @@ def easy_and_hard(
     return choose_apart(ranked[:half], count, apart), choose_apart(ranked[half:][::-1], count, apart)
 
 
-def rank_by_tokens(
-    pipeline: SegmentationPipeline, dataset: SegmentationDataset, frames: int
-) -> list[int]:
+def rank_by_tokens(pipeline: SegmentationPipeline, dataset: SegmentationDataset, frames: int) -> list[int]:
     """Return the indices of the first `frames` samples, those with the smallest share of tokens left in the end first.
 
     Where as many are left, in the order of the data set.
