@@ -72,7 +72,7 @@ def record_frame(model: Path) -> list[Call]:
             node.trigger_activate()
             (camera,) = node.cameras
             for recorder.on in (False, True):
-                camera.input._image_callback(street())
+                camera._image_callback(street())
                 node.worker.finish(10.0)
             recorder.on = False
             node.destroy_node()

@@ -12,8 +12,8 @@ from rclpy.lifecycle import LifecycleNode
 
 from hybrid_seg_ros.inference.point_keeper import PointState
 from hybrid_seg_ros.label_space import LabelSpace
-from hybrid_seg_ros.ros.camera_monitor import CameraHealth
-from hybrid_seg_ros.ros.diagnostics import (
+from hybrid_seg_ros.ros.health.camera_monitor import CameraHealth
+from hybrid_seg_ros.ros.health.diagnostics import (
     InputState,
     ModelState,
     image_verdict,
@@ -21,8 +21,8 @@ from hybrid_seg_ros.ros.diagnostics import (
     point_verdict,
     segmentation_verdict,
 )
+from hybrid_seg_ros.ros.health.machine_state import machine_verdict
 from hybrid_seg_ros.ros.image_decoding import IMAGE_ENCODINGS
-from hybrid_seg_ros.ros.machine_state import machine_verdict
 from hybrid_seg_ros.ros.publishers import Publishers
 
 PAGE = (Path(__file__).parents[1] / 'docs' / 'node.md').read_text(encoding='utf-8')

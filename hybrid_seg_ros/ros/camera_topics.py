@@ -1,4 +1,4 @@
-"""Which cameras the node serves: the parameter `cameras` as names and topics."""
+"""Which cameras the node serves, and on which topics: the parameter `cameras`, remapping, who publishes."""
 
 from __future__ import annotations
 
@@ -67,4 +67,33 @@ def cameras_problem(entries: Sequence[str]) -> str:
         parse_cameras(entries)
     except (ValueError, AttributeError, TypeError) as error:
         return str(error)
+    return ''
+
+
+def image_topic(node: Node, image: str, transport: str) -> str:
+    """Return the topic to listen to: `image` as it is remapped, and `/compressed` below it for that transport.
+
+    Remapping `image` alone is enough for both, as with image_transport.
+    """
+    topic = node.resolve_topic_name(image)
+    return f'{topic}/compressed' if transport == 'compressed' else topic
+
+
+def camera_info_topic(node: Node, image: str) -> str:
+    """Return the calibration's topic: the `camera_info` beside `image` if that is remapped, else beside its topic."""
+    beside = image.rsplit('/', 1)[0] + '/camera_info' if '/' in image else 'camera_info'
+    return remapped(node, beside) or node.resolve_topic_name(image).rsplit('/', 1)[0] + '/camera_info'
+
+
+def offered_types(node: Node, topic: str) -> list[str]:
+    """Return the message type of each publisher of a topic."""
+    return [info.topic_type for info in node.get_publishers_info_by_topic(topic)]
+
+
+def other_topic(node: Node, topic: str) -> str:
+    """Return the image topic of the other transport, if somebody publishes it; '' if nobody does."""
+    plain = topic.removesuffix('/compressed')
+    for other in (f'{topic}/compressed', plain, plain.removesuffix('/compressed')):
+        if other != topic and offered_types(node, other):
+            return other
     return ''

@@ -2,49 +2,72 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import functools
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
-from hybrid_seg_ros.inference.process_memory import keep_freed_memory
-from hybrid_seg_ros.ros.camera import Camera, check_inputs
+from hybrid_seg_ros.ros.camera import Camera, check_topics
 from hybrid_seg_ros.ros.camera_topics import parse_cameras
-from hybrid_seg_ros.ros.diagnostics_publisher import DiagnosticsPublisher
 from hybrid_seg_ros.ros.frame_worker import STUCK_S, FrameWorker, Stuck
-from hybrid_seg_ros.ros.log_forwarder import LogForwarder
+from hybrid_seg_ros.ros.health.diagnostics import ModelState, NodeState
+from hybrid_seg_ros.ros.health.diagnostics_publisher import DiagnosticsPublisher
+from hybrid_seg_ros.ros.health.log_forwarder import LogForwarder
 from hybrid_seg_ros.ros.model_loading import Load, load_configured, load_model
 from hybrid_seg_ros.ros.node_parameters import (
     check_parameters,
     declare_parameters,
-    files_for_others,
     read_config,
     read_live_settings,
     unknown_names,
     unused_qos_overrides,
 )
-from hybrid_seg_ros.ros.process import wait_passively
-from hybrid_seg_ros.ros.spinning import spin
-from hybrid_seg_ros.ros.transitions import reported
-from hybrid_seg_ros.ros.turns import Schedule, make_schedule
 
 _SHUTDOWN_S = 3.0
 """Launch kills a process 10 s after it was told to end."""
 
 _CLOSE_S = 0.5
 """What a backend that is taken to hang is given to come back after all."""
+
+_EXPECTED = (ValueError, OSError, ModuleNotFoundError, Stuck)
+"""What a wrong parameter or a missing file raises: the message says it all."""
+
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
+
+
+def reported(transition: Transition) -> Transition:
+    """Let a transition that raises fail, which rclpy hides: the error is logged, and kept as the node's `failure`.
+
+    Stuck is worse: nothing that the transition left behind can be used, so the node goes through on_error.
+    """
+
+    @functools.wraps(transition)
+    def wrapper(node: Any, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            result = transition(node, state)
+        except Exception as error:  # of any kind: a failed transition must leave a node that can try again
+            node.failure = f'{transition.__name__} failed: {error}'
+            trace = '' if isinstance(error, _EXPECTED) else f'\n{traceback.format_exc().rstrip()}'
+            if isinstance(error, InterruptedError):  # as somebody asked for
+                node.get_logger().info(node.failure)
+            else:
+                node.get_logger().error(f'{node.failure}{trace}')
+            return TransitionCallbackReturn.ERROR if isinstance(error, Stuck) else TransitionCallbackReturn.FAILURE
+        if transition.__name__ != 'on_error':  # which follows a failure
+            node.failure = ''
+        node.get_logger().info(f'{transition.__name__[3:]}: {node.lifecycle}')
+        return result
+
+    return wrapper
 
 
 class SegmentationNode(LifecycleNode):
@@ -67,10 +90,9 @@ class SegmentationNode(LifecycleNode):
         self._load = load
         self.worker: Optional[FrameWorker] = None
         self.cameras: list[Camera] = []
-        self._schedule: Optional[Schedule] = None
         self._log_forwarder = LogForwarder(self.get_logger())
         self._log_forwarder.attach()
-        self._diagnostics = DiagnosticsPublisher(self, lambda: self._log_forwarder.last)
+        self._diagnostics = DiagnosticsPublisher(self, self._state)
         declare_parameters(self)
         unknown = unknown_names(self)
         if unknown:
@@ -100,19 +122,17 @@ class SegmentationNode(LifecycleNode):
         try:
             config = read_config(self)
             topics = parse_cameras(config.cameras)
-            batch = len(topics) if config.schedule == 'batch' else 1
-            self.worker = FrameWorker(self, lambda: load_model(config, self._load), batch, self._while_loading)
+            self.worker = FrameWorker(
+                self, lambda: load_model(config, self._load), len(topics) if config.schedule == 'batch' else 1,
+                config.batch_wait_ms / 1e3, self._while_loading, self._failed,
+            )  # fmt: skip
             pipeline = self.worker.pipeline
             self.cameras = [
-                Camera(self, config, topic, pipeline.spec.classes, lambda camera: self._schedule.request(camera))
-                for topic in topics
+                Camera(self, config, topic, pipeline.spec.classes, self.worker.request) for topic in topics
             ]
-            check_inputs(self.cameras)
+            check_topics(self.cameras)
+            self.worker.cameras = self.cameras
             self._longest_failure = config.exit_after_failures
-            serve = self._serve_or_give_up(self.worker)
-            self._schedule = make_schedule(
-                config.schedule, self.worker.thread, serve, self.cameras, config.batch_wait_ms / 1e3
-            )
         except BaseException:
             self._release(STUCK_S)
             self.lifecycle = 'unconfigured'
@@ -131,8 +151,8 @@ class SegmentationNode(LifecycleNode):
         try:
             for camera in self.cameras:
                 camera.publishers.publish_label_info()
-                camera.input.start()
-                self.get_logger().info(f'waiting for images on {camera.input.topic}')
+                camera.start()
+                self.get_logger().info(f'waiting for images on {camera.topic}')
         except Exception:
             self._stop(state, STUCK_S)
             raise
@@ -172,7 +192,7 @@ class SegmentationNode(LifecycleNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Go back to unconfigured with everything freed but what hangs."""
         for camera in self.cameras:
-            camera.input.stop()
+            camera.stop()
         super().on_deactivate(state)
         self._release(_CLOSE_S)
         self.lifecycle = 'unconfigured'
@@ -187,10 +207,9 @@ class SegmentationNode(LifecycleNode):
 
     def _stop(self, state: LifecycleState, timeout_s: float) -> None:
         for camera in self.cameras:
-            camera.input.stop()
-        if self._schedule is not None:
-            self._schedule.wake()
+            camera.stop()
         if self.worker is not None:
+            self.worker.wake()
             self.worker.finish(timeout_s)
         super().on_deactivate(state)
 
@@ -199,7 +218,7 @@ class SegmentationNode(LifecycleNode):
         cameras, self.cameras = self.cameras, []
         worker, self.worker = self.worker, None
         for camera in cameras:
-            camera.input.stop()
+            camera.stop()
         try:
             if worker is not None and not worker.close(timeout_s):
                 self.has_lost_threads = True  # a preparation that takes minutes; it ends by itself
@@ -216,15 +235,9 @@ class SegmentationNode(LifecycleNode):
             self.has_lost_threads = True
             raise InterruptedError('told to stop while the model was being loaded')
 
-    def _serve_or_give_up(self, worker: FrameWorker) -> Callable[[Sequence[Camera]], None]:
-        """Return what serves cameras, and ends the process after too many failures in a row."""
-
-        def serve(cameras: Sequence[Camera]) -> None:
-            worker.serve(cameras, self._streams)
-            if 0 < self._longest_failure <= worker.failures_in_a_row:
-                self._give_up(f'{worker.failures_in_a_row} images in a row could not be segmented')
-
-        return serve
+    def _failed(self, in_a_row: int) -> None:
+        if 0 < self._longest_failure <= in_a_row:
+            self._give_up(f'{in_a_row} images in a row could not be segmented')
 
     def _watch(self) -> None:
         """Once a second: let live parameters take effect although no image comes, and notice a backend that hangs."""
@@ -233,7 +246,7 @@ class SegmentationNode(LifecycleNode):
             return
         if self._longest_failure > 0 and worker.seconds_at_work(time.monotonic()) > STUCK_S:
             self._give_up('the backend hangs')
-        worker.follow(self._streams)
+        worker.follow()
 
     def _give_up(self, reason: str) -> None:
         if not self.stop.is_set():
@@ -241,10 +254,18 @@ class SegmentationNode(LifecycleNode):
             self.exit_status = 1
             self.stop.set()
 
-    @property
-    def _streams(self) -> int:
-        """Number of cameras that send images."""
-        return sum(camera.is_live for camera in self.cameras)
+    def _state(self) -> NodeState:
+        """Return what diagnostics say of the node at this moment."""
+        if self.worker is None:
+            progress = self._log_forwarder.last if self.lifecycle == 'configuring' else ''
+            return NodeState(ModelState(self.lifecycle, self.failure, progress))
+        at_work_s = self.worker.seconds_at_work(time.monotonic())
+        model = ModelState.of(
+            self.worker.pipeline, self.lifecycle, self.failure, at_work_s if at_work_s > STUCK_S else 0.0
+        )
+        is_listening = self.lifecycle == 'active' and read_live_settings(self).enabled
+        cameras = tuple(camera.state(is_listening) for camera in self.cameras)
+        return NodeState(model, self.worker.point, cameras)
 
     def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         worker = self.worker
@@ -260,30 +281,3 @@ class SegmentationNode(LifecycleNode):
         response.success = result.successful
         response.message = result.reason or ('enabled' if read_live_settings(self).enabled else 'disabled')
         return response
-
-
-def run(args: Optional[Sequence[str]], load: Load, stop: threading.Event) -> int:
-    """Run the node until `stop` is set; return 0, or 1 if it could not be made or had to give up."""
-    keep_freed_memory()
-    wait_passively()
-    try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = SegmentationNode(load, stop)
-    except (ParameterException, rclpy_implementation.RCLError) as error:  # the second one for arguments not understood
-        print(f'segmentation_node: {error}', file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
-    try:
-        for path in files_for_others(node, sys.argv if args is None else args):
-            node.get_logger().warning(f'{path}: expected a section /** or {node.get_fully_qualified_name()}, has none')
-        node.autostart()
-        spin(node, node.stop, node.get_parameter('executor').value)
-    finally:
-        node.finalize()
-        node.destroy_node()
-        rclpy.try_shutdown()
-    if node.has_lost_threads:  # in a library that does not come back: an orderly end would wait for it
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(node.exit_status)
-    return node.exit_status

@@ -15,6 +15,7 @@ from std_msgs.msg import Float32, Header, Int32MultiArray
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.ros import messages
 from hybrid_seg_ros.ros.camera_topics import remapped
+from hybrid_seg_ros.ros.parameters import LiveSettings
 from hybrid_seg_ros.segmentation import Segmentation
 from hybrid_seg_ros.visualization import add_class_legend, draw_overlay, draw_token_map
 
@@ -72,9 +73,10 @@ class Publishers:
         self._mask.publish(messages.array_to_image(result.labels, header))
 
     def publish_companions(
-        self, header: Header, image_hw: tuple[int, int], result: Segmentation, info: Optional[CameraInfo]
+        self, header: Header, image_hw: tuple[int, int], result: Segmentation, info: Optional[CameraInfo], fps: float
     ) -> None:
-        """Publish what goes with every mask. `info` is the camera's calibration, if it is known."""
+        """Publish what goes with every mask. `info` is the camera's calibration, if known; `fps` masks per second."""
+        self._fps.publish(Float32(data=fps))
         self._token_usage.publish(messages.token_usage_message(result.tokens))
         if result.confidence is not None and _is_wanted(self._confidence):
             self._confidence.publish(messages.confidence_to_image(result.confidence, header))
@@ -82,7 +84,7 @@ class Publishers:
             self._camera_info.publish(messages.scale_camera_info(info, image_hw, result.labels.shape, header))
 
     def publish_pictures(
-        self, header: Header, image: np.ndarray, result: Segmentation, overlay_alpha: float, overlay_legend: bool
+        self, header: Header, image: np.ndarray, result: Segmentation, settings: LiveSettings
     ) -> None:
         """Publish, for those who look: mask as PNG, colour mask, overlay, token map; all of the mask's size."""
         labels = result.labels
@@ -91,17 +93,13 @@ class Publishers:
         if _is_wanted(self._color_mask):
             self._color_mask.publish(messages.array_to_image(self._classes.colorize(labels), header))
         if _is_wanted(self._overlay):
-            overlay = draw_overlay(image, labels, self._classes, overlay_alpha)
-            if overlay_legend:
+            overlay = draw_overlay(image, labels, self._classes, settings.overlay_alpha)
+            if settings.overlay_legend:
                 overlay = add_class_legend(overlay, labels, self._classes)
             self._overlay.publish(messages.array_to_image(overlay, header))
         if _is_wanted(self._token_map):
             token_map = draw_token_map(image, result.tokens, labels.shape)
             self._token_map.publish(messages.array_to_image(token_map, header))
-
-    def publish_fps(self, rate_hz: float) -> None:
-        """Publish the rate of the masks."""
-        self._fps.publish(Float32(data=rate_hz))
 
     def destroy(self) -> None:
         """Destroy what `__init__` created; nothing may be published any more."""
@@ -130,7 +128,6 @@ class Publishers:
         )  # fmt: skip
         self._all.append(publisher)
         return publisher
-
 
     def _incompatible(self, topic: str, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)

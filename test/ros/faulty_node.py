@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_seg_ros.inference import SegmentationPipeline
-from hybrid_seg_ros.ros import diagnostics_publisher, lifecycle_node, segmentation_node
+from hybrid_seg_ros.ros import lifecycle_node, segmentation_node
 from hybrid_seg_ros.ros.model_loading import load_configured
 from hybrid_seg_ros.ros.parameters import NodeConfig
 
@@ -58,6 +58,5 @@ def load(config: NodeConfig) -> Any:
 
 
 if __name__ == '__main__':
-    for module in (lifecycle_node, diagnostics_publisher):
-        module.STUCK_S = 2.0
+    lifecycle_node.STUCK_S = 2.0
     sys.exit(segmentation_node.main(load=load))

@@ -7,18 +7,20 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from hybrid_seg_ros.inference.point_keeper import PointState
-from hybrid_seg_ros.ros.alarms import Alarms
-from hybrid_seg_ros.ros.camera_monitor import RECENT_S, STEPS, CameraHealth, CameraMonitor, RateMeter
-from hybrid_seg_ros.ros.diagnostics import (
-    Diagnostics,
+from hybrid_seg_ros.ros.camera import Frame, FrameSlot
+from hybrid_seg_ros.ros.health.camera_monitor import RECENT_S, STEPS, CameraHealth, CameraMonitor, RateMeter
+from hybrid_seg_ros.ros.health.diagnostics import (
+    CameraState,
     InputState,
     ModelState,
+    NodeState,
     image_verdict,
     model_verdict,
+    node_statuses,
     point_verdict,
     segmentation_verdict,
 )
-from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
+from hybrid_seg_ros.ros.health.diagnostics_publisher import Alarms
 from hybrid_seg_ros.segmentation import TokenReport
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -132,7 +134,7 @@ def test_point_verdict():
     assert point_verdict(dataclasses.replace(budget, problem='cannot run dense: no memory')) == (
         ERROR, 'cannot run dense: no memory; cts merged 0.6 goes on')  # fmt: skip
     assert 'preparing dense; meanwhile cts' in point_verdict(dataclasses.replace(budget, preparing='dense'))[1]
-    values = Diagnostics('node', 'robot').point_statuses(budget)[0].values
+    values = node_statuses(NodeState(ModelState('active'), budget), {}, 'node', 'robot')[1].values
     assert {item.key: item.value for item in values} == {
         'point': 'cts merged 0.6', 'reason': 'there is room', 'target': '80 ms', 'p95_of_target': '0.80',
         'position': '2 of 5', 'miou': '71.90', 'gflops': '', 'changes': '3', 'preparing': '', 'problem': '',
@@ -140,9 +142,9 @@ def test_point_verdict():
 
 
 def test_statuses_of_a_named_camera_carry_its_name():
-    statuses = Diagnostics('node', 'robot').camera_statuses('front', SOURCE, health())
-    assert [status.name for status in statuses] == [
-        f'node: front {task}' for task in ('images', 'segmentation', 'tokens')
+    state = NodeState(ModelState('active'), cameras=[CameraState('front', SOURCE, health())])
+    assert [status.name for status in node_statuses(state, {}, 'node', 'robot')] == [
+        f'node: {task}' for task in ('model', 'front images', 'front segmentation', 'front tokens', 'machine')
     ]
 
 
@@ -210,9 +212,9 @@ def test_model_verdict():
 
 
 def test_statuses_are_named_after_node_and_task_and_carry_the_numbers():
-    diagnostics = Diagnostics('segmentation_node', 'robot:cpu')
     full = health(segmented=5, tokens=TOKENS, latency_ms={'inference': (40.0, 41.256)}, failure='x')
-    statuses = diagnostics.model_statuses(ModelState('active')) + diagnostics.camera_statuses('', SOURCE, full)
+    state = NodeState(ModelState('active'), cameras=[CameraState('', SOURCE, full)])
+    statuses = node_statuses(state, {}, 'segmentation_node', 'robot:cpu')[:-1]
     assert [status.name for status in statuses] == [
         f'segmentation_node: {task}' for task in ('model', 'images', 'segmentation', 'tokens')
     ]

@@ -13,13 +13,12 @@ from hybrid_seg_ros.inference.film import Film
 from hybrid_seg_ros.inference.point_keeper import Wanted
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.ros import frame_worker
-from hybrid_seg_ros.ros.camera_monitor import CameraMonitor
-from hybrid_seg_ros.ros.frame_slot import Frame, FrameSlot
+from hybrid_seg_ros.ros.camera import Frame, FrameSlot
 from hybrid_seg_ros.ros.frame_worker import FrameWorker, Stuck
+from hybrid_seg_ros.ros.health.camera_monitor import CameraMonitor
 from hybrid_seg_ros.ros.image_decoding import BadFrameError
 from hybrid_seg_ros.ros.model_loading import Model
 from hybrid_seg_ros.ros.parameters import LiveSettings
-from hybrid_seg_ros.ros.turns import Batches, make_schedule
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
 
 ONES = np.ones((2, 3), np.uint8)
@@ -68,19 +67,15 @@ class FakePipeline:
 class FakeCamera:
     """A camera whose published stamps are kept."""
 
-    def __init__(self):
+    def __init__(self, topic='/image'):
         self.monitor, self.published, self.film = CameraMonitor(), [], Film()
-        self.slot = FrameSlot()
+        self.slot, self.topic, self.info, self.is_live = FrameSlot(), topic, None, True
         self.slot.open()
         self.conversion_error = None
-        self.input = types.SimpleNamespace(
-            take=self.slot.take, to_rgb=self.to_rgb, camera_info=None, topic='/image'
-        )
         self.publishers = types.SimpleNamespace(
             needs_confidence=False,
             publish_mask=lambda header, result: self.published.append(header.stamp.sec),
             publish_companions=lambda *arguments: None,
-            publish_fps=lambda rate_hz: None,
             publish_pictures=lambda *arguments: None,
         )
 
@@ -89,11 +84,11 @@ class FakeCamera:
             raise self.conversion_error
         return np.zeros((2, 3, 3), np.uint8)
 
-    def send(self, schedule, second):
+    def send(self, worker, second):
         message = Image()
         message.header.stamp.sec = second
         if self.slot.put(Frame(message, 0.0)):
-            schedule.request(self)
+            worker.request(self)
 
 
 SETTINGS = LiveSettings()
@@ -116,94 +111,104 @@ def lines():
 
 
 @pytest.fixture
-def worker(settings, lines):
+def make_worker(settings, lines):
+    """Make a worker that serves as many cameras as asked for; it has them as `cameras`."""
+    workers = []
+
     def log(text, throttle_duration_sec=0.0):
         lines.append(text)
 
-    logger = types.SimpleNamespace(warning=log, error=log)
-    worker = FrameWorker(types.SimpleNamespace(get_logger=lambda: logger), lambda: Model(FakePipeline()))
-    yield worker
-    worker.close()
-    assert worker.pipeline.is_closed
+    node = types.SimpleNamespace(get_logger=lambda: types.SimpleNamespace(warning=log, error=log))
+
+    def make(cameras=1, **options):
+        workers.append(FrameWorker(node, lambda: Model(FakePipeline()), **options))
+        workers[-1].cameras = [FakeCamera(f'/camera{index}') for index in range(cameras)]
+        return workers[-1]
+
+    yield make
+    for worker in workers:
+        worker.close()
+        assert worker.pipeline.is_closed
 
 
 @pytest.fixture
-def turns(worker):
-    return make_schedule('turns', worker.thread, lambda cameras: worker.serve(cameras, 1), [], 0.0)
+def worker(make_worker):
+    return make_worker()
 
 
-def test_the_model_is_warmed_up_and_used_on_one_thread(worker, turns):
-    camera = FakeCamera()
+@pytest.fixture
+def camera(worker):
+    return worker.cameras[0]
+
+
+def test_the_model_is_warmed_up_and_used_on_one_thread(worker, camera):
     for second in (1, 2):
-        camera.send(turns, second)
+        camera.send(worker, second)
         worker.finish()
     assert camera.published == [1, 2]
     assert len(worker.pipeline.threads) == 3 and set(worker.pipeline.threads) == {'segmentation'}
 
 
-def test_the_newest_frame_wins_and_finish_waits_for_it(worker, turns):
-    camera = FakeCamera()
+def test_the_newest_frame_wins_and_finish_waits_for_it(worker, camera):
     worker.pipeline.gate.clear()
-    camera.send(turns, 1)
+    camera.send(worker, 1)
     assert worker.pipeline.started.wait(TIMEOUT_S)
     for second in (2, 3, 4):
-        camera.send(turns, second)
+        camera.send(worker, second)
     worker.pipeline.gate.set()
     worker.finish()
     assert camera.published == [1, 4] and camera.slot.dropped == 2
 
 
-def test_cameras_are_served_in_turn(worker, turns):
+def test_cameras_are_served_in_turn(make_worker):
     served = []
-    cameras = [FakeCamera(), FakeCamera()]
-    for index, camera in enumerate(cameras):
-        camera.publishers.publish_fps = lambda rate_hz, index=index: served.append(index)
+    worker = make_worker(cameras=2)
+    for index, camera in enumerate(worker.cameras):
+        camera.publishers.publish_companions = lambda *arguments, index=index: served.append(index)
     worker.pipeline.gate.clear()
     for second in range(5):
-        for camera in cameras:
-            camera.send(turns, second)
+        for camera in worker.cameras:
+            camera.send(worker, second)
     worker.pipeline.gate.set()
     worker.finish()
     assert served[:3] in ([0, 1, 0], [0, 1]) and set(served) == {0, 1}
 
 
-def test_a_failing_backend_is_reported_and_the_next_frame_segmented(worker, turns, lines):
-    camera = FakeCamera()
-    worker.pipeline.error = RuntimeError('CUDA out of memory')
-    camera.send(turns, 1)
-    worker.finish()
-    assert camera.monitor.health(0.0).failure == 'out of memory: RuntimeError: CUDA out of memory'
-    assert worker.failures_in_a_row == 1
-    assert 'Traceback' in lines[-1] and camera.published == []
-    worker.pipeline.error = None
-    camera.send(turns, 2)
-    worker.finish()
-    assert worker.failures_in_a_row == 0
-    assert camera.published == [2] and camera.monitor.health(0.0).failure == ''
+def test_a_failing_backend_is_reported_and_the_next_frame_segmented(make_worker, lines):
+    told = []
+    worker = make_worker(on_failure=told.append)
+    (camera,) = worker.cameras
+    for second, error in enumerate([RuntimeError('CUDA out of memory')] * 2 + [None, RuntimeError('no')]):
+        worker.pipeline.error = error
+        camera.send(worker, second)
+        worker.finish()
+        if second == 1:
+            assert camera.monitor.health(0.0).failure == 'out of memory: RuntimeError: CUDA out of memory'
+            assert 'Traceback' in lines[-1] and camera.published == []
+        if second == 2:
+            assert camera.published == [2] and camera.monitor.health(0.0).failure == ''
+    assert told == [1, 2, 1], 'in a row'
 
 
-def test_a_bad_frame_is_not_a_failure(worker, turns, lines):
-    camera = FakeCamera()
+def test_a_bad_frame_is_not_a_failure(worker, camera, lines):
     camera.conversion_error = BadFrameError('too short')
-    camera.send(turns, 1)
+    camera.send(worker, 1)
     worker.finish()
     health = camera.monitor.health(0.0)
-    assert (health.bad_frames, health.failures, lines) == (1, 0, ['bad frame on /image: too short'])
+    assert (health.bad_frames, health.failures, lines) == (1, 0, ['bad frame on /camera0: too short'])
 
 
-def test_live_settings_reach_the_model_before_the_next_frame_and_only_when_they_change(worker, turns, settings):
-    camera = FakeCamera()
+def test_live_settings_reach_the_model_before_the_next_frame_and_only_when_they_change(worker, camera, settings):
     for second, variant in enumerate(['', 'cts', 'cts']):
         settings.value = dataclasses.replace(SETTINGS, variant=variant)
-        camera.send(turns, second)
+        camera.send(worker, second)
         worker.finish()
     assert worker.pipeline.points == ['dense', 'cts']
 
 
-def test_disabled_frames_are_left_alone(worker, turns, settings):
-    camera = FakeCamera()
+def test_disabled_frames_are_left_alone(worker, camera, settings):
     settings.value = dataclasses.replace(SETTINGS, enabled=False)
-    camera.send(turns, 1)
+    camera.send(worker, 1)
     worker.finish()
     assert camera.published == [] and camera.slot.dropped == 0
 
@@ -251,10 +256,9 @@ def test_loading_can_be_given_up_and_the_model_is_closed_when_it_comes(settings)
 
 def test_a_backend_that_hangs_is_given_up_and_never_publishes(settings):
     worker, camera = FrameWorker(None, lambda: Model(FakePipeline())), FakeCamera()
-    pipeline = worker.pipeline
-    turns = make_schedule('turns', worker.thread, lambda cameras: worker.serve(cameras, 1), [], 0.0)
+    worker.cameras, pipeline = [camera], worker.pipeline
     pipeline.gate.clear()
-    camera.send(turns, 1)
+    camera.send(worker, 1)
     assert pipeline.started.wait(TIMEOUT_S)
     with pytest.raises(Stuck, match='not done after 0.1 s'):
         worker.finish(0.1)
@@ -267,72 +271,52 @@ def test_a_backend_that_hangs_is_given_up_and_never_publishes(settings):
     assert pipeline.is_closed and camera.published == []
 
 
-@pytest.fixture
-def make_batches(worker):
-    def make(cameras, wait_s, live=None):
-        serve = lambda chosen: worker.serve(chosen, len(cameras))  # noqa: E731
-        is_live = lambda camera: live is None or camera in live  # noqa: E731
-        return Batches(worker.thread, serve, cameras, is_live, wait_s)
-
-    return make
-
-
-def test_a_batch_is_complete_when_every_live_camera_has_a_frame(worker, make_batches):
-    cameras = [FakeCamera() for _ in range(3)]
-    batches = make_batches(cameras, wait_s=TIMEOUT_S, live=cameras[:2])  # the third is silent
+def test_a_batch_is_complete_when_every_live_camera_has_a_frame(make_worker):
+    worker = make_worker(cameras=3, at_once=3, wait_s=TIMEOUT_S)
+    worker.cameras[2].is_live = False
     for second in (1, 2):
-        for camera in cameras[1::-1]:
-            camera.send(batches, second)
+        for camera in worker.cameras[1::-1]:
+            camera.send(worker, second)
         worker.finish(TIMEOUT_S / 2)
     assert worker.pipeline.batches == [2, 2]
-    assert [camera.published for camera in cameras] == [[1, 2], [1, 2], []]
+    assert [camera.published for camera in worker.cameras] == [[1, 2], [1, 2], []]
 
 
-def test_a_batch_waits_no_longer_than_it_may(worker, make_batches):
-    cameras = [FakeCamera() for _ in range(2)]
-    batches = make_batches(cameras, wait_s=0.05)
-    cameras[0].send(batches, 1)
+def test_a_batch_waits_no_longer_than_it_may(make_worker):
+    worker = make_worker(cameras=2, at_once=2, wait_s=0.05)
+    worker.cameras[0].send(worker, 1)
     worker.finish(TIMEOUT_S)
-    assert worker.pipeline.batches == [1] and cameras[0].published == [1]
+    assert worker.pipeline.batches == [1] and worker.cameras[0].published == [1]
 
 
-def test_a_batch_waits_no_more_for_cameras_that_have_stopped(worker, make_batches):
-    live = [FakeCamera() for _ in range(2)]
-    cameras = list(live)
-    batches = make_batches(cameras, wait_s=60.0, live=live)
-    cameras[0].send(batches, 1)
-    live.clear()
-    batches.wake()
+def test_a_batch_waits_no_more_for_cameras_that_have_stopped(make_worker):
+    worker = make_worker(cameras=2, at_once=2, wait_s=60.0)
+    worker.cameras[0].send(worker, 1)
+    for camera in worker.cameras:
+        camera.is_live = False
+    worker.wake()
     worker.finish(TIMEOUT_S)
     assert worker.pipeline.batches == [1]
 
 
-def test_a_batch_counts_once_for_the_budget(worker, make_batches, monkeypatch):
+def test_a_batch_counts_once_for_the_budget_and_a_bad_frame_does_not_spoil_it(make_worker, monkeypatch):
     costs = []
+    worker = make_worker(cameras=3, at_once=3, wait_s=TIMEOUT_S)
     monkeypatch.setattr(worker._keeper, 'observe', lambda cost, now_s: costs.append(cost))
-    cameras = [FakeCamera() for _ in range(3)]
-    batches = make_batches(cameras, wait_s=TIMEOUT_S)
-    for camera in cameras:
-        camera.send(batches, 1)
-    worker.finish(TIMEOUT_S)
-    assert len(costs) == 1 and costs[0].streams == 3 and costs[0].total_ms > costs[0].work_ms > 0
+    for error in (None, BadFrameError('too short')):
+        worker.cameras[1].conversion_error = error
+        for camera in worker.cameras:
+            camera.send(worker, 1)
+        worker.finish(TIMEOUT_S)
+    assert worker.pipeline.batches == [3, 2]
+    assert [camera.published for camera in worker.cameras] == [[1, 1], [1], [1, 1]]
+    assert len(costs) == 2 and costs[0].streams == 3 and costs[0].total_ms > costs[0].work_ms > 0
 
 
-def test_each_camera_s_bad_frames_are_logged(worker, turns, lines):
-    for topic in ('/front', '/rear', '/front'):
-        camera = FakeCamera()
-        camera.input.topic, camera.conversion_error = topic, BadFrameError('too short')
-        camera.send(turns, 1)
+def test_each_camera_s_bad_frames_are_logged(make_worker, lines):
+    worker = make_worker(cameras=2)
+    for camera in [*worker.cameras, worker.cameras[0]]:
+        camera.conversion_error = BadFrameError('too short')
+        camera.send(worker, 1)
         worker.finish()
-    assert lines == ['bad frame on /front: too short', 'bad frame on /rear: too short']
-
-
-def test_a_bad_frame_does_not_spoil_the_batch(worker, make_batches):
-    cameras = [FakeCamera() for _ in range(3)]
-    cameras[1].conversion_error = BadFrameError('too short')
-    batches = make_batches(cameras, wait_s=TIMEOUT_S)
-    for camera in cameras:
-        camera.send(batches, 1)
-    worker.finish(TIMEOUT_S)
-    assert worker.pipeline.batches == [2]
-    assert [camera.published for camera in cameras] == [[1], [], [1]]
+    assert lines == ['bad frame on /camera0: too short', 'bad frame on /camera1: too short']

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from hybrid_seg_ros.ros.machine_state import HOT_C, MachineState, machine_verdict
-from hybrid_seg_ros.ros.machine_state_jtop import JtopReader, parse_jtop
-from hybrid_seg_ros.ros.machine_state_sysfs import cpu_ticks, read_gpu, read_load, read_temperatures
+from hybrid_seg_ros.ros.health.jtop import JtopReader, parse_jtop
+from hybrid_seg_ros.ros.health.machine_state import HOT_C, MachineState, machine_verdict
+from hybrid_seg_ros.ros.health.sysfs import cpu_ticks, read_gpu, read_load, read_temperatures
 
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 TIMEOUT_S = 10.0

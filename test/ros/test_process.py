@@ -8,9 +8,10 @@ import types
 
 import pytest
 
-from hybrid_seg_ros.ros.log_forwarder import LogForwarder
+from hybrid_seg_ros.ros.health.log_forwarder import LogForwarder
 from hybrid_seg_ros.ros.model_loading import limit_threads
-from hybrid_seg_ros.ros.process import stop_event, wait_passively
+from hybrid_seg_ros.ros.process import wait_passively
+from hybrid_seg_ros.ros.segmentation_node import stop_event
 
 
 def test_threads_are_limited_before_and_after_torch_is_loaded(monkeypatch):

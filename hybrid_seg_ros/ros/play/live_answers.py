@@ -12,7 +12,7 @@ import numpy as np
 from hybrid_seg_ros.evaluation.film.frame import Frame, FrameResult
 from hybrid_seg_ros.evaluation.film.report import LiveFigures
 from hybrid_seg_ros.ros.bags.drive import Drive
-from hybrid_seg_ros.ros.camera_monitor import WORK_STEPS
+from hybrid_seg_ros.ros.health.camera_monitor import WORK_STEPS
 from hybrid_seg_ros.ros.play.running_node import NodeAnswers, RunningNode, drive_parameters, running_node
 
 _START_S, _FRAME_S = 600.0, 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -147,10 +148,10 @@ class CameraMonitor:
         with self._lock:
             self._incompatible_qos = problem
 
-    def subscriber_incompatible(self, problem: str, now_s: float) -> None:
+    def subscriber_incompatible(self, problem: str) -> None:
         """Note a subscriber of an output that cannot receive it. Nobody tells when it goes; it is shown for a while."""
         with self._lock:
-            self._incompatible_subscriber, self._incompatible_subscriber_s = problem, now_s
+            self._incompatible_subscriber, self._incompatible_subscriber_s = problem, time.monotonic()
 
     def image_segmented(self, latency_ms: Mapping[str, float], tokens: TokenReport, now_s: float) -> float:
         """Note a published mask, with the milliseconds of each of STEPS; return the rate of masks in Hz."""

@@ -11,8 +11,8 @@ from typing import Any, Optional, Union
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from hybrid_seg_ros.ros.machine_state_jtop import JtopReader, jtop_client
-from hybrid_seg_ros.ros.machine_state_sysfs import cpu_ticks, process_memory_mb, read_gpu, read_load, read_temperatures
+from hybrid_seg_ros.ros.health.jtop import JtopReader, jtop_client
+from hybrid_seg_ros.ros.health.sysfs import cpu_ticks, process_memory_mb, read_gpu, read_load, read_temperatures
 
 Values = dict[str, Union[float, str]]
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Optional, Union
 
-from hybrid_seg_ros.ros.machine_state_sysfs import OFFLINE_BELOW_C, temperature_key
+from hybrid_seg_ros.ros.health.sysfs import OFFLINE_BELOW_C, temperature_key
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 10.0, 600.0
 """Each attempt makes jtop run a few programs, so they become rare."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from hybrid_seg_ros.inference import SegmentationPipeline
 from hybrid_seg_ros.inference.point_keeper import PointState
-from hybrid_seg_ros.ros.camera_monitor import CameraHealth
-from hybrid_seg_ros.ros.machine_state import machine_verdict
+from hybrid_seg_ros.ros.health.camera_monitor import CameraHealth
+from hybrid_seg_ros.ros.health.machine_state import machine_verdict
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 """Of type bytes in Python, as the message's `level` is."""
@@ -84,45 +84,53 @@ class InputState:
     is_without_clock: bool = False
 
 
-class Diagnostics:
-    """Builds the statuses of one node; `node_name` and `hardware_id` are the same in all of them."""
+@dataclass(frozen=True)
+class CameraState:
+    """A camera's name, '' where there is only one, its input topic, and how its stream fares."""
 
-    def __init__(self, node_name: str, hardware_id: str) -> None:
-        self._node_name, self._hardware_id = node_name, hardware_id
+    name: str
+    source: InputState
+    health: CameraHealth
 
-    def model_statuses(self, model: ModelState) -> list[DiagnosticStatus]:
-        """Return the status on the model."""
-        return [self.status('model', *model_verdict(model), _model_values(model))]
 
-    def point_statuses(self, point: PointState) -> list[DiagnosticStatus]:
-        """Return the status on the operating point: which one runs, and why."""
-        return [self.status('operating point', *point_verdict(point), _point_values(point))]
+@dataclass(frozen=True)
+class NodeState:
+    """The node at one moment. `point` says which operating point runs; None while there is no model."""
 
-    def machine_statuses(self, values: Mapping[str, Any]) -> list[DiagnosticStatus]:
-        """Return the status on the machine, of what MachineState reads."""
-        return [self.status('machine', *machine_verdict(values), values)]
+    model: ModelState
+    point: Optional[PointState] = None
+    cameras: Sequence[CameraState] = ()
 
-    def camera_statuses(self, name: str, source: InputState, health: CameraHealth) -> list[DiagnosticStatus]:
-        """Return one status each on a camera's images, their segmentation and its tokens.
 
-        `name` is the camera's, and stands before the task; '' where there is only one.
-        """
-        prefix = f'{name} ' if name else ''
-        return [
-            self.status(f'{prefix}images', *image_verdict(source, health), _image_values(source, health)),
-            self.status(f'{prefix}segmentation', *segmentation_verdict(health), _segmentation_values(health)),
-            self.status(f'{prefix}tokens', OK, _token_summary(health), _token_values(health)),
-        ]
+def node_statuses(
+    state: NodeState, machine: Mapping[str, Any], node_name: str, hardware_id: str
+) -> list[DiagnosticStatus]:
+    """Return a status on the model, the operating point, images, segmentation and tokens of each camera, the machine.
 
-    def status(self, task: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
-        """Return a status of this node."""
+    `machine` is what MachineState reads. Names begin with the node's, and where cameras have names, the camera's.
+    """
+
+    def status(task: str, level_and_message: tuple[bytes, str], values: Mapping[str, Any]) -> DiagnosticStatus:
         return DiagnosticStatus(
-            level=level,
-            name=f'{self._node_name}: {task}',
-            message=message,
-            hardware_id=self._hardware_id,
+            level=level_and_message[0],
+            name=f'{node_name}: {task}',
+            message=level_and_message[1],
+            hardware_id=hardware_id,
             values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
         )
+
+    statuses = [status('model', model_verdict(state.model), _model_values(state.model))]
+    if state.point is not None:
+        statuses.append(status('operating point', point_verdict(state.point), _point_values(state.point)))
+    for camera in state.cameras:
+        source, health = camera.source, camera.health
+        prefix = f'{camera.name} ' if camera.name else ''
+        statuses += [
+            status(f'{prefix}images', image_verdict(source, health), _image_values(source, health)),
+            status(f'{prefix}segmentation', segmentation_verdict(health), _segmentation_values(health)),
+            status(f'{prefix}tokens', (OK, _token_summary(health)), _token_values(health)),
+        ]
+    return [*statuses, status('machine', machine_verdict(machine), machine)]
 
 
 def model_verdict(model: ModelState) -> tuple[bytes, str]:

@@ -1,0 +1,1 @@
+"""What the node and its machine do, counted and told on /diagnostics."""
