@@ -192,7 +192,7 @@ def check_e(golden: Golden) -> None:
     else:
         networks = {'': network, '_tf': policy_network('tensorflow')}
         for net in networks.values():
-            load_imagenet_trunk(net)
+            load_imagenet_trunk(net.backbone)
             net.head.load_state_dict({key.split('.', 1)[1]: value for key, value in golden.state.items()})
     for suffix, net in networks.items():
         features: list[torch.Tensor] = []  # the last ones of strides 4, 8, 16 and 32

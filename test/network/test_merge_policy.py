@@ -17,7 +17,8 @@ WINDOWS = (2, 4, 8)
 def build(policy):
     torch.manual_seed(0)
     model = HybridSegmenter(tiny_spec(policy=policy, window_sizes=WINDOWS)).eval()
-    load_imagenet_trunk(model)
+    if policy != 'patch_mlp':
+        load_imagenet_trunk(model.policy.backbone)
     return model
 
 

@@ -15,9 +15,9 @@ from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.training import train_segmenter
+from hybrid_seg_ros.training.objective import EvaluationReport, KeptModels, Objective
 from hybrid_seg_ros.training.run_folder import RunLog
 from hybrid_seg_ros.training.run_loop import run_training
-from hybrid_seg_ros.training.stage import EvaluationReport, KeptModels, Stage
 from hybrid_seg_ros.training.train_config import TrainConfigError
 from hybrid_seg_ros.training.train_segmenter import train_losses
 
@@ -152,8 +152,8 @@ class Evaluations:
         self.shown.append(model.state_dict()['head.query.weight'].clone())
         return EvaluationReport({'quality': answer, 'errors': -answer})
 
-    def stage(self):
-        return Stage(train_losses, self, ('quality', 'errors'), 'quality')
+    def objective(self):
+        return Objective(train_losses, self, ('quality', 'errors'), 'quality')
 
 
 @pytest.mark.parametrize('metric, best', [(None, 1), ('errors', 0), ('-quality', 0)])
@@ -163,7 +163,7 @@ def test_the_best_stays_and_the_last_follows(tmp_path, metric, best):
     evaluations, run_log = Evaluations(1.0, 3.0, nan, 2.0), RunLog(tmp_path, 0)
     settings = tiny_config(best_metric=metric)
     spec = ModelSpec.from_dict({**settings.model, 'classes': [{'name': 'a'}, {'name': 'b'}]})
-    kept = KeptModels(tmp_path, spec, settings, evaluations.stage(), None, torch.device('cpu'), run_log)
+    kept = KeptModels(tmp_path, spec, settings, evaluations.objective(), None, torch.device('cpu'), run_log)
     model = train_segmenter.HybridSegmenter(spec)
     for done in range(1, 5):
         torch.nn.init.constant_(model.head.query.weight, done)
@@ -185,9 +185,9 @@ def test_the_best_stays_and_the_last_follows(tmp_path, metric, best):
 def test_an_evaluation_that_was_cut_off_is_made_up_for_and_done_once(root, tmp_path):
     settings = tiny_config(steps=4, evaluate_every=2, save_every=100)
     with pytest.raises(KeyboardInterrupt):
-        run_training(settings, root, tmp_path, Evaluations(None).stage())
+        run_training(settings, root, tmp_path, Evaluations(None).objective())
     assert saved_step(tmp_path) == 2 and not (tmp_path / 'evaluations.jsonl').exists()
-    spec = run_training(settings, root, tmp_path, Evaluations(1.0, 2.0).stage())
-    assert run_training(settings, root, tmp_path, Evaluations().stage()) == spec, 'finished: not evaluated again'
+    spec = run_training(settings, root, tmp_path, Evaluations(1.0, 2.0).objective())
+    assert run_training(settings, root, tmp_path, Evaluations().objective()) == spec, 'finished: not evaluated again'
     lines = (tmp_path / 'evaluations.jsonl').read_text().splitlines()
     assert [json.loads(line)['step'] for line in lines] == [2, 4]

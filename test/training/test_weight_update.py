@@ -14,8 +14,8 @@ from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training import weight_update
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.devices import Processes
+from hybrid_seg_ros.training.objective import EvaluationReport, Objective
 from hybrid_seg_ros.training.run_loop import run_training
-from hybrid_seg_ros.training.stage import EvaluationReport, Stage
 from hybrid_seg_ros.training.weight_update import (
     MAX_SKIPPED_STEPS,
     WeightUpdate,
@@ -39,18 +39,18 @@ def mean_over_images(model, batch, step, config):
     return {'squares': ((scores[:, 0] - is_sky) ** 2).mean()}
 
 
-def mean_stage():
+def mean_objective():
     def evaluate(*_):
         return EvaluationReport({'error': 1.0})
 
-    return Stage(mean_over_images, evaluate, ('error',), '-error')
+    return Objective(mean_over_images, evaluate, ('error',), '-error')
 
 
 def test_accumulated_batches_equal_a_large_one(root, tmp_path):
     """Images are drawn and augmented by their position in the run, so that both see the same ones."""
     for name, changes in (('large', {'batch_size': 4}), ('accumulated', {'batch_size': 2, 'accumulate': 2})):
         config = tiny_config(steps=3, learning_rate=1e-3, **changes)
-        run_training(config, root, tmp_path / name, mean_stage())
+        run_training(config, root, tmp_path / name, mean_objective())
     large, accumulated = (log_rows(tmp_path / name) for name in ('large', 'accumulated'))
     for row, expected in zip(accumulated, large):
         for column in ('loss', 'gradient_norm', 'learning_rate'):

@@ -1,4 +1,4 @@
-"""What one kind of training adds to the loop that all share, and how its models are evaluated and kept."""
+"""What one kind of training minimises, how its models are evaluated, and which are kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import save_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 from hybrid_seg_ros.training.run_folder import RunLog, metric_value
-from hybrid_seg_ros.training.train_config import TrainConfig
+from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 from hybrid_seg_ros.training.weight_update import LossFunction
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ EvaluateFunction = Callable[
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A kind of training. Parameters whose name `trained` refuses keep their values.
+class Objective:
+    """What one kind of training minimises and is judged by. Parameters whose name `trained` refuses keep their values.
 
     `metrics` are the numbers of its evaluation that can choose the best model; `best_metric` does by default, with a
     minus in front if lower is better.
@@ -52,6 +52,15 @@ class Stage:
     best_metric: str
     trained: Callable[[str], bool] = lambda name: True
 
+    def metric(self, config: TrainConfig) -> str:
+        """Return the number that chooses the best model. Raises TrainConfigError if a configuration names none."""
+        metric = config.best_metric or self.best_metric
+        if metric.removeprefix('-') not in self.metrics:
+            raise TrainConfigError(
+                f'best_metric: unknown {metric!r}; legal are {", ".join(self.metrics)}, with a minus if lower is better'
+            )
+        return metric
+
 
 @dataclass(frozen=True)
 class KeptModels:
@@ -60,7 +69,7 @@ class KeptModels:
     run_dir: Path
     spec: ModelSpec
     config: TrainConfig
-    stage: Stage
+    objective: Objective
     val_set: SegmentationDataset
     device: torch.device
     run_log: RunLog
@@ -74,8 +83,8 @@ class KeptModels:
             return
         model = self._model(average)
         written = save_model(model, self.run_dir / 'model.yaml')
-        report = self.stage.evaluate(model.to(self.device).eval(), written, self.val_set, self.config, self.device)
-        metric = self.config.best_metric or self.stage.best_metric
+        report = self.objective.evaluate(model.to(self.device).eval(), written, self.val_set, self.config, self.device)
+        metric = self.objective.metric(self.config)
         value, best = metric_value(report.numbers, metric), self.run_log.best(metric)
         if not math.isnan(value) and (best is None or value > best):
             save_model(self._model(average), self.run_dir / 'best.yaml')
