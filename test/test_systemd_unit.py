@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from hybrid_seg_ros.ros.parameters import DECLARATIONS
 
 ROOT = Path(__file__).parents[1]
 UNIT = ROOT / 'config' / 'systemd' / 'hybrid_seg.service'
@@ -32,9 +33,10 @@ def shell_command() -> str:
 
 
 def launch_arguments() -> set[str]:
-    tree = ast.parse((ROOT / 'launch' / 'segmentation.launch.py').read_text(encoding='utf-8'))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return {ast.literal_eval(c.args[0]) for c in calls if ast.unparse(c.func) == 'DeclareLaunchArgument'}
+    """Return those that the launch file names, and the node's parameters, which it makes arguments in a loop."""
+    text = (ROOT / 'launch' / 'segmentation.launch.py').read_text(encoding='utf-8')
+    named = set(re.findall(r"DeclareLaunchArgument\(\s*'(\w+)'", text))
+    return named | {declaration.name for declaration in DECLARATIONS}
 
 
 def test_systemd_accepts_it():
