@@ -33,6 +33,15 @@ def children_of(process: subprocess.Popen) -> dict[int, str]:
     return {int(pid): Path(f'/proc/{pid}/cmdline').read_text().replace('\0', ' ') for pid in listed}
 
 
+def wait_for_children(process: subprocess.Popen) -> dict[int, str]:
+    """Wait until a process has children, and return them."""
+    deadline = time.monotonic() + 10.0
+    while not (children := children_of(process)):
+        assert time.monotonic() < deadline, 'no child was started'
+        time.sleep(0.02)
+    return children
+
+
 def wait_for_line(process: subprocess.Popen, text: str) -> str:
     """Read the process's output up to a line that contains `text`, and return that."""
     for line in process.stdout:

@@ -13,7 +13,7 @@ from hybrid_seg_ros.evaluation.flops.count import count_variants
 from hybrid_seg_ros.inference.points_table import default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
-from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth
+from hybrid_seg_ros.ros.bags.ground_truth import TopicTruth
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / 'models' / 'segvit_small_camvid.yaml'
@@ -25,7 +25,7 @@ EVERY = 30
 def frames():
     """Return (RGB image, labels) of some frames of the recorded drive."""
     with BagReader(ROOT / 'bags' / 'camvid_val') as bag:
-        truth = GroundTruth(bag, bag.select_label_topic())
+        truth = TopicTruth(bag, bag.select_label_topic())
         found = []
         for index, message in enumerate(bag.messages([bag.select_camera_topic()])):
             if index % EVERY == 0:

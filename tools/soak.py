@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 import time
@@ -11,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from played_camera import PlayedCamera
 from process_figures import process_figures
-from soak_report import Sample, SoakReport, draw_soak
+from soak_report import NodeSample, SoakReport, draw_soak
 from tool import IDLE_NODE, add_node_arguments, count, positive, run_tool
-from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
@@ -27,8 +27,6 @@ from hybrid_seg_ros.ros.play.running_node import IMAGE, SHIPPED_DRIVE, RunningNo
 _START_S = 120.0
 _SAMPLES, _LINES = 200, 20
 _MISSES_IN_A_ROW = 3
-_GONE_S, _POLL_S = 1.0, 0.01
-"""A process that dies has no memory any more a moment before it has a status."""
 _INTERRUPTED = 'interrupted'
 
 
@@ -71,75 +69,57 @@ def soak(args: argparse.Namespace) -> SoakReport:
         program = IDLE_NODE if args.idle else SEGMENTATION_NODE
         with running_node(parameters, log, _START_S, program=program) as node:
             camera = PlayedCamera(node, [message.cdr for message in drive.frames()], drive.topic(IMAGE))
-            samples = _Samples(node, camera, args.frames)
+            samples: list[NodeSample] = []
             try:
                 ended = _play(node, camera, samples, args, drive.rate_hz)
             except KeyboardInterrupt:
                 ended = _INTERRUPTED
             except NodeError as error:
                 ended = str(error)
+            if samples:  # answers that came after it are no longer lost
+                samples[-1] = dataclasses.replace(samples[-1], lost=_lost(camera))
             return SoakReport(
                 describe_cpu(), node.model.removeprefix('active: '), str(args.bag or bag.path.name), args.frames,
-                args.max_growth, len(camera.frames), samples.taken(), ended,
+                args.max_growth, len(camera.frames), tuple(samples), ended,
             )  # fmt: skip
 
 
 def _play(
-    node: RunningNode, camera: PlayedCamera, samples: _Samples, args: argparse.Namespace, rate_hz: float
+    node: RunningNode, camera: PlayedCamera, samples: list[NodeSample], args: argparse.Namespace, rate_hz: float
 ) -> str:
     """Play all frames; return why it ended early, '' if it did not. Raises NodeError if the node ends."""
     start_s, misses = time.monotonic(), 0
-    for index in range(args.frames):
+    for sent in range(1, args.frames + 1):
         frame = camera.publish()
         if args.rate is None:
             camera.await_last(args.timeout)
             misses = 0 if frame.is_answered else misses + 1
         else:
-            node.session.spin_for(start_s + (index + 1) / (args.rate * rate_hz) - time.monotonic())
-        samples.look()
+            node.session.spin_for(start_s + sent / (args.rate * rate_hz) - time.monotonic())
         node.check_alive()
+        if sent % max(1, args.frames // _SAMPLES) == 0:
+            samples.append(_look(node, camera, samples[-1].frames if samples else 0, time.monotonic() - start_s))
+        if sent % max(1, args.frames // _LINES) == 0:
+            print(samples[-1], flush=True)
         if misses == _MISSES_IN_A_ROW:
             return f'{misses} frames in a row got no answer within {args.timeout:g} s'
     camera.await_last(args.timeout)
     return ''
 
 
-class _Samples:
-    """Looks at the node's process and at the answers, every so many frames."""
+def _look(node: RunningNode, camera: PlayedCamera, before: int, seconds: float) -> NodeSample:
+    """Look at the node's process, and at the answers to the frames after the first `before`. Raises NodeError."""
+    recent = [frame.latency_ms for frame in camera.frames[before:] if frame.is_answered]
+    p50_ms, p95_ms = np.percentile(recent, (50, 95)) if recent else (np.nan, np.nan)
+    try:
+        figures = process_figures(node.pid)
+    except OSError as error:
+        raise node.error(str(error)) from error
+    return NodeSample(len(camera.frames), seconds, _lost(camera), float(p50_ms), float(p95_ms), **vars(figures))
 
-    def __init__(self, node: RunningNode, camera: PlayedCamera, frames: int) -> None:
-        self._node, self._camera = node, camera
-        self._every, self._line_every = max(1, frames // _SAMPLES), max(1, frames // _LINES)
-        self._start_s = time.monotonic()
-        self._samples: list[Sample] = []
 
-    def look(self) -> None:
-        """Take a sample, if it is time for one."""
-        frames = self._camera.frames
-        if len(frames) % self._every:
-            return
-        answered = [frame.latency_ms for frame in frames if frame.is_answered]
-        recent = [frame.latency_ms for frame in frames[-self._every :] if frame.is_answered]
-        p50_ms, p95_ms = np.percentile(recent, (50, 95)) if recent else (np.nan, np.nan)
-        seconds, lost = time.monotonic() - self._start_s, len(frames) - len(answered)
-        try:
-            figures = process_figures(self._node.pid)
-        except OSError:
-            deadline = time.monotonic() + _GONE_S
-            while time.monotonic() < deadline:
-                self._node.check_alive()
-                time.sleep(_POLL_S)
-            raise
-        self._samples.append(Sample(len(frames), seconds, lost, float(p50_ms), float(p95_ms), **vars(figures)))
-        if len(frames) % self._line_every == 0:
-            tqdm.write(str(self._samples[-1]))
-
-    def taken(self) -> tuple[Sample, ...]:
-        """Return all samples; in the last one, answers that came after it are no longer lost."""
-        lost = sum(not frame.is_answered for frame in self._camera.frames)
-        return tuple(
-            Sample(**{**vars(each), 'lost': lost}) if each is self._samples[-1] else each for each in self._samples
-        )
+def _lost(camera: PlayedCamera) -> int:
+    return sum(not frame.is_answered for frame in camera.frames)
 
 
 if __name__ == '__main__':

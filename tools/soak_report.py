@@ -21,7 +21,7 @@ _RESIDENT, _OWN, _SHARED = (STYLES[name][0] for name in ('dtop@6+8', 'hybrid@6+8
 
 
 @dataclass(frozen=True)
-class Sample:
+class NodeSample:
     """A look at the node after `frames` frames, `seconds` after the first; latency of the answers since the one before.
 
     `lost` counts all frames so far without an answer, those still at work among them. p50 and p95 are nan where no
@@ -74,7 +74,7 @@ class SoakReport:
     frames: int
     max_growth_mib: float
     sent: int
-    samples: tuple[Sample, ...]
+    samples: tuple[NodeSample, ...]
     ended: str = ''
 
     @property
@@ -82,7 +82,7 @@ class SoakReport:
         """Frames without an answer."""
         return self.samples[-1].lost if self.samples else self.sent
 
-    def change(self, of: Callable[[Sample], float] = lambda sample: sample.resident_mib) -> Optional[Change]:
+    def change(self, of: Callable[[NodeSample], float] = lambda sample: sample.resident_mib) -> Optional[Change]:
         """Return how a figure changed, resident memory unless told; None if there are too few samples to tell."""
         first = [of(sample) for sample in self._settled() if sample.frames <= (WARM_UP + END) * self.sent]
         last = [of(sample) for sample in self._settled() if sample.frames > (1 - END) * self.sent]
@@ -142,7 +142,7 @@ class SoakReport:
         ended = [f'ended     early: {self.ended}'] if self.ended else []
         return '\n'.join([*lines, *ended, verdict])
 
-    def _settled(self) -> Sequence[Sample]:
+    def _settled(self) -> Sequence[NodeSample]:
         return [sample for sample in self.samples if sample.frames > WARM_UP * self.sent]
 
 

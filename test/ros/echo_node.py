@@ -27,5 +27,6 @@ with RosSession('echo_node') as session:
     session.node.create_subscription(
         Image if args.raw else CompressedImage, args.image, answer, reliable_qos(10)
     )
+    print('ready', flush=True)
     while True:
         session.spin_for(1.0)

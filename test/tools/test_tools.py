@@ -19,7 +19,7 @@ from node_overhead import TARGET_P50_MS, Milliseconds, OverheadReport
 from pages import COMMANDS
 from played_camera import PlayedFrame
 from process_figures import process_figures
-from soak_report import Sample, SoakReport, draw_soak
+from soak_report import NodeSample, SoakReport, draw_soak
 from tiny_model import tiny_spec, write_tiny_model, write_tiny_points
 from tool import run_tool
 
@@ -210,8 +210,8 @@ def report_of(samples, **fields):
 def samples_of(memory_mib, step=10, latency_ms=20.0):
     """Return a sample every `step` frames, of a node that has memory_mib(frames)."""
     return [
-        Sample(frames, frames / 50, 0, latency_ms, 2 * latency_ms, memory_mib(frames), memory_mib(frames) / 2, 17.0, 20,
-               30, frames / 100)
+        NodeSample(frames, frames / 50, 0, latency_ms, 2 * latency_ms, memory_mib(frames), memory_mib(frames) / 2,
+                   17.0, 20, 30, frames / 100)
         for frames in range(step, 1001, step)
     ]  # fmt: skip
 

@@ -97,18 +97,18 @@ class BagReader:
         """Ground-truth topics with messages."""
         return tuple(topic for topic in self.topics if topic.is_labels and topic.count)
 
-    def select_camera_topic(self, name: Optional[str] = None, option: str = '--topic') -> BagTopic:
-        """Return the image topic called `name`, or the only one there is; `option` is how a user would name it."""
+    def select_camera_topic(self, name: Optional[str] = None) -> BagTopic:
+        """Return the image topic called `name`, or the only one there is. Raises BagError if neither is there."""
         if name is not None:
             return self._named(name)
         if not self.camera_topics:
             raise BagError(
                 f'bag {self.path}: expected a topic of {RAW_IMAGE} or {COMPRESSED_IMAGE}, found {_listing(self.topics)}'
             )
-        return self._only(self.camera_topics, option)
+        return self._only(self.camera_topics, '--topic')
 
     def select_label_topic(
-        self, name: Optional[str] = None, option: str = '--label-topic', camera: Optional[BagTopic] = None
+        self, name: Optional[str] = None, camera: Optional[BagTopic] = None
     ) -> Optional[BagTopic]:
         """Return the ground-truth topic called `name`, or the only one there is, or None if there is none.
 
@@ -117,7 +117,7 @@ class BagReader:
         if name is not None:
             return self._named(name)
         topics = self.label_topics if camera is None else self._labels_of(camera)
-        return self._only(topics, option) if topics else None
+        return self._only(topics, '--label-topic') if topics else None
 
     def _labels_of(self, camera: BagTopic) -> tuple[BagTopic, ...]:
         beside = tuple(topic for topic in self.label_topics if topic.is_labels_beside(camera.name))

@@ -29,6 +29,7 @@ from hybrid_seg_ros.ros.bags.ground_truth import have_one_aspect
 log = logging.getLogger(__name__)
 
 _TURNED_QUALITY = 95
+_START_S = 1_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class WriteBagOptions:
     `images` is a folder of image files, taken in natural order; `labels`, if given, one of label files with the same
     names, ids of `classes` and above becoming 255 (unlabelled). `quality` None keeps JPEG files byte for byte, so
     nothing is lost by writing them, but for those that EXIF turns; a number (1 to 100) encodes anew. Stamps start at
-    `start_s` seconds and are 1/rate apart.
+    1000 s and are 1/rate apart.
     """
 
     images: Path
@@ -50,7 +51,6 @@ class WriteBagOptions:
     image_topic: str = '/camera/image/compressed'
     label_topic: str = '/camera/labels/compressed'
     frame_id: str = 'camera'
-    start_s: int = 1_000
 
     def __post_init__(self) -> None:
         if not self.rate_hz > 0:
@@ -88,7 +88,7 @@ def write_bag(options: WriteBagOptions) -> int:
                 for topic in topics
             ]
             for index, image in enumerate(images):
-                stamp_ns = options.start_s * NANOSECONDS + round(index * NANOSECONDS / options.rate_hz)
+                stamp_ns = _START_S * NANOSECONDS + round(index * NANOSECONDS / options.rate_hz)
                 payloads = _frame(image, None if labels is None else labels[index], options)
                 for link, (encoding, payload) in zip(links, payloads):
                     message = _compressed_image(typestore, stamp_ns, options.frame_id, encoding, payload)

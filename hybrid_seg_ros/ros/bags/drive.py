@@ -20,7 +20,7 @@ from hybrid_seg_ros.ros.bags.bag_content import (
     with_bar,
 )
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
-from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth, LabelSource, UnreadableLabelsError, have_one_aspect
+from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth, TopicTruth, UnreadableLabelsError, have_one_aspect
 from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 
@@ -36,7 +36,7 @@ class Drive:
 
     def __init__(
         self, bag: BagReader, topic: Optional[str] = None, label_topic: Optional[str] = None,
-        limit: Optional[int] = None, truth: Optional[LabelSource] = None, void: Optional[int] = None,
+        limit: Optional[int] = None, truth: Optional[GroundTruth] = None, void: Optional[int] = None,
         classes: Optional[int] = None, with_labels: bool = True,
     ) -> None:  # fmt: skip
         """Read the stamps, of `limit` frames only. Raises BagError where the bag does not hold the topics.
@@ -53,7 +53,7 @@ class Drive:
         self.rate_hz = (len(recorded_s) - 1) / recorded_s[-1] if recorded_s[-1] else 0.0
         self.stamps_ns = stamps_ns[:limit]
         self.times_s = _since_first(self.stamps_ns) if _is_ascending(self.stamps_ns) else recorded_s[:limit]
-        self.truth: Optional[LabelSource] = None
+        self.truth: Optional[GroundTruth] = None
         if with_labels:
             self.truth = truth if truth is not None else self._find_truth(label_topic, classes, void)
 
@@ -95,7 +95,7 @@ class Drive:
         A topic whose messages are all damaged is an error if it was asked for by name; else the bag's `damage` says it.
         """
         topic = self.bag.select_label_topic(name, camera=self.camera)
-        truth = None if topic is None else GroundTruth(self.bag, topic, classes, void)
+        truth = None if topic is None else TopicTruth(self.bag, topic, classes, void)
         if truth is None or truth.stamps_ns:
             return truth
         if name is not None:

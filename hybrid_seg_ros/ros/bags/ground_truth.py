@@ -7,7 +7,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional, Protocol, Union
+from typing import Any, Optional
 
 import numpy as np
 
@@ -31,41 +31,49 @@ class UnreadableLabelsError(BagError):
     """Ground truth of one frame that is no picture of one value per pixel; the message says where, and why."""
 
 
-class LabelSource(Protocol):
-    """Ground truth of frames. `name` says where it is from, `stamps_ns` which frames it is for, ascending."""
+class GroundTruth:
+    """Labels of frames. `name` says where they are from, `stamps_ns` which frames they are for, ascending.
+
+    Ids are checked and read as `label_id_code` says of `classes` and `void`.
+    """
 
     name: str
     stamps_ns: tuple[int, ...]
+
+    def __init__(self, classes: Optional[int], void: Optional[int]) -> None:
+        self._code = label_id_code(classes, void)
 
     def labels_at(self, stamp_ns: int) -> Optional[np.ndarray]:
         """Return the labels (H, W) uint8 of the frame with this stamp, 255 where unlabelled; None if it has none.
 
         Raises UnreadableLabelsError for what cannot be decoded, which may be a damaged picture among others; and
-        another ValueError for ids that are not legal, as they come of wrong settings.
+        another ValueError for ids that are not legal, as they come of wrong settings. Both name the place.
         """
+        try:
+            found = self._read(stamp_ns)
+        except ValueError as error:
+            raise UnreadableLabelsError(str(error)) from error
+        return None if found is None else self._code.decode(*found)
+
+    def _read(self, stamp_ns: int) -> Optional[tuple[str, np.ndarray]]:
+        """Return where the labels of a frame are, and the values (H, W) that stand there. Raises ValueError."""
+        raise NotImplementedError
 
 
-class GroundTruth:
-    """The label images of one topic. They are decoded when asked for; `kept_bytes` of them stay in memory as recorded.
-
-    Their ids are checked and read as `label_id_code` says.
-    """
+class TopicTruth(GroundTruth):
+    """The label images of one topic, decoded when asked for; `kept_bytes` of them stay in memory as recorded."""
 
     def __init__(
         self, bag: BagReader, topic: BagTopic, classes: Optional[int] = None, void: Optional[int] = None,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:  # fmt: skip
+        super().__init__(classes, void)
         self._bag = bag
         self.name = topic.name
-        self._code = label_id_code(classes, void)
         self._messages = _MessageWindow(bag, topic, kept_bytes)
         self.stamps_ns = self._messages.stamps_ns
 
-    def labels_at(self, stamp_ns: int) -> Optional[np.ndarray]:
-        """Return the labels (H, W) uint8 of the frame with this stamp, 255 where unlabelled; None if it has none.
-
-        Raises UnreadableLabelsError, or another ValueError for illegal ids, as LabelSource says.
-        """
+    def _read(self, stamp_ns: int) -> Optional[tuple[str, np.ndarray]]:
         message = self._messages.at(stamp_ns)
         if message is None:
             return None
@@ -73,47 +81,32 @@ class GroundTruth:
         place = f'bag {self._bag.path}: {self.name} at {stamp_ns / 1e9:.3f} s'
         try:
             is_png = message.topic.msgtype == COMPRESSED_IMAGE
-            values = compressed_to_values(content) if is_png else grey_values(content)
+            return place, compressed_to_values(content) if is_png else grey_values(content)
         except ValueError as error:
-            raise UnreadableLabelsError(f'{place}: {error}') from error
-        return self._code.decode(place, values)
+            raise ValueError(f'{place}: {error}') from error
 
 
-class FolderTruth:
+class FolderTruth(GroundTruth):
     """The label images of a folder. They are read when asked for.
 
     A name is the frame's header stamp: nanoseconds (1700000000066666667.png), or seconds with their decimals behind a
     point or an underscore (1700000000.0667.png is 66.7 ms after 1700000000.png would be). A frame has the labels whose
-    stamp is nearest, and within `tolerance_ns`. `classes` and `void` are as in `label_id_code`.
+    stamp is nearest, and within TOLERANCE_NS.
     """
 
-    def __init__(
-        self, folder: Union[str, Path], classes: Optional[int] = None, void: Optional[int] = None,
-        tolerance_ns: int = TOLERANCE_NS,
-    ) -> None:  # fmt: skip
+    def __init__(self, folder: Path, classes: Optional[int] = None, void: Optional[int] = None) -> None:
         """Read the names. Raises ValueError for a folder without PNG files, or names that are no stamps."""
+        super().__init__(classes, void)
         self.name = str(folder)
-        self._tolerance_ns = tolerance_ns
-        self._code = label_id_code(classes, void)
-        self._files = dict(sorted(_files_by_stamp(Path(folder)).items()))
+        self._files = dict(sorted(_files_by_stamp(folder).items()))
         self.stamps_ns = tuple(self._files)
 
-    def labels_at(self, stamp_ns: int) -> Optional[np.ndarray]:
-        """Return the labels (H, W) uint8 of the frame with this stamp, 255 where unlabelled; None if it has none.
-
-        Raises UnreadableLabelsError for what is no picture of one value per pixel, or another ValueError for illegal
-        ids; both name the file.
-        """
+    def _read(self, stamp_ns: int) -> Optional[tuple[str, np.ndarray]]:
         place = bisect_left(self.stamps_ns, stamp_ns)
         nearest = min(self.stamps_ns[max(place - 1, 0) : place + 1], key=lambda each: abs(each - stamp_ns))
-        if abs(nearest - stamp_ns) > self._tolerance_ns:
+        if abs(nearest - stamp_ns) > TOLERANCE_NS:
             return None
-        file = self._files[nearest]
-        try:
-            values = read_label_ids(file)
-        except ValueError as error:
-            raise UnreadableLabelsError(str(error)) from error
-        return self._code.decode(file, values)
+        return str(self._files[nearest]), read_label_ids(self._files[nearest])
 
 
 def have_one_aspect(image_hw: tuple[int, int], labels_hw: tuple[int, int]) -> bool:

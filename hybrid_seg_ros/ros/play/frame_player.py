@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Optional
 
 from rclpy.duration import Duration
@@ -39,14 +39,9 @@ _LARGE_BYTES = 500_000
 
 _logger = logging.getLogger(__name__)
 
-OnFrame = Callable[[int, Optional['AnswerWatch']], None]
-"""Called after each frame, in lock-step once it is answered, with the number sent so far and the answers."""
 
-
-def play_bag(
-    bag: BagReader, session: RosSession, options: ReplayOptions, on_frame: Optional[OnFrame] = None
-) -> ReplayReport:
-    """Play an open bag. Raises BagError if there is no image to send, ReplayError, or what `on_frame` raises."""
+def play_bag(bag: BagReader, session: RosSession, options: ReplayOptions) -> ReplayReport:
+    """Play an open bag. Raises BagError if there is no image to send, or ReplayError."""
     cameras = _cameras_to_play(bag, options)
     topics = cameras + [topic for topic in bag.label_topics if options.labels and topic not in cameras]
     publishers = _publishers(session, topics, options)
@@ -74,8 +69,6 @@ def play_bag(
         if is_frame and options.lock_step:
             answered = session.spin_until(lambda stamp_ns=stamp_ns: answers.is_answered(stamp_ns), options.timeout_s)
             misses = 0 if answered else misses + 1
-        if is_frame and on_frame is not None:
-            on_frame(sent, answers)
         if misses == _MISSES_IN_A_ROW:
             raise ReplayError(_no_answer(options, len(cdr)))
     if answers is not None and not options.lock_step:
@@ -149,7 +142,7 @@ def _frames(
     count = sum(topic.count for topic in cameras)
     total = options.limit if options.loop else min(count, options.limit or count)
     played = 0
-    with tqdm(total=total, desc='replay', unit='frame', disable=None if options.progress else True) as bar:
+    with tqdm(total=total, desc='replay', unit='frame', disable=None) as bar:
         while True:
             for message in bag.messages(topics):
                 if message.topic in cameras:

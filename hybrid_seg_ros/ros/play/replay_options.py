@@ -39,7 +39,6 @@ class ReplayOptions:
     restamp: bool = False
     limit: Optional[int] = None
     remap: dict[str, str] = field(default_factory=dict)
-    progress: bool = True
     max_gap_s: float = MAX_GAP_S
 
     def __post_init__(self) -> None:

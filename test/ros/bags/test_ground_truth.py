@@ -25,7 +25,7 @@ from picture_files import indexed_png
 
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.ground_truth import (
-    GroundTruth,
+    TopicTruth,
     UnreadableLabelsError,
     compressed_to_values,
     have_one_aspect,
@@ -120,19 +120,19 @@ def test_what_is_no_png_of_labels(data, complaint):
 def test_a_picture_that_cannot_be_read_is_told_from_ids_that_are_illegal(tmp_path, msgtype, good, broken):
     messages = [Sent(LABEL_TOPIC, msgtype, LOG_NS, cdr) for cdr in (good, broken)]
     with BagReader(write_messages(tmp_path / 'bag', messages)) as bag:
-        truth = GroundTruth(bag, bag.select_label_topic(), classes=6)
+        truth = TopicTruth(bag, bag.select_label_topic(), classes=6)
         assert np.array_equal(truth.labels_at(STAMP_NS), LABELS)
         with pytest.raises(UnreadableLabelsError, match=r'bag: /camera/labels at 5.100 s: '):
             truth.labels_at(STAMP_NS + PERIOD_NS)
         assert bag.damage is None
         with pytest.raises(ValueError, match='label 5') as raised:
-            GroundTruth(bag, bag.select_label_topic(), classes=5).labels_at(STAMP_NS)
+            TopicTruth(bag, bag.select_label_topic(), classes=5).labels_at(STAMP_NS)
         assert not isinstance(raised.value, UnreadableLabelsError)
 
 
 def test_the_shipped_drive_has_labels_for_every_frame():
     with BagReader(resolve_model_path('package://hybrid_seg_ros/bags/camvid_val')) as bag:
-        truth = GroundTruth(bag, bag.select_label_topic())
+        truth = TopicTruth(bag, bag.select_label_topic())
         stamps = [message.stamp_ns for message in bag.messages([bag.select_camera_topic()])]
         assert all(truth.labels_at(stamp_ns) is not None for stamp_ns in stamps)
         first = truth.labels_at(stamps[0])
@@ -146,7 +146,7 @@ def test_the_shipped_drive_has_labels_for_every_frame():
 def test_memory_is_bounded_and_any_order_will_do(tmp_path, chunked, kept_bytes):
     """Also while the frames are being read from the same bag."""
     with BagReader(write_mcap(tmp_path / 'drive.mcap', chunked=chunked)) as bag:
-        truth = GroundTruth(bag, bag.select_label_topic(), kept_bytes=kept_bytes)
+        truth = TopicTruth(bag, bag.select_label_topic(), kept_bytes=kept_bytes)
         asked = [*range(COUNT), 7, 7, 5, 30, 8, *reversed(range(COUNT))]
         for index in asked:
             assert np.array_equal(truth.labels_at(STAMP_NS + index * PERIOD_NS), picture(index, LABEL_TOPIC))
@@ -160,12 +160,12 @@ def test_memory_is_bounded_and_any_order_will_do(tmp_path, chunked, kept_bytes):
 
 def test_an_id_that_is_no_class(tmp_path):
     with BagReader(write_mcap(tmp_path / 'drive.mcap')) as bag:
-        truth = GroundTruth(bag, bag.select_label_topic(), classes=10)
+        truth = TopicTruth(bag, bag.select_label_topic(), classes=10)
         complaint = r'drive.mcap: /camera/labels at 5.000 s: label 10 \(\d+ pixels\); legal are 0 to 9, and 255 for'
         with pytest.raises(ValueError, match=complaint):
             truth.labels_at(STAMP_NS)
     with BagReader(tmp_path / 'drive.mcap') as bag, pytest.raises(ValueError, match='void: expected a label id'):
-        GroundTruth(bag, bag.select_label_topic(), void=65536)
+        TopicTruth(bag, bag.select_label_topic(), void=65536)
 
 
 @pytest.mark.parametrize(('labels_hw', 'same'), [

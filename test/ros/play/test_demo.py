@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import cv2
 import pytest
-from command_process import children_of, command_process, wait_for_line, wait_until_gone
+from command_process import children_of, command_process, wait_for_children, wait_for_line, wait_until_gone
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.inference.backends import AUTO
@@ -70,16 +70,16 @@ def test_a_drive_without_a_rate_is_played_all_at_once():
 
 
 @pytest.mark.parametrize(
-    ('parameter', 'complaint', 'log'),
+    ('arguments', 'complaint', 'log'),
     [
-        ('overlay_alpha:=7.0', 'segmentation_node ended with status 1', 'overlay_alpha out of range'),
-        ('device:=abacus', 'segmentation_node is unconfigured: on_configure failed', 'unknown device'),
-        ('enabled:=false', f'no masks came for {FRAMES} frames', 'waiting for images'),
+        (['overlay_alpha:=7.0'], 'segmentation_node ended with status 1', 'overlay_alpha out of range'),
+        (['device:=abacus'], 'segmentation_node is unconfigured: on_configure failed', 'unknown device'),
+        (['enabled:=false', '--timeout', '0.3'], f'no masks came for {FRAMES} frames', 'waiting for images'),
     ],
     ids=['node ends', 'node cannot start', 'node is silent'],
 )
-def test_a_node_that_does_not_work_is_an_error_with_its_log(start_demo, parameter, complaint, log):
-    demo = start_demo('--param', parameter)
+def test_a_node_that_does_not_work_is_an_error_with_its_log(start_demo, arguments, complaint, log):
+    demo = start_demo('--param', *arguments)
     _, errors = demo.communicate(timeout=TIMEOUT_S)
     assert demo.returncode == 1
     assert complaint in errors and 'node.log' in errors and log in errors
@@ -95,12 +95,11 @@ def test_a_node_that_dies_on_the_way_is_an_error(start_demo):
     assert 'segmentation_node ended with status -9' in errors
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_it_takes_its_children_along(start_demo, number):
+@pytest.mark.parametrize(('number', 'phase'), [(signal.SIGINT, 'starting'), (signal.SIGTERM, 'real-time')])
+def test_it_takes_its_children_along(start_demo, number, phase):
     demo = start_demo('--param', 'enabled:=false')
-    wait_for_line(demo, 'real-time')
-    children = children_of(demo)
-    assert children
+    wait_for_line(demo, phase)
+    children = wait_for_children(demo)
     demo.send_signal(number)
     demo.communicate(timeout=15.0)  # the children hold its stderr: it takes as long as they last
     assert demo.returncode == 128 + number

@@ -28,7 +28,7 @@ def model(tmp_path_factory):
 @pytest.mark.parametrize('name', [*SOME_WHOLE, *DAMAGED])
 def test_they_agree(tmp_path, model, name):
     bag = (DAMAGED.get(name) or WHOLE[name])(tmp_path)
-    sent = replay(ReplayOptions(bag, rate=50.0, wait_s=0.0, progress=False))
+    sent = replay(ReplayOptions(bag, rate=50.0, wait_s=0.0))
     report, _ = evaluate_bag(EvaluateBagOptions(bag, model, variants=(Variant(),), with_labels=False))
     assert (sent.sent, sent.damage) == (report.frames, report.damage)
     assert (report.damage is not None) is (name in DAMAGED)
@@ -40,7 +40,7 @@ def test_without_an_image_both_are_errors(tmp_path, model, name):
     """Also in a loop, which would never end."""
     bag = USELESS[name][0](tmp_path)
     with pytest.raises(BagError):
-        replay(ReplayOptions(bag, loop=True, wait_s=0.0, progress=False))
+        replay(ReplayOptions(bag, loop=True, wait_s=0.0))
     with pytest.raises(BagError):
         evaluate_bag(EvaluateBagOptions(bag, model))
 
