@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -35,13 +35,13 @@ class Cameras:
         self.publishers[name].publish(image)
         return stamp, 0
 
-    def ask(self, stamps: dict[str, int]) -> dict[str, Image]:
+    def ask(self, stamps: dict[str, int], seed: Optional[int] = None) -> dict[str, Image]:
         """Publish an image of each camera named until a mask with its stamp has come for each."""
         found: dict[str, Image] = {}
 
         def are_there():
             for name, stamp in stamps.items():
-                self.send(name, street(len(name)), stamp)
+                self.send(name, street(len(name) if seed is None else seed), stamp)
             self.client.spin_for(0.2)
             found.update({
                 name: mask for name, stamp in stamps.items() for mask in self.masks[name]
@@ -127,3 +127,31 @@ def test_both_schedules_give_the_masks_that_a_single_camera_gets(cameras, model)
     for stamp, mask in enumerate(cameras.ask({'front': 80, 'rear': 81}).values()):
         expected = pipeline(image_to_rgb(street(len(mask.header.frame_id)))).labels
         assert bytes(mask.data) == expected.tobytes(), stamp
+
+
+def test_films_are_apart_and_start_anew_after_a_fault(cameras, model):
+    """Each camera has a film of its own; after a gap, a cut, a clock that goes back, the mask is the frame's alone."""
+    client, pipeline = cameras.client, load_pipeline(model, 'pytorch', 'cpu', output_size='network')
+    assert client.set_parameter('merge_by', 'previous').successful
+
+    def counts(name):
+        values = values_of(client.status(f'{name} tokens', lambda status: len(status.values)))
+        return {key.removeprefix('chosen by '): int(value) for key, value in values.items() if 'chosen by' in key}
+
+    def check(stamp, seeds):
+        masks = {}
+        for name, seed in seeds.items():
+            masks.update(cameras.ask({name: stamp}, seed))
+        for name, seed in seeds.items():
+            assert bytes(masks[name].data) == pipeline(image_to_rgb(street(seed))).labels.tobytes(), (stamp, name)
+
+    both = {'front': 1, 'rear': 2}
+    check(100, both)
+    for fault, stamp, seeds in (('gap', 200, both), ('clock went back', 50, both), ('cut', 51, {'front': 3})):
+        check(stamp, seeds)
+        for name in seeds:
+            client.wait(lambda name=name, fault=fault: counts(name).get(f'policy: {fault}'), f'{fault} of {name}')
+    assert not counts('rear').get('policy: cut')
+    cameras.ask({'rear': 51}, 2)
+    client.wait(lambda: counts('rear').get('previous'), 'the frame before to choose for the rear camera')
+    assert client.set_parameter('merge_by', 'policy').successful

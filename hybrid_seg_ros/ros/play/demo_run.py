@@ -103,7 +103,8 @@ def run_demo(args: argparse.Namespace) -> DemoReport:
     with BagReader(args.bag or resolve_model_path(SHIPPED_DRIVE)) as bag:
         drive = Drive(bag, args.topic, args.label_topic, args.limit)
         variant = {'variant': args.variant} if args.variant else {}
-        parameters = drive_parameters(drive, args.model, {**variant, **dict(map(parse_parameter, args.param))})
+        given = dict(map(parse_parameter, args.param))
+        parameters = drive_parameters(drive, args.model, {'merge_by': 'auto', **variant, **given})
         logs = args.output / 'logs'
         logs.mkdir(parents=True, exist_ok=True)
         print(f'starting segmentation_node with {spec.name}, {args.variant or spec.variant}', flush=True)
