@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,8 @@ class Import(NamedTuple):
     at_import: bool
 
 
-def imports_of(path: Path, module: str) -> Iterator[Import]:
+@functools.cache
+def imports_of(path: Path, module: str) -> list[Import]:
     """List what the file imports; `from package import x` counts as package.x."""
     tree = ast.parse(path.read_text(encoding='utf-8'))
     late = set()
@@ -58,9 +59,10 @@ def imports_of(path: Path, module: str) -> Iterator[Import]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or is_type_checking(node):
             late.update(id(child) for child in ast.walk(node))
     package = module if path.name == '__init__.py' else module.rpartition('.')[0]
-    for node in ast.walk(tree):
-        for name in imported_names(node, package):
-            yield Import(name, node.lineno, id(node) not in late)
+    return [
+        Import(name, node.lineno, id(node) not in late)
+        for node in ast.walk(tree) for name in imported_names(node, package)
+    ]  # fmt: skip
 
 
 def is_type_checking(node: ast.AST) -> bool:

@@ -21,10 +21,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from hybrid_seg_ros.inference.film import Film
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.ros.camera_topics import CameraTopic, camera_info_topic, image_topic, offered_types, other_topic
-from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb, decoder_complaints
 from hybrid_seg_ros.ros.health.camera_monitor import CameraMonitor
 from hybrid_seg_ros.ros.health.diagnostics import CameraState, InputState
-from hybrid_seg_ros.ros.image_decoding import image_to_rgb
+from hybrid_seg_ros.ros.image_decoding import compressed_to_rgb, decoder_complaints, image_to_rgb
 from hybrid_seg_ros.ros.parameters import RELIABILITIES, NodeConfig
 from hybrid_seg_ros.ros.publishers import Publishers
 from hybrid_seg_ros.ros.qos import best_effort_qos, matching_qos, reliable_qos

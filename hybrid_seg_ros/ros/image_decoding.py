@@ -1,18 +1,23 @@
-"""Image messages to RGB arrays, for the encodings that cameras write; each message is checked before it is read."""
+"""Image and CompressedImage messages to RGB arrays; each message is checked before it is read."""
 
 from __future__ import annotations
 
+import functools
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import cv2
 import numpy as np
 
-from hybrid_seg_ros.ros import cv_bridge_probe
+from hybrid_seg_ros.data.encoded_picture import PictureError, open_picture
 
 if TYPE_CHECKING:  # bags are read without ROS 2, too
-    from sensor_msgs.msg import Image
-
+    from sensor_msgs.msg import CompressedImage, Image
 
 MOST_PIXELS = 2**26
 
@@ -33,13 +38,13 @@ class _Packed:
 
 
 # OpenCV names a Bayer pattern by the second and third pixel of its second row: its BG is the camera's RGGB.
-BAYER_TO_RGB = {
+_BAYER_TO_RGB = {
     'bayer_rggb': cv2.COLOR_BayerBG2RGB,
     'bayer_bggr': cv2.COLOR_BayerRG2RGB,
     'bayer_gbrg': cv2.COLOR_BayerGR2RGB,
     'bayer_grbg': cv2.COLOR_BayerGB2RGB,
 }
-BAYER_SMALLEST = 3
+_BAYER_SMALLEST = 3
 """OpenCV answers black, not an error, for a Bayer image with fewer rows or columns."""
 
 _UYVY = _Packed('u1', 2, cv2.COLOR_YUV2RGB_UYVY, even_width=True)
@@ -61,9 +66,9 @@ _PACKED = {
         for channels, name in ((1, 'mono'), (3, 'bgr'), (4, 'bgra'))
     },
     **{
-        f'{name}{bits}': _Packed(f'u{bits // 8}', 1, code, smallest=BAYER_SMALLEST)
+        f'{name}{bits}': _Packed(f'u{bits // 8}', 1, code, smallest=_BAYER_SMALLEST)
         for bits in (8, 16)
-        for name, code in BAYER_TO_RGB.items()
+        for name, code in _BAYER_TO_RGB.items()
     },
     **dict.fromkeys(('yuv422', 'uyvy'), _UYVY),
     **dict.fromkeys(('yuv422_yuy2', 'yuyv', 'yuy2'), _YUYV),
@@ -85,6 +90,13 @@ _YUV_TO_RGB = np.array(
     np.float32,
 )
 
+_FORMAT = re.compile(r'([^;]*);\s*(\w+)\s+compressed\s*(\S*)')
+
+_DECODER_LINE = re.compile(
+    rb'Corrupt JPEG|Premature end of JPEG|Invalid SOS|Unknown Adobe|Inconsistent progression|libpng (warning|error)'
+)
+_stderr_lock = threading.Lock()
+
 
 def image_to_rgb(message: Image) -> np.ndarray:
     """Return the picture as (H, W, 3) uint8 RGB, C-contiguous; without a copy where the message is that already.
@@ -104,6 +116,56 @@ def image_to_rgb(message: Image) -> np.ndarray:
     layout = _PACKED[name]
     pixels = _to_8_bit(_pixels(message, layout), message.encoding)
     return np.ascontiguousarray(pixels) if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb)
+
+
+def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
+    """Return a picture as (H, W, 3) uint8 RGB; 16 bit become 8, alpha is left out, EXIF turns nothing.
+
+    The kind is read from the data, which JPEG and PNG are most of; `format` says what the channels are. Raises
+    BadFrameError for what is no picture, is not whole, is a depth image, or says a size that so few bytes cannot hold.
+    """
+    if 'compresseddepth' in message.format.lower():
+        raise BadFrameError(f'expected a colour picture, got a depth image (format {message.format!r})')
+    data = np.frombuffer(message.data, np.uint8)
+    try:
+        picture = open_picture(data)
+        height, width = picture.size_hw
+        check_size(height, width)
+        pixels = picture.pixels(turned=False)
+    except (PictureError, BadFrameError) as error:
+        start = data[:8].tobytes().hex(' ') or 'nothing'
+        raise BadFrameError(
+            f'{error}; got {data.size} bytes that start with {start} (format {message.format!r})'
+        ) from error
+    channels = _encoded_channels(message.format)
+    if pixels.ndim == 3:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if channels.startswith('rgb') else pixels
+    bayer = _BAYER_TO_RGB.get(channels.rstrip('0123456789'))
+    if bayer is not None and min(pixels.shape) < _BAYER_SMALLEST:
+        raise BadFrameError(f'expected at least {_BAYER_SMALLEST}x{_BAYER_SMALLEST} Bayer pixels, got {width}x{height}')
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if bayer is None else bayer)
+
+
+@contextmanager
+def decoder_complaints(tell: Callable[[str], Any]) -> Iterator[None]:
+    """Tell the first thing that libjpeg or libpng has to say of a picture, instead of a line on stderr for each.
+
+    They write to the process's stderr; what others write there meanwhile comes a little later.
+    """
+    with _stderr_lock, open(os.memfd_create('decoder'), 'r+b') as said:
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            lines = said.read().splitlines(keepends=True)
+    complaints = [line for line in lines if _DECODER_LINE.match(line)]
+    os.write(2, b''.join(line for line in lines if line not in complaints))
+    if complaints:
+        tell(complaints[0].decode(errors='replace').strip())
 
 
 def check_size(height: int, width: int) -> None:
@@ -196,11 +258,11 @@ def _semi_planar_to_rgb(message: Image, name: str) -> np.ndarray:
 
 def _image_to_rgb_by_cv_bridge(message: Image) -> np.ndarray:
     """Leave encodings that are not ours to cv_bridge, where there is one that works."""
-    bridge = cv_bridge_probe.working_bridge()
+    bridge, problem = _working_bridge()
     if bridge is None:
         raise BadFrameError(
             f'unknown encoding {message.encoding!r}; legal are {", ".join(IMAGE_ENCODINGS)} '
-            f'(others need cv_bridge: {cv_bridge_probe.problem()})'
+            f'(others need cv_bridge: {problem})'
         )
     check_size(message.height, message.width)
     if len(message.data) < message.step * message.height:
@@ -213,3 +275,39 @@ def _image_to_rgb_by_cv_bridge(message: Image) -> np.ndarray:
         raise BadFrameError(
             f'unknown encoding {message.encoding!r}; legal are {", ".join(IMAGE_ENCODINGS)} (cv_bridge: {error})'
         ) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _working_bridge() -> tuple[Optional[Any], str]:
+    """Return a CvBridge that converts correctly, or None and why; found out by using it, once.
+
+    Its version does not tell: the package of that name on PyPI is ROS 1's, and the one from apt breaks with numpy 2
+    (vision_opencv#535).
+    """
+    try:
+        from cv_bridge import CvBridge
+        from sensor_msgs.msg import Image
+
+        message = Image(height=1, width=2, encoding='bgr8', step=6)
+        message.data.frombytes(bytes([1, 2, 3, 4, 5, 6]))
+        bridge = CvBridge()
+        result = np.asarray(bridge.imgmsg_to_cv2(message, 'rgb8'))
+    except Exception as error:  # a broken binary module fails in any way; all of them mean that it is unusable
+        return None, f'{type(error).__name__}: {error}'
+    if result.tolist() != [[[3, 2, 1], [6, 5, 4]]]:
+        return None, f'it converts wrongly: bgr 1 2 3, 4 5 6 became {result.tolist()}'
+    return bridge, ''
+
+
+def _encoded_channels(image_format: str) -> str:
+    """Return the pixel format that was handed to the encoder, in lower case; empty where nothing says it.
+
+    `format` is "ORIGINAL; CODEC compressed ENCODED" (sensor_msgs/CompressedImage.msg). Encoders take BGR: colours
+    handed to one as `rgb8` have red and blue exchanged in the file. Without ENCODED, image_transport hands over Bayer
+    mosaics as grey, and to TIFF whatever the camera sent. Other forms, as "jpeg", mean a file as it should be.
+    """
+    found = _FORMAT.match(image_format.lower())
+    if found is None:
+        return image_format.strip().lower() if image_format.lower().strip().startswith('bayer') else ''
+    original, codec, encoded = (part.strip() for part in found.groups())
+    return encoded or (original if original.startswith('bayer') or codec == 'tiff' else '')

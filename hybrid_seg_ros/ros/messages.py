@@ -1,4 +1,4 @@
-"""Pure conversions between ROS messages and arrays; images are RGB on our side of this file."""
+"""Arrays and reports to the messages that the node publishes; images are RGB on our side of this file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, Int32MultiArray, MultiArrayDimension
 
 from hybrid_seg_ros.label_space import LabelSpace
-from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
-from hybrid_seg_ros.ros.image_decoding import IMAGE_ENCODINGS, BadFrameError, image_to_rgb
 from hybrid_seg_ros.segmentation import TokenReport
 
 try:
@@ -26,21 +24,6 @@ _PNG_SETTINGS = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
     *((cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP) if hasattr(cv2, 'IMWRITE_PNG_FILTER') else ()),
 )
-
-__all__ = [
-    'IMAGE_ENCODINGS',
-    'BadFrameError',
-    'LabelInfo',
-    'VisionClass',
-    'array_to_image',
-    'array_to_png',
-    'compressed_to_rgb',
-    'confidence_to_image',
-    'image_to_rgb',
-    'label_info_message',
-    'scale_camera_info',
-    'token_usage_message',
-]
 
 
 def array_to_image(picture: np.ndarray, header: Header) -> Image:

@@ -12,8 +12,7 @@ from image_encodings import BAYER, encode, gradient
 from picture_files import with_orientation
 from sensor_msgs.msg import CompressedImage
 
-from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb, decoder_complaints
-from hybrid_seg_ros.ros.image_decoding import BadFrameError
+from hybrid_seg_ros.ros.image_decoding import BadFrameError, compressed_to_rgb, decoder_complaints
 
 
 def message(data, image_format=''):

@@ -10,7 +10,7 @@ import pytest
 from image_encodings import BAYER, ENCODINGS, EXACT, GREY, encode, gradient
 from sensor_msgs.msg import Image
 
-from hybrid_seg_ros.ros import cv_bridge_probe
+from hybrid_seg_ros.ros import image_decoding
 from hybrid_seg_ros.ros.image_decoding import IMAGE_ENCODINGS, BadFrameError, image_to_rgb
 
 EVEN_SIZE = ('nv12', 'nv21')
@@ -18,9 +18,9 @@ EVEN_SIZE = ('nv12', 'nv21')
 
 @pytest.fixture(autouse=True)
 def fresh_probe():
-    cv_bridge_probe._probe.cache_clear()
+    image_decoding._working_bridge.cache_clear()
     yield
-    cv_bridge_probe._probe.cache_clear()
+    image_decoding._working_bridge.cache_clear()
 
 
 def changed(message, **fields):

@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.ros import messages
+from hybrid_seg_ros.ros.image_decoding import compressed_to_rgb
 from hybrid_seg_ros.segmentation import TokenReport
 
 HEADER = Header(frame_id='camera')
@@ -42,7 +43,7 @@ def test_a_mask_as_png_is_the_mask_and_called_what_image_transport_calls_it():
     assert message.header == HEADER and message.format == 'mono8; png compressed '
     assert len(message.data) < labels.size / 4
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED), labels)
-    np.testing.assert_array_equal(messages.compressed_to_rgb(message), np.dstack([labels] * 3))
+    np.testing.assert_array_equal(compressed_to_rgb(message), np.dstack([labels] * 3))
 
 
 @pytest.mark.parametrize('array', [rgb(), rgb()[..., 0].astype(np.int16)])

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from tiny_model import write_lively_model
 
 from hybrid_seg_ros import load_pipeline
-from hybrid_seg_ros.ros.messages import image_to_rgb
+from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 
 TOPICS = {'front': '/front/image_raw', 'rear': '/rear/image'}
 

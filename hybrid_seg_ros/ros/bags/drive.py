@@ -21,8 +21,7 @@ from hybrid_seg_ros.ros.bags.bag_content import (
 )
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth, TopicTruth, UnreadableLabelsError, have_one_aspect
-from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
-from hybrid_seg_ros.ros.image_decoding import image_to_rgb
+from hybrid_seg_ros.ros.image_decoding import compressed_to_rgb, image_to_rgb
 
 
 class Drive:

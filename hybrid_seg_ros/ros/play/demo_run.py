@@ -16,7 +16,7 @@ from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.drive import Drive
-from hybrid_seg_ros.ros.messages import image_to_rgb
+from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.play.demo_pictures import SheetRow, Video, draw_contact_sheet
 from hybrid_seg_ros.ros.play.node_process import NODE, NodeError, parse_parameter

@@ -10,7 +10,7 @@ from picture_files import indexed_png, with_orientation, write_picture
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.bag_writer import WriteBagOptions, write_bag
-from hybrid_seg_ros.ros.compressed_decoding import compressed_to_rgb
+from hybrid_seg_ros.ros.image_decoding import compressed_to_rgb
 
 SIZE_HW = (12, 20)
 
