@@ -24,8 +24,8 @@ _LEGEND_ROWS, _LEGEND_COLUMNS, _LEGEND_PX = 4, 7, 160
 
 
 @dataclass(frozen=True)
-class AlbumPage:
-    """A frame: its figures in the row that the album judges by, and its pictures."""
+class KeptFrame:
+    """A frame: its figures in the row that frames are judged by, and its pictures."""
 
     record: FrameRecord
     pictures: Sequence[Picture]
@@ -43,13 +43,13 @@ def quality_of(record: FrameRecord) -> tuple[str, float]:
     return ('', 0.0) if record.flicker is None else ('pixels that do not flicker', 100.0 - record.flicker)
 
 
-class FrameAlbum:
+class BestFrames:
     """Keeps the `count` best and worst frames, judged by the row `focus` (see `quality_of`)."""
 
     def __init__(self, classes: LabelSpace, names: Sequence[str], focus: int = 0, count: int = 3) -> None:
         """`names` are those of the rows, for the captions."""
         self._classes, self._names, self._focus = classes, names, focus
-        self._best, self._worst = _Podium(count), _Podium(count)
+        self._best, self._worst = _Ranking(count), _Ranking(count)
         self._seen = np.zeros(256, bool)
 
     def look(
@@ -65,11 +65,11 @@ class FrameAlbum:
             return
         _, quality = quality_of(record)
         candidates = ((self._best, quality), (self._worst, -quality))
-        wanted = [(podium, merit) for podium, merit in candidates if podium.would_take(merit, record.time_s)]
+        wanted = [(ranking, merit) for ranking, merit in candidates if ranking.would_take(merit, record.time_s)]
         if wanted:
-            page = AlbumPage(record, self._draw(frame, results, dense[self._focus]))
-            for podium, merit in wanted:
-                podium.take(merit, page)
+            kept = KeptFrame(record, self._draw(frame, results, dense[self._focus]))
+            for ranking, merit in wanted:
+                ranking.take(merit, kept)
 
     @property
     def judge(self) -> str:
@@ -77,15 +77,15 @@ class FrameAlbum:
         return self._names[self._focus]
 
     @property
-    def best(self) -> list[AlbumPage]:
+    def best(self) -> list[KeptFrame]:
         """The best frames, best first."""
-        return self._best.pages
+        return self._best.frames
 
     @property
-    def worst(self) -> list[AlbumPage]:
+    def worst(self) -> list[KeptFrame]:
         """The worst frames, worst first; those that are among the best as well, in a short video, are left out."""
-        best = {page.record.index for page in self._best.pages}
-        return [page for page in self._worst.pages if page.record.index not in best]
+        best = {kept.record.index for kept in self._best.frames}
+        return [kept for kept in self._worst.frames if kept.record.index not in best]
 
     def legend(self) -> Picture:
         """Name the colours of the classes that occur in the pictures, in columns."""
@@ -127,30 +127,30 @@ class FrameAlbum:
         return draw_overlay(image, labels, self._classes)
 
 
-class _Podium:
-    """The pages of greatest merit, none within _APART_S of another."""
+class _Ranking:
+    """The frames of greatest merit, none within _APART_S of another."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._entries: list[tuple[float, AlbumPage]] = []
+        self._entries: list[tuple[float, KeptFrame]] = []
 
     @property
-    def pages(self) -> list[AlbumPage]:
-        """The pages, greatest merit first."""
-        return [page for _, page in self._entries]
+    def frames(self) -> list[KeptFrame]:
+        """The frames, greatest merit first."""
+        return [frame for _, frame in self._entries]
 
     def would_take(self, merit: float, time_s: float) -> bool:
-        """Say whether a page of this merit belongs here."""
-        near = [kept for kept, page in self._entries if abs(page.record.time_s - time_s) < _APART_S]
+        """Say whether a frame of this merit belongs here."""
+        near = [other for other, frame in self._entries if abs(frame.record.time_s - time_s) < _APART_S]
         if near:
             return merit > max(near)
         return len(self._entries) < self._count or merit > self._entries[-1][0]
 
-    def take(self, merit: float, page: AlbumPage) -> None:
-        """Put a page in its place, instead of those near it or of the last."""
-        apart = [(kept, other) for kept, other in self._entries
-                 if abs(other.record.time_s - page.record.time_s) >= _APART_S]  # fmt: skip
-        self._entries = sorted([*apart, (merit, page)], key=lambda entry: -entry[0])[: self._count]
+    def take(self, merit: float, frame: KeptFrame) -> None:
+        """Put a frame in its place, instead of those near it or of the last."""
+        apart = [entry for entry in self._entries
+                 if abs(entry[1].record.time_s - frame.record.time_s) >= _APART_S]  # fmt: skip
+        self._entries = sorted([*apart, (merit, frame)], key=lambda entry: -entry[0])[: self._count]
 
 
 def _only(classes: LabelSpace, indices: Sequence[int]) -> LabelSpace:

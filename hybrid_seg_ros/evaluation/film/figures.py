@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 
 from hybrid_seg_ros.evaluation.film.frame import FrameRecord
-from hybrid_seg_ros.evaluation.film.report import RowReport, SequenceReport
+from hybrid_seg_ros.evaluation.film.report import FilmReport, RowReport
 from hybrid_seg_ros.evaluation.pages.figures import GREY, SMALL, TEXT, figure_png, new_figure, style_axis, variant_color
 
 WIDTH_PX = 1600
@@ -21,7 +21,7 @@ _SMOOTH_FRAMES = 400
 """A longer video is drawn as means over equal stretches, with a band from the least to the greatest value."""
 
 
-def plot_iou_per_class(report: SequenceReport) -> bytes:
+def plot_iou_per_class(report: FilmReport) -> bytes:
     """Draw a bar for each class and row that has ground truth, as PNG."""
     rows = [row for row in report.rows if row.iou_per_class]
     names = [name for name in rows[0].iou_per_class if any(row.iou_per_class[name] is not None for row in rows)]
@@ -44,7 +44,7 @@ def plot_iou_per_class(report: SequenceReport) -> bytes:
     return figure_png(figure)
 
 
-def plot_times(report: SequenceReport) -> bytes:
+def plot_times(report: FilmReport) -> bytes:
     """Draw, for each row, the share of its frames that took at most so many milliseconds, as PNG."""
     figure, panel = _new_panel(_CURVE_PX, report.rows)
     longest = 0.0
@@ -68,7 +68,7 @@ def plot_times(report: SequenceReport) -> bytes:
     return figure_png(figure)
 
 
-def plot_tokens(report: SequenceReport) -> bytes:
+def plot_tokens(report: FilmReport) -> bytes:
     """Draw the tokens that enter the encoder (dashed) and those that reach its last layers, over time, as PNG."""
     figure, panel = _new_panel(_CURVE_PX, report.rows)
     for row, records in zip(report.rows, report.records):
@@ -79,7 +79,7 @@ def plot_tokens(report: SequenceReport) -> bytes:
     return _finish(figure, panel, report)
 
 
-def plot_gflops(report: SequenceReport) -> bytes:
+def plot_gflops(report: FilmReport) -> bytes:
     """Draw what each frame cost, everything counted, over time, as PNG."""
     figure, panel = _new_panel(_CURVE_PX, report.rows)
     for row, records in zip(report.rows, report.records):
@@ -89,7 +89,7 @@ def plot_gflops(report: SequenceReport) -> bytes:
     return _finish(figure, panel, report)
 
 
-def plot_figure(report: SequenceReport, name: str, label: str) -> Optional[bytes]:
+def plot_figure(report: FilmReport, name: str, label: str) -> Optional[bytes]:
     """Draw a figure of the frames, 'miou', 'agreement' or 'flicker', over time, as PNG; None if no frame has it."""
     if not any(getattr(record, name) is not None for records in report.records for record in records):
         return None
@@ -101,7 +101,7 @@ def plot_figure(report: SequenceReport, name: str, label: str) -> Optional[bytes
 
 
 def _draw_curve(
-    panel: Any, report: SequenceReport, row: RowReport, records: Sequence[FrameRecord],
+    panel: Any, report: FilmReport, row: RowReport, records: Sequence[FrameRecord],
     figure_of: Callable[[FrameRecord], Optional[float]], thin: bool = False,
 ) -> None:  # fmt: skip
     """Draw a figure over time, through the frames that have one."""
@@ -124,7 +124,7 @@ def _stage(record: FrameRecord, index: int) -> Optional[float]:
     return list(record.tokens.values())[index] if record.tokens else None
 
 
-def _finish(figure: Any, panel: Any, report: SequenceReport) -> bytes:
+def _finish(figure: Any, panel: Any, report: FilmReport) -> bytes:
     """Name the axis of time, and mark above it the frames that were dropped."""
     dropped = [[record.time_s for record in records if not record.answered] for records in report.records]
     for index, (row, times) in enumerate(zip(report.rows, dropped)):
@@ -165,14 +165,14 @@ def _color(row: RowReport) -> str:
     return variant_color(row.variant)
 
 
-def _line(report: SequenceReport, row: RowReport) -> str:
+def _line(report: FilmReport, row: RowReport) -> str:
     return _LINES[_backend_index(report, row) % len(_LINES)]
 
 
-def _hatch(report: SequenceReport, row: RowReport) -> Optional[str]:
+def _hatch(report: FilmReport, row: RowReport) -> Optional[str]:
     return (None, '///', '...', 'xxx')[_backend_index(report, row) % 4]
 
 
-def _backend_index(report: SequenceReport, row: RowReport) -> int:
+def _backend_index(report: FilmReport, row: RowReport) -> int:
     backends = list(dict.fromkeys((each.backend, each.dtype) for each in report.rows))
     return backends.index((row.backend, row.dtype))

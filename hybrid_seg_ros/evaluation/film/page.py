@@ -1,14 +1,14 @@
-"""The page on a video: what it is, the table, the plots, the worst and the best frames."""
+"""The page on a video: what it is, the table, the figures, the worst and the best frames."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
-from hybrid_seg_ros.evaluation.film.best_frames import FrameAlbum, quality_of
+from hybrid_seg_ros.evaluation.film.best_frames import BestFrames, quality_of
 from hybrid_seg_ros.evaluation.film.figures import plot_figure, plot_gflops, plot_iou_per_class, plot_times, plot_tokens
 from hybrid_seg_ros.evaluation.film.frame import FrameRecord
-from hybrid_seg_ros.evaluation.film.report import RowReport, SequenceReport
+from hybrid_seg_ros.evaluation.film.report import FilmReport, RowReport
 from hybrid_seg_ros.evaluation.pages.html_page import Gallery, Page, Part, Picture, Section, Table
 from hybrid_seg_ros.evaluation.pages.tables import format_tokens
 
@@ -23,18 +23,18 @@ _FLICKER = (
 )
 
 
-def sequence_page(report: SequenceReport, album: FrameAlbum) -> Page:
-    """Return the page on a video, with the pictures that `album` kept."""
+def film_page(report: FilmReport, best_frames: BestFrames) -> Page:
+    """Return the page on a video, with its best and worst frames."""
     sections = [
         Section('Figures', list(_figures(report))),
         Section('Time', list(_times(report))),
         *(_over_time(report) if report.frames >= _FEWEST_FRAMES else ()),
-        *_frames(album),
+        *_frames(best_frames),
     ]  # fmt: skip
     return Page(f'{report.video}: {report.model}', sections, list(_facts(report)), list(_warnings(report)))
 
 
-def _facts(report: SequenceReport) -> Iterator[tuple[str, str]]:
+def _facts(report: FilmReport) -> Iterator[tuple[str, str]]:
     yield 'bag', report.video
     yield 'frames', f'{report.frames} in {report.duration_s:.1f} s'
     yield 'mode', {
@@ -47,7 +47,7 @@ def _facts(report: SequenceReport) -> Iterator[tuple[str, str]]:
     yield 'device', ', '.join(dict.fromkeys(f'{row.device} ({row.backend})' for row in report.rows))
 
 
-def _warnings(report: SequenceReport) -> Iterator[str]:
+def _warnings(report: FilmReport) -> Iterator[str]:
     if report.damage:
         yield f'The bag is damaged: {report.damage}. All figures are of what could be read.'
     for problems, what in (
@@ -60,7 +60,7 @@ def _warnings(report: SequenceReport) -> Iterator[str]:
             yield f'{len(problems)} {what}: {shown}'
 
 
-def _figures(report: SequenceReport) -> Iterator[Part]:
+def _figures(report: FilmReport) -> Iterator[Part]:
     rows = report.rows
     has_agreement = any(row.agreement is not None for row in rows)
     is_live = report.mode == 'live'
@@ -95,7 +95,7 @@ def _figures(report: SequenceReport) -> Iterator[Part]:
         yield from _classes(rows, report)
 
 
-def _classes(rows: Sequence[RowReport], report: SequenceReport) -> Iterator[Part]:
+def _classes(rows: Sequence[RowReport], report: FilmReport) -> Iterator[Part]:
     """Yield the IoU of each class: as bars or, where these would be too many, as a table."""
     labelled = [row for row in rows if row.iou_per_class]
     names = list(labelled[0].iou_per_class)
@@ -121,7 +121,7 @@ def _live_table(rows: Sequence[RowReport]) -> Table:
     ))  # fmt: skip
 
 
-def _times(report: SequenceReport) -> Iterator[Part]:
+def _times(report: FilmReport) -> Iterator[Part]:
     if any(row.median_ms for row in report.rows):
         steps = list(next(row.median_ms for row in report.rows if row.median_ms))
         rows = [[row.name, *(_number(row.median_ms.get(step)) for step in steps)] for row in report.rows]
@@ -132,7 +132,7 @@ def _times(report: SequenceReport) -> Iterator[Part]:
     yield Picture(plot_times(report), alt='share of frames within a time')
 
 
-def _over_time(report: SequenceReport) -> Iterator[Section]:
+def _over_time(report: FilmReport) -> Iterator[Section]:
     yield Section('Tokens and GFLOPs', [
         Picture(plot_tokens(report), 'Dashed: tokens that enter the encoder; solid: those that reach its last layers.',
                 'tokens over time'),
@@ -150,13 +150,13 @@ def _over_time(report: SequenceReport) -> Iterator[Section]:
         yield Section('Over time', pictures)
 
 
-def _frames(album: FrameAlbum) -> Iterator[Section]:
-    legend = [album.legend()] if album.best else []
-    for title, pages in (('Worst frames', album.worst), ('Best frames', album.best)):
+def _frames(best_frames: BestFrames) -> Iterator[Section]:
+    legend = [best_frames.legend()] if best_frames.best else []
+    for title, kept in (('Worst frames', best_frames.worst), ('Best frames', best_frames.best)):
         parts: list[Part] = legend
-        for page in pages:
-            parts = [*parts, _describe(page.record, album.judge), Gallery(page.pictures, _PICTURE_PX)]
-        if pages:
+        for frame in kept:
+            parts = [*parts, _describe(frame.record, best_frames.judge), Gallery(frame.pictures, _PICTURE_PX)]
+        if kept:
             yield Section(title, parts)
             legend = []
 

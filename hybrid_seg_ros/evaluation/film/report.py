@@ -105,7 +105,7 @@ class RowReport:
 
 
 @dataclass(frozen=True)
-class SequenceReport:
+class FilmReport:
     """A video at several operating points.
 
     `frames` were read; `unreadable` says of those that could not be decoded why, `unreadable_truth` the same of ground
@@ -137,13 +137,8 @@ class SequenceReport:
     def to_json(self) -> str:
         """Return everything but the single frames; the first row's headline figures stand at the top as well."""
         rows = [row.as_dict() for row in self.rows]
-        content = {
-            'video': self.video, 'mode': self.mode, 'model': self.model, 'pruning': self.pruning,
-            'frames': self.frames, 'duration_s': self.duration_s, 'damage': self.damage,
-            'unreadable': list(self.unreadable), 'truth': self.truth, 'truth_frames': self.truth_frames,
-            'unreadable_truth': list(self.unreadable_truth), 'truth_flicker': self.truth_flicker,
-            **{name: rows[0][name] for name in _HEADLINE}, 'rows': rows,
-        }  # fmt: skip
+        own = {name: value for name, value in vars(self).items() if name not in ('rows', 'records')}
+        content = {**own, **{name: rows[0][name] for name in _HEADLINE}, 'rows': rows}
         return json.dumps(content, indent=2, allow_nan=False) + '\n'
 
     def to_csv(self) -> str:

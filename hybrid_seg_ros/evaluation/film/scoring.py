@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from hybrid_seg_ros.evaluation.accuracy.evaluate import STEPS
 from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
-from hybrid_seg_ros.evaluation.film.best_frames import FrameAlbum
+from hybrid_seg_ros.evaluation.film.best_frames import BestFrames
 from hybrid_seg_ros.evaluation.film.flicker import Motion
 from hybrid_seg_ros.evaluation.film.frame import Frame, FrameRecord, FrameResult
 from hybrid_seg_ros.evaluation.film.report import LiveFigures, RowReport
@@ -50,7 +49,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class SequenceResult:
+class FilmResult:
     """The rows that are shown, the records of their frames, the number of frames, and of those with ground truth."""
 
     rows: Sequence[RowReport]
@@ -61,16 +60,16 @@ class SequenceResult:
     truth_flicker: Optional[float]
 
 
-def run_sequence(
-    frames: Iterable[Frame], rows: Sequence[Row], spec: ModelSpec, album: FrameAlbum
-) -> SequenceResult:
+def score_film(
+    frames: Iterable[Frame], rows: Sequence[Row], spec: ModelSpec, best_frames: BestFrames
+) -> FilmResult:
     """Run every frame through all rows before the next, so that what else the machine does slows all alike.
 
     Each row is compared with the dense row of its backend and dtype, or else with the first dense one, if there is one.
-    `album` is shown each frame with what the rows that are shown made of it. Raises ValueError for a frame whose ground
-    truth does not fit the model.
+    `best_frames` is shown each frame with what the rows that are shown made of it. Raises ValueError for a frame whose
+    ground truth does not fit the model.
     """
-    scores = [SequenceScore(spec, row.variant) for row in rows]
+    scores = [RowScore(spec, row) for row in rows]
     shown = [index for index, row in enumerate(rows) if row.shown]
     references = [reference_of(rows, index) for index in range(len(rows))]
     truth_flicker: list[Optional[float]] = []
@@ -84,18 +83,15 @@ def run_sequence(
             score.add(frame, result, labels, motion) for score, result, labels in zip(scores, results, dense)
         ]
         truth_flicker.append(_truth_flicker(before, frame, motion))
-        album.look([results[i] for i in shown], [records[i] for i in shown], frame, [dense[i] for i in shown])
+        best_frames.look([results[i] for i in shown], [records[i] for i in shown], frame, [dense[i] for i in shown])
         before, count, last_s = frame, count + 1, frame.time_s
         labelled += frame.truth is not None
     reports = []
     for index in shown:
-        row, reference = rows[index], references[index]
-        report = scores[index].report(
-            row_name(rows, row), row.backend, row.dtype, row.device,
-            None if reference is None else f'dense, {rows[reference].backend} {rows[reference].dtype}',
-        )  # fmt: skip
-        reports.append(dataclasses.replace(report, live=row.live))
-    return SequenceResult(
+        reference = None if references[index] is None else rows[references[index]]
+        compared_with = None if reference is None else f'dense, {reference.backend} {reference.dtype}'
+        reports.append(scores[index].report(row_name(rows, rows[index]), compared_with))
+    return FilmResult(
         reports, [scores[i].records for i in shown], count, last_s, labelled, mean_of(truth_flicker)
     )
 
@@ -139,11 +135,11 @@ def _truth_flicker(before: Optional[Frame], frame: Frame, motion: Optional[Motio
     return finite(motion.flicker(truths[0], truths[1]))
 
 
-class SequenceScore:
+class RowScore:
     """Scores frames one after the other, in the order of the video."""
 
-    def __init__(self, spec: ModelSpec, variant: Variant) -> None:
-        self._spec, self._variant = spec, variant
+    def __init__(self, spec: ModelSpec, row: Row) -> None:
+        self._spec, self._row = spec, row
         self._truth, self._dense = ConfusionMatrix(len(spec.classes)), ConfusionMatrix(len(spec.classes))
         self._before: Optional[tuple[int, np.ndarray]] = None
         self._steps: dict[str, list[float]] = {}
@@ -169,7 +165,7 @@ class SequenceScore:
             if result.tokens:
                 windows = None if report is None else report.windows
                 by_policy = report is None or report.merged_by != 'previous'
-                gflops = frame_gflops(self._spec, self._variant, result.tokens, windows, by_policy)
+                gflops = frame_gflops(self._spec, self._row.variant, result.tokens, windows, by_policy)
             record = FrameRecord(
                 frame.index, frame.stamp_ns, frame.time_s, True, result.tokens, gflops, result.time_ms, miou, accuracy,
                 agreement, self._flicker(frame.index, result.labels, motion),
@@ -178,14 +174,15 @@ class SequenceScore:
         self.records.append(record)
         return record
 
-    def report(self, name: str, backend: str, dtype: str, device: str, reference: Optional[str]) -> RowReport:
+    def report(self, name: str, reference: Optional[str]) -> RowReport:
         """Return the figures over all frames so far; `reference` names whose labels it was compared with."""
+        row = self._row
         answered = [record for record in self.records if record.answered]
         has_truth = any(record.miou is not None for record in answered)
         times = [record.time_ms for record in answered if record.time_ms is not None]
         has_dense = any(record.agreement is not None for record in answered)
         return RowReport(
-            name=name, variant=str(self._variant), backend=backend, dtype=dtype, device=device,
+            name=name, variant=str(row.variant), backend=row.backend, dtype=row.dtype, device=row.device, live=row.live,
             reference=reference if has_dense else None,
             frames=len(answered), labelled_frames=sum(record.miou is not None for record in answered),
             miou=self._truth.miou() if has_truth else None,

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Optional, Union
 
 from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice
-from hybrid_seg_ros.evaluation.film.best_frames import FrameAlbum
+from hybrid_seg_ros.evaluation.film.best_frames import BestFrames
 from hybrid_seg_ros.evaluation.film.frame import Frame, FrameResult
-from hybrid_seg_ros.evaluation.film.report import RowReport, SequenceReport
-from hybrid_seg_ros.evaluation.film.scoring import Row, row_name, run_sequence
+from hybrid_seg_ros.evaluation.film.report import FilmReport, RowReport
+from hybrid_seg_ros.evaluation.film.scoring import Row, row_name, score_film
 from hybrid_seg_ros.inference.film import Film
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
 from hybrid_seg_ros.inference.pipeline_options import say_what_has_no_effect
@@ -112,7 +112,7 @@ class Point:
     merge_by: str = 'policy'
 
 
-def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbum]:
+def evaluate_bag(options: EvaluateBagOptions) -> tuple[FilmReport, BestFrames]:
     """Evaluate a bag. Raises BagError, ValueError, or in live mode NodeError with the end of the node's log."""
     model = resolve_model_path(str(options.model or ''))
     spec = ModelSpec.load(model)
@@ -131,25 +131,23 @@ def evaluate_bag(options: EvaluateBagOptions) -> tuple[SequenceReport, FrameAlbu
         rows = _rows(options, points, drive, model, stack)
         shown = [row for row in rows if row.shown]
         focus = next((index for index, row in enumerate(shown) if not row.is_reference), 0)
-        album = FrameAlbum(spec.classes, [row_name(rows, row) for row in shown], focus)
+        best_frames = BestFrames(spec.classes, [row_name(rows, row) for row in shown], focus)
         frames = BagFrames(drive, options.every)
-        result = run_sequence(frames, rows, spec, album)
+        result = score_film(frames, rows, spec, best_frames)
         if not result.frames:
             problem = next(iter(frames.unreadable), 'none could be read again')
             raise BagError(f'bag {options.bag}: no frame of {drive.camera} can be decoded: {problem}')
         if drive.truth is not None and not result.truth_frames:
             problem = next(iter(frames.unreadable_truth), 'the frames that have some cannot be decoded themselves')
             raise ValueError(f'{drive.truth.name}: no ground truth can be decoded: {problem}; --no-labels does without')
-        report = SequenceReport(
+        report = FilmReport(
             video=str(options.bag), mode='live' if options.live else 'offline', model=spec.name,
             pruning=', '.join(dict.fromkeys(name_point(point.variant, budget) for point in points)),
-            frames=result.frames, duration_s=result.duration_s,
-            rows=_with_unreadable(result.rows, len(frames.unreadable)), records=result.records,
-            truth=None if drive.truth is None else drive.truth.name, truth_frames=result.truth_frames,
-            truth_flicker=result.truth_flicker, damage=bag.damage, unreadable=tuple(frames.unreadable),
-            unreadable_truth=tuple(frames.unreadable_truth),
+            **{**vars(result), 'rows': _with_unreadable(result.rows, len(frames.unreadable))},
+            truth=None if drive.truth is None else drive.truth.name, damage=bag.damage,
+            unreadable=tuple(frames.unreadable), unreadable_truth=tuple(frames.unreadable_truth),
         )  # fmt: skip
-    return report, album
+    return report, best_frames
 
 
 def _with_unreadable(rows: Sequence[RowReport], count: int) -> list[RowReport]:

@@ -1,4 +1,4 @@
-"""`hybrid_seg evaluate-bag`: a recorded drive at several operating points, as numbers, plots and a page."""
+"""`hybrid_seg evaluate-bag`: a recorded drive at several operating points, as numbers, figures and a page."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice
-from hybrid_seg_ros.evaluation.film.page import sequence_page
-from hybrid_seg_ros.evaluation.film.report import RowReport, SequenceReport
+from hybrid_seg_ros.evaluation.film.page import film_page
+from hybrid_seg_ros.evaluation.film.report import FilmReport, RowReport
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.pages.html_page import render_page, require_jinja2
 from hybrid_seg_ros.evaluation.pages.tables import format_tokens
@@ -81,21 +81,21 @@ def run(args: argparse.Namespace) -> int:
     if args.live:
         signal.signal(signal.SIGTERM, exit_in_order)
     try:
-        report, album = evaluate_bag(options)
+        report, best_frames = evaluate_bag(options)
     except NodeError as error:
         print(f'hybrid_seg evaluate-bag: {error}', file=sys.stderr)
         return 1
     figures = {REPORT: report.to_json(), FRAMES: report.to_csv()}
     if args.json:
         write_text(args.json, figures[REPORT])
-    files = {**figures, PAGE: render_page(sequence_page(report, album))}
+    files = {**figures, PAGE: render_page(film_page(report, best_frames))}
     write_files(args.output, {name: text.encode() for name, text in files.items()})
     print_report(report)
     print(f'written    {", ".join(str(args.output / name) for name in files)}')
     return 0
 
 
-def print_report(report: SequenceReport) -> None:
+def print_report(report: FilmReport) -> None:
     """Print the figures, a line or two for each row."""
     print(f'{report.video}: {report.frames} frames, {report.duration_s:.1f} s, {report.mode}, {report.pruning}')
     truth = 'none' if report.truth is None else f'{report.truth}, of {report.truth_frames} frames'

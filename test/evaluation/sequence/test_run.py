@@ -14,11 +14,11 @@ from tiny_model import write_tiny_model
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.evaluation.accuracy.evaluate import evaluate
-from hybrid_seg_ros.evaluation.film.best_frames import FrameAlbum
+from hybrid_seg_ros.evaluation.film.best_frames import BestFrames
 from hybrid_seg_ros.evaluation.film.frame import Frame, FrameResult
-from hybrid_seg_ros.evaluation.film.page import sequence_page
-from hybrid_seg_ros.evaluation.film.report import LiveFigures, SequenceReport
-from hybrid_seg_ros.evaluation.film.scoring import Row, reference_of, row_name, run_sequence
+from hybrid_seg_ros.evaluation.film.page import film_page
+from hybrid_seg_ros.evaluation.film.report import FilmReport, LiveFigures
+from hybrid_seg_ros.evaluation.film.scoring import Row, reference_of, row_name, score_film
 from hybrid_seg_ros.evaluation.pages.html_page import render_page
 from hybrid_seg_ros.model_spec import Variant
 
@@ -53,12 +53,12 @@ def row(pipelines, name, shown=True, drops=(), live=None):
 
 def run(pipelines, frames, rows, focus=0):
     spec = pipelines['dense'].spec
-    album = FrameAlbum(spec.classes, [str(each.variant) for each in rows if each.shown], focus)
-    return run_sequence(frames, rows, spec, album), album
+    album = BestFrames(spec.classes, [str(each.variant) for each in rows if each.shown], focus)
+    return score_film(frames, rows, spec, album), album
 
 
 def report_of(result, mode='offline', **others):
-    return SequenceReport(
+    return FilmReport(
         'bags/x', mode, 'tiny', 'threshold 0.3', result.frames, result.duration_s, result.rows, result.records,
         '/labels', result.truth_frames, result.truth_flicker, **others,
     )  # fmt: skip
@@ -87,7 +87,7 @@ def test_without_ground_truth_the_dense_model_is_compared_with(dataset, pipeline
     assert figures.miou is None and figures.iou_per_class == {} and figures.labelled_frames == 0
     assert [record.agreement for record in records] == pytest.approx([100 * share for share in same])
     assert figures.agreement == pytest.approx(100 * np.mean(same)) and 0 < figures.agreement_miou < 100
-    assert 'agreement with dense' in render_page(sequence_page(report_of(result), album))
+    assert 'agreement with dense' in render_page(film_page(report_of(result), album))
 
 
 def test_flicker_counts_from_the_frame_before_only(dataset, pipelines):
@@ -135,7 +135,7 @@ def test_json_csv_and_page_hold_the_figures(dataset, pipelines):
     assert float(table[0]['miou']) == pytest.approx(result.records[0][0].miou, rel=1e-5)
     assert [line['tokens_kept@8'] == '' for line in table] == [i == 3 or i >= COUNT for i in range(2 * COUNT)]
 
-    page = render_page(sequence_page(report, album))
+    page = render_page(film_page(report, album))
     assert f'<td>{content["miou"]:.1f}</td>' in page and 'cut off after &lt;5&gt; messages' in page
     assert 'frame 9: no image' in page and page.count('<img') >= 7
 
@@ -210,7 +210,7 @@ def test_drops_are_explained_by_the_time_that_there_is(changes, said):
 def test_a_video_of_one_frame_has_a_page(dataset, pipelines):
     result, album = run(pipelines, list(frames_of(dataset, truth=False))[:1], [row(pipelines, 'dense')])
     assert result.frames == 1 and result.duration_s == 0.0 and result.rows[0].flicker is None
-    page = render_page(sequence_page(report_of(result), album))
+    page = render_page(film_page(report_of(result), album))
     assert 'Frame 0 at 0.00 s' in page and json.loads(report_of(result).to_json())['miou'] is None
 
 
@@ -231,12 +231,12 @@ def test_tokens_that_are_not_known_leave_the_rest(dataset, pipelines):
     figures, expected = result.rows[0], evaluate(pipelines['dense'], dataset)
     assert figures.miou == expected.miou and figures.tokens_mean == expected.tokens_mean
     assert [record.gflops is None for record in result.records[0]] == [True, True, False, False, False]
-    render_page(sequence_page(report_of(result), album))
+    render_page(film_page(report_of(result), album))
 
 
 def test_many_classes_stand_in_a_table(dataset, pipelines):
     result, album = run(pipelines, frames_of(dataset), [row(pipelines, 'dense')])
     ious = {f'class {index}': float(index % 100) for index in range(300)}
     many = dataclasses.replace(result, rows=[dataclasses.replace(result.rows[0], iou_per_class=ious)])
-    page = render_page(sequence_page(report_of(many), album))
+    page = render_page(film_page(report_of(many), album))
     assert '<td>class 299</td><td>99.0</td>' in page
