@@ -28,12 +28,10 @@ def annotation():
     return np.where(values > 150, 0, values).astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-    'split, name',
-    [('train', 'ADE_train_00000001'), ('training', 'ADE_train_00000001'), ('val', 'ADE_val_00000001'),
-     ('validation', 'ADE_val_00000001')],
-)  # fmt: skip
-@pytest.mark.parametrize('above', ['', 'ADEChallengeData2016'])
+@pytest.mark.parametrize('split, name, above', [
+    ('train', 'ADE_train_00000001', ''), ('training', 'ADE_train_00000001', 'ADEChallengeData2016'),
+    ('val', 'ADE_val_00000001', 'ADEChallengeData2016'), ('validation', 'ADE_val_00000001', ''),
+])  # fmt: skip
 def test_layout(tmp_path, annotation, split, name, above):
     write_ade20k(tmp_path / above, annotation)
     dataset = open_dataset('ade20k', tmp_path, split)

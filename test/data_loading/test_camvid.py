@@ -103,15 +103,14 @@ def test_colors_are_the_32_of_the_release_in_11_groups():
     assert groups == [1, 5, 2, 3, 3, 2, 3, 1, 5, 4, 2, 1]
 
 
-@pytest.mark.parametrize(
-    'color, name',
-    [((64, 192, 0), 'building'), ((0, 0, 64), 'pole'), ((128, 0, 192), 'road'), ((128, 128, 192), 'pavement'),
-     ((192, 192, 0), 'tree'), ((0, 64, 64), 'sign symbol'), ((192, 128, 192), 'car'), ((64, 128, 64), 'pedestrian'),
-     ((192, 0, 192), 'bicyclist')],
-)  # fmt: skip
-def test_grouping(tmp_path, color, name):
-    path = write_picture(tmp_path / 'x_L.png', np.full((2, 3, 3), color, np.uint8))
-    assert (CAMVID_COLORS.read(path) == CAMVID_CLASSES.names.index(name)).all()
+def test_grouping():
+    groups = {
+        'building': (64, 192, 0), 'pole': (0, 0, 64), 'road': (128, 0, 192), 'pavement': (128, 128, 192),
+        'tree': (192, 192, 0), 'sign symbol': (0, 64, 64), 'car': (192, 128, 192), 'pedestrian': (64, 128, 64),
+        'bicyclist': (192, 0, 192),
+    }  # fmt: skip
+    assert {name: CAMVID_CLASSES.names[CAMVID_COLORS.class_of[color]] for name, color in groups.items()} == {
+        name: name for name in groups}
 
 
 def test_value_above_void_is_named(tmp_path):

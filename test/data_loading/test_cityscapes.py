@@ -32,25 +32,17 @@ def test_train_ids(tmp_path):
     assert dataset.classes.names[:3] == ('road', 'sidewalk', 'building') and len(dataset.classes) == 19
 
 
-@pytest.mark.parametrize(
-    'label_id, name',
-    [(7, 'road'), (8, 'sidewalk'), (11, 'building'), (17, 'pole'), (19, 'traffic light'), (20, 'traffic sign'),
-     (21, 'vegetation'), (23, 'sky'), (24, 'person'), (25, 'rider'), (26, 'car'), (28, 'bus'), (31, 'train'),
-     (32, 'motorcycle'), (33, 'bicycle'), (0, None), (3, None), (6, None), (9, None), (14, None), (18, None),
-     (29, None), (30, None), (255, None)],
-)  # fmt: skip
-def test_label_ids_become_train_ids(tmp_path, label_id, name):
-    values = np.full((2, 3), label_id, np.uint8)
-    dataset = open_dataset('cityscapes', write_cityscapes(tmp_path, 'labelIds', values), 'train')
-    expected = 255 if name is None else CITYSCAPES_CLASSES.names.index(name)
-    assert (dataset[0].labels == expected).all()
-
-
-def test_all_classes_are_reached(tmp_path):
-    values = np.arange(34, dtype=np.uint8).reshape(2, 17)
-    dataset = open_dataset('cityscapes', write_cityscapes(tmp_path, 'labelIds', values), 'train')
-    labels, counts = np.unique(dataset[0].labels, return_counts=True)
-    assert labels.tolist() == [*range(19), 255] and counts.tolist() == [1] * 19 + [15]
+def test_label_ids_become_train_ids(tmp_path):
+    """The ids of labels.py of the toolbox; those that are not evaluated are unlabelled."""
+    evaluated = {
+        7: 'road', 8: 'sidewalk', 11: 'building', 12: 'wall', 13: 'fence', 17: 'pole', 19: 'traffic light',
+        20: 'traffic sign', 21: 'vegetation', 22: 'terrain', 23: 'sky', 24: 'person', 25: 'rider', 26: 'car',
+        27: 'truck', 28: 'bus', 31: 'train', 32: 'motorcycle', 33: 'bicycle',
+    }  # fmt: skip
+    values = np.array([[*range(34), 255]], np.uint8)
+    labels = open_dataset('cityscapes', write_cityscapes(tmp_path, 'labelIds', values), 'train')[0].labels[0]
+    names = {int(value): CITYSCAPES_CLASSES.names[label] for value, label in zip(values[0], labels) if label != 255}
+    assert names == evaluated
 
 
 def test_train_ids_win_and_then_none_may_lack(tmp_path):

@@ -49,8 +49,10 @@ def test_layout(tmp_path, images, labels, listed):
     assert dataset.classes.names == ('road', 'grass', 'sky') and np.array_equal(dataset[1].labels, IDS)
 
 
-@pytest.mark.parametrize('suffix', ['.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.JPG'])
-@pytest.mark.parametrize('label', ['x.png', 'x.bmp', 'x.tiff', 'x_labels.png', 'x_mask.png', 'x_L.png', 'x-mask.png'])
+@pytest.mark.parametrize(('suffix', 'label'), [
+    ('.jpg', 'x.png'), ('.jpeg', 'x.bmp'), ('.png', 'x.tiff'), ('.webp', 'x_labels.png'), ('.bmp', 'x_mask.png'),
+    ('.tif', 'x_L.png'), ('.JPG', 'x-mask.png'),
+])  # fmt: skip
 def test_names(tmp_path, suffix, label):
     write_classes(tmp_path, NAMES)
     write_pair(tmp_path / f'train/images/x{suffix}', tmp_path / 'train/labels' / label, IDS)
@@ -202,14 +204,6 @@ def test_bad_label_is_named(tmp_path, classes, values, complaint):
         one_sample(tmp_path)
 
 
-def test_sizes_that_differ_are_named(tmp_path):
-    write_classes(tmp_path, NAMES)
-    write_picture(tmp_path / 'train/images/a.jpg', np.zeros((4, 6, 3), np.uint8))
-    write_picture(tmp_path / 'train/labels/a.png', np.zeros((6, 4), np.uint8))
-    with pytest.raises(DatasetError, match=r'labels/a\.png: expected labels of the size of a\.jpg, 6x4, got 4x6'):
-        one_sample(tmp_path)
-
-
 @pytest.mark.parametrize(
     'content, complaint',
     [
@@ -242,7 +236,7 @@ def test_bad_classes_are_named(tmp_path, content, complaint):
 def test_classes_of_one_color_cannot_be_told_apart_by_it(tmp_path):
     write_classes(tmp_path, '[{name: a, color: [1, 1, 1]}, {name: b, color: [1, 1, 1]}]')
     write_pair(tmp_path / 'train/images/a.png', tmp_path / 'train/labels/a.png', IDS)
-    with pytest.raises(DatasetError, match='one colour per class.*"labels: ids"'):
+    with pytest.raises(DatasetError, match=r'one colour per class; several .* \[\(1, 1, 1\)\].*"labels: ids"'):
         open_dataset('folder', tmp_path, 'train')
 
 

@@ -69,12 +69,6 @@ def test_values_are_no_colors(tmp_path):
         ColorCode.of_palette(THREE).read(write_picture(tmp_path / 'grey.png', np.zeros((2, 3), np.uint8)))
 
 
-def test_colors_that_repeat_are_no_code():
-    twice = LabelSpace(names=('a', 'b'), palette=((1, 1, 1), (1, 1, 1)))
-    with pytest.raises(DatasetError, match=r'one colour per class; several classes have \[\(1, 1, 1\)\]'):
-        ColorCode.of_palette(twice)
-
-
 def test_packed_colors_differ():
     assert pack_colors(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [255, 255, 255]], np.uint8)).tolist() == [
         65536, 256, 1, 2**24 - 1]  # fmt: skip

@@ -25,8 +25,9 @@ from safetensors.torch import load_file, save_file
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros import cli, load_pipeline
+from hybrid_seg_ros.export.convert_command import read_classes, read_spec
 from hybrid_seg_ros.export.convert_model import MODEL_SOURCES
-from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
+from hybrid_seg_ros.model_spec import Backbone, ModelSpec, ModelSpecError, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_model
 from hybrid_seg_ros.network.encoder_weights import load_encoder
@@ -239,3 +240,37 @@ def test_cts_without_its_policy_network(tmp_path: Path) -> None:
     spec = write_spec(tmp_path / 'spec.yaml', 3, 64, backbone=BACKBONE, head='linear')
     model = converted('cts', tmp_path / 'checkpoint.pth', spec, '--without-policy')
     assert model.policy is None and model.spec.legal_variants() == ('dense',)
+
+
+@pytest.mark.parametrize(
+    'name, text, expected',
+    [
+        ('c.txt', 'wall\nfloor, flooring\n', [{'name': 'wall'}, {'name': 'floor, flooring'}]),
+        ('c.txt', 'wall\r\nfloor\r\n\n\n', [{'name': 'wall'}, {'name': 'floor'}]),
+        ('c.yaml', '- wall\n- floor\n', [{'name': 'wall'}, {'name': 'floor'}]),
+        ('c.yaml', 'name: m\nclasses: [{name: wall, color: [1, 2, 3]}]', [{'name': 'wall', 'color': [1, 2, 3]}]),
+        ('c.txt', 'wall\n\nfloor\n', 'line 2 is empty'),
+        ('c.txt', '', 'line 1|expected a list'),
+        ('c.yaml', 'name: m', 'expected a list of classes'),
+        ('c.yaml', '[', 'c.yaml'),
+    ],
+)
+def test_classes(tmp_path: Path, name, text, expected) -> None:
+    (tmp_path / name).write_text(text, encoding='utf-8')
+    if isinstance(expected, list):
+        assert read_classes(tmp_path / name) == expected
+        return
+    with pytest.raises(ModelSpecError, match=expected):
+        read_classes(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    'text, complaint', [('- 1', 'expected a mapping'), ('decoder: 3', 'decoder: expected a mapping')]
+)
+def test_spec_file(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / 's.yaml').write_text(text)
+    with pytest.raises(ModelSpecError, match=complaint):
+        read_spec(tmp_path / 's.yaml')
+    for read in (read_spec, read_classes):
+        with pytest.raises(FileNotFoundError, match='no such file'):
+            read(tmp_path / 'none.yaml')

@@ -45,10 +45,10 @@ def image() -> torch.Tensor:
     return torch.randn(2, 3, 28, 42, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize('registers', [0, 4])
-@pytest.mark.parametrize(
-    'form', ['official', 'official, chunked', 'hugging face', 'dinov2.', 'backbone.', 'onnx', 'onnx, grid']
-)
+@pytest.mark.parametrize(('form', 'registers'), [
+    ('official', 0), ('official, chunked', 4), ('hugging face', 4), ('dinov2.', 0), ('backbone.', 4), ('onnx', 4),
+    ('onnx, grid', 0),
+])  # fmt: skip
 @torch.no_grad()
 def test_dinov2(tmp_path: Path, image: torch.Tensor, form: str, registers: int) -> None:
     network = HuggingFaceDinov2(registers=registers, traced_width=form != 'onnx, grid').eval()
@@ -142,19 +142,20 @@ def test_names(names: str) -> None:
 
 
 @pytest.mark.parametrize(
-    'tokens, entries',
+    'tokens, entries, grid_hw',
     [
-        ({}, 0),  # timm without class token
-        ({'cls_token': 1}, 1),
-        ({'cls_token': 1}, 0),  # timm's no_embed_class, DeiT III
-        ({'cls_token': 1, 'dist_token': 1}, 2),  # DeiT distilled
-        ({'cls_token': 1, 'register_tokens': 4}, 1),  # DINOv2
-        ({'cls_token': 1, 'reg_token': 4}, 5),  # timm
-        ({'cls_token': 1, 'reg_token': 4}, 0),
-        ({'reg_token': 4}, 0),
+        ({}, 0, (4, 6)),  # timm without class token
+        ({'cls_token': 1}, 1, (14, 14)),
+        ({'cls_token': 1}, 0, (4, 6)),  # timm's no_embed_class, DeiT III
+        ({'cls_token': 1}, 0, (14, 14)),
+        ({'cls_token': 1, 'dist_token': 1}, 2, (14, 14)),  # DeiT distilled
+        ({'cls_token': 1, 'register_tokens': 4}, 1, (4, 6)),  # DINOv2
+        ({'cls_token': 1, 'reg_token': 4}, 5, (14, 14)),  # timm
+        ({'cls_token': 1, 'reg_token': 4}, 5, (4, 6)),
+        ({'cls_token': 1, 'reg_token': 4}, 0, (14, 14)),
+        ({'reg_token': 4}, 0, (4, 6)),
     ],
 )
-@pytest.mark.parametrize('grid_hw', [(14, 14), (4, 6)])
 @torch.no_grad()
 def test_tokens_in_front(tokens: dict[str, int], entries: int, grid_hw: tuple[int, int]) -> None:
     cells = grid_hw[0] * grid_hw[1]

@@ -1,4 +1,4 @@
-"""Converted checkpoints of the official code reproduce its outputs; what does not fit is listed."""
+"""Converted checkpoints of the official code reproduce its outputs; what does not fit, or is not told, is listed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from foreign_checkpoints import (
 from golden import Golden, assert_close, golden_files, weights_by_recipe
 from tiny_model import tiny_spec
 
-from hybrid_seg_ros.export.convert_model import convert_model, grid_of
-from hybrid_seg_ros.model_spec import Backbone, TokenBudget, Variant
+from hybrid_seg_ros.export.convert_model import convert_model, converted_spec, encoder_backbone, grid_of
+from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly
 from hybrid_seg_ros.network.encoder_weights import without_unused_prefix_tokens
@@ -292,3 +292,67 @@ def dtop_spec(golden: Golden, folder: Path) -> Path:
         decoder={'dim': meta['ch'], 'layers': meta['layers'], 'num_heads': meta['hheads']},
         auxiliary_layers=[index + 1 for index in meta['out'][:-1]],
     )  # fmt: skip
+
+
+DECLARED = {
+    'backbone': 'vit_base', 'classes': [{'name': 'wall'}, {'name': 'floor'}], 'input_size_hw': [512, 512],
+    'mean': [127.5] * 3, 'std': [127.5] * 3, 'auxiliary_layers': [6, 8], 'decoder': {'num_heads': 12},
+}  # fmt: skip
+
+
+def without(*keys: str) -> dict:
+    return {key: value for key, value in DECLARED.items() if key not in keys}
+
+
+def test_spec_of_segvit() -> None:
+    spec = converted_spec('segvit', 'm', DECLARED, False)
+    assert (spec.head, spec.policy, spec.variant) == ('segvit_atm', 'none', Variant())
+    assert spec.backbone == Backbone(768, 12, 12) and spec.decoder == Decoder(num_heads=12) and spec.decoder_dim == 384
+
+
+def test_spec_of_dtop() -> None:
+    spec = converted_spec('dtop', 'm', DECLARED, False)
+    assert spec.head == 'atm' and str(spec.variant) == 'dtop@6+8'
+    assert spec.legal_variants() == ('dense', 'dtop@6+8', 'dtop@8')
+    spec = converted_spec('dtop', 'm', {**DECLARED, 'variant': 'hybrid@8'}, True)
+    assert str(spec.variant) == 'hybrid@8' and (spec.policy, spec.trunk_convention) == ('efficientnet_lite0', 'timm')
+
+
+@pytest.mark.parametrize('head', ['linear', 'mask_transformer'])
+def test_spec_of_cts(head: str) -> None:
+    declared = {**without('auxiliary_layers'), 'head': head}
+    if head == 'linear':  # has no attention
+        del declared['decoder']
+    spec = converted_spec('cts', 'm', declared, False)
+    assert spec.backbone == Backbone(768, 12, 12, layer_norm_eps=1e-5, class_token=True, final_norm=True)
+    assert str(spec.variant) == 'cts' and spec.trunk_convention == 'timm' and spec.decoder.layers == 2
+    spec = converted_spec('cts', 'm', {**declared, 'policy': 'none', 'backbone': {'preset': 'vit_tiny'}}, False)
+    assert str(spec.variant) == 'dense' and spec.backbone.class_token and spec.backbone.embed_dim == 192
+
+
+@pytest.mark.parametrize(
+    'source, declared, listed',
+    [
+        ('segvit', {}, ['--backbone', '--classes', '--input-size', '--normalization', '--auxiliary-layers']),
+        ('dtop', without('decoder'), ['decoder.num_heads (--decoder-heads)']),
+        ('dtop', without('auxiliary_layers'), ['auxiliary_layers (--auxiliary-layers)']),
+        ('cts', without('mean', 'std'), ['--head', 'mean (--normalization)', 'std']),
+        ('cts', {**without('decoder'), 'head': 'mask_transformer'}, ['--decoder-heads']),
+    ],
+)
+def test_what_is_missing_is_listed(source, declared, listed) -> None:
+    with pytest.raises(ModelSpecError, match='what weights do not tell') as info:
+        converted_spec(source, 'm', declared, False)
+    assert all(item in str(info.value) for item in listed), info.value
+
+
+def test_unknown_fields_are_errors() -> None:
+    with pytest.raises(ModelSpecError, match='nope'):
+        converted_spec('dtop', 'm', {**DECLARED, 'nope': 1}, False)
+
+
+def test_encoder_backbone() -> None:
+    assert encoder_backbone({'backbone': 'vit_tiny'}) == Backbone(192, 12, 3)
+    assert encoder_backbone({'backbone': {'preset': 'vit_tiny', 'depth': 6}}).depth == 6
+    with pytest.raises(ModelSpecError, match='--backbone'):
+        encoder_backbone({})
