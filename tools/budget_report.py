@@ -29,16 +29,6 @@ class FrameSeen:
 
 
 @dataclass(frozen=True)
-class StateSeen:
-    """What the node said of its operating point: `p95_ms` is of its last frames, from receipt to publication."""
-
-    time_s: float
-    point: str
-    reason: str
-    p95_ms: float
-
-
-@dataclass(frozen=True)
 class BudgetPhase:
     """A phase of a run. Latency is from an image's publication to the arrival of its mask, in another process.
 
@@ -75,7 +65,6 @@ class BudgetRun:
     name: str
     phases: tuple[BudgetPhase, ...]
     frames: tuple[FrameSeen, ...]
-    states: tuple[StateSeen, ...]
 
 
 @dataclass(frozen=True)
@@ -123,15 +112,14 @@ def _row(run: str, phase: BudgetPhase) -> str:
 
 def judge_phase(
     name: str, start_s: float, end_s: float, played: Sequence[PlayedFrame], seen: Sequence[FrameSeen],
-    target_ms: float, points: Sequence[OperatingPoint], states: Sequence[StateSeen],
+    target_ms: float, points: Sequence[OperatingPoint], said_ms: Sequence[float],
 ) -> BudgetPhase:  # fmt: skip
     """Return what came of a phase: `played` are its frames, `seen` those that were answered.
 
-    Raises ValueError if none was.
+    `said_ms` is what the node said of its p95 in it. Raises ValueError if no frame was answered.
     """
     if not seen:
         raise ValueError(f'no masks came in the phase {name!r}, for {len(played)} frames')
-    said_ms = [state.p95_ms for state in states if start_s <= state.time_s < end_s and state.p95_ms > 0]
     settled = [frame.latency_ms for frame in seen if frame.time_s >= start_s + SETTLED_S]
     return BudgetPhase(
         name, start_s, end_s, len(played), len(seen), percentile_ms(played, 50), percentile_ms(played, 95),

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 from budget_figure import draw_budget
-from budget_report import BudgetReport, BudgetRun, FrameSeen, StateSeen, judge_phase, point_of, tokens_per_layer
-from played_camera import Clock, DriveCamera
+from budget_report import BudgetReport, BudgetRun, FrameSeen, judge_phase, point_of, tokens_per_layer
+from played_camera import DriveCamera, play
 from tool import count, positive, run_tool
 
 from hybrid_seg_ros.files import write_json
@@ -92,18 +92,23 @@ def play_phases(
 ) -> tuple[BudgetRun, str]:  # fmt: skip
     """Play the drive through all phases to a node of its own; return what came of it, and what the node says it is."""
     print(f'{name}: starting segmentation_node with {spec.name}', flush=True)
-    said: list[tuple[float, Mapping[str, str]]] = []
+    said_ms: list[tuple[float, float]] = []
+
+    def listen(values: Mapping[str, Mapping[str, str]]) -> None:
+        share = values.get('operating point', {}).get('p95_of_target')
+        if share is not None:
+            said_ms.append((time.monotonic(), float(share) * args.target))
+
     with running_node(parameters, args.output / f'node_{name}.log', _START_S) as node:
-        node.on_diagnostics = lambda values: said.append((time.monotonic(), values.get('operating point', {})))
+        node.on_diagnostics = listen
         camera = DriveCamera(node, drive, len(spec.classes))
-        clock = Clock(node, args.rate)
-        clock.play([camera], min(_WARM_UP_S, args.phase))
+        play(node, [camera], args.rate, min(_WARM_UP_S, args.phase))
         start_s, edges_s = time.monotonic(), [0.0]
         for phase in _PHASES:
             print(f'{name}: {phase}, {args.phase:g} s', flush=True)
             camera.rewind()
             with busy_cores(args.busy, args.output) if phase == 'loaded' else nullcontext():
-                clock.play([camera], args.phase)
+                play(node, [camera], args.rate, args.phase)
                 edges_s.append(time.monotonic() - start_s)
         camera.await_last(_LAST_S)
         tokens = camera.tokens()
@@ -114,22 +119,19 @@ def play_phases(
             )
             for frame in camera.frames if frame.stamp_ns in tokens
         ]  # fmt: skip
-        states = tuple(
-            StateSeen(at_s - start_s, values['point'], values['reason'], float(values['p95_of_target']) * args.target)
-            for at_s, values in said if at_s >= start_s and 'p95_of_target' in values
-        )  # fmt: skip
         try:
             phases = [
                 judge_phase(
                     phase, begin_s, end_s,
                     [frame for frame in camera.frames if begin_s <= frame.sent_s - start_s < end_s],
-                    [frame for frame in seen if begin_s <= frame.time_s < end_s], args.target, points, states,
+                    [frame for frame in seen if begin_s <= frame.time_s < end_s], args.target, points,
+                    [p95_ms for at_s, p95_ms in said_ms if begin_s <= at_s - start_s < end_s and p95_ms > 0],
                 )
                 for phase, begin_s, end_s in zip(_PHASES, edges_s, edges_s[1:])
             ]  # fmt: skip
         except ValueError as error:
             raise node.error(str(error)) from error
-        return BudgetRun(name, tuple(phases), tuple(frame for frame in seen if frame.time_s >= 0), states), node.model
+        return BudgetRun(name, tuple(phases), tuple(frame for frame in seen if frame.time_s >= 0)), node.model
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from played_camera import Clock, DriveCamera, miou_of, percentile_ms
+from played_camera import DriveCamera, miou_of, percentile_ms, play
 from tool import positive, run_tool
 
 from hybrid_seg_ros.files import write_json
@@ -100,8 +100,7 @@ def _play_phases(
                           first=index * len(drive.stamps_ns) // len(_CAMERAS))
         for index, name in enumerate(_CAMERAS)
     }  # fmt: skip
-    clock = Clock(node, args.rate)
-    clock.play(list(cameras.values()), _WARM_UP_S)
+    play(node, list(cameras.values()), args.rate, _WARM_UP_S)
     for phase, names in _PHASES:
         print(f'{schedule}: {phase}, {args.phase:g} s', flush=True)
         before = {name: len(camera.frames) for name, camera in cameras.items()}
@@ -109,7 +108,7 @@ def _play_phases(
         for camera in cameras.values():
             camera.rewind()
         start_s = time.monotonic()
-        clock.play(talking, args.phase)
+        play(node, talking, args.rate, args.phase)
         duration_s = time.monotonic() - start_s
         row: dict[str, object] = {}
         for name, camera in cameras.items():

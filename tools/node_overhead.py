@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
-from played_camera import Clock, PlayedCamera, percentile_ms
+from played_camera import PlayedCamera, percentile_ms, play
 from process_figures import machine_cpu_s, process_figures
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
@@ -70,7 +70,7 @@ def node_overhead(args: argparse.Namespace) -> OverheadReport:
         parameters, Path(folder) / 'node.log', _START_S, program=IDLE_NODE, shared_memory=not args.no_shm
     ) as node:
         camera, processor = PlayedCamera(node, [image]), _Processor(node.pid)
-        Clock(node, args.rate).play([camera], args.duration, processor.look)
+        play(node, [camera], args.rate, args.duration, processor.look)
         camera.await_last(_LAST_MASKS_S)
         node.wait_for_diagnostics(_DIAGNOSTICS_S)
         frames, steps, figures = camera.frames, node.values('segmentation'), process_figures(node.pid)

@@ -131,24 +131,19 @@ class DriveCamera(PlayedCamera):
             frame.score.update(cv2.resize(labels, target.shape[::-1], interpolation=cv2.INTER_NEAREST), target)
 
 
-class Clock:
-    """Lets cameras publish in step, at one rate, without a gap from one call of `play` to the next."""
-
-    def __init__(self, node: RunningNode, rate_hz: float) -> None:
-        self._node, self._period_s = node, 1 / rate_hz
-        self._due_s = time.monotonic()
-
-    def play(
-        self, cameras: Sequence[PlayedCamera], duration_s: float, on_frame: Callable[[], None] = lambda: None
-    ) -> None:
-        """Publish frames for so long; there is at least one. Raises NodeError if the node has ended."""
-        for _ in range(max(1, round(duration_s / self._period_s))):
-            for camera in cameras:
-                camera.publish()
-            self._due_s = max(self._due_s + self._period_s, time.monotonic())  # never two at once to catch up
-            self._node.session.spin_for(self._due_s - time.monotonic())
-            self._node.check_alive()
-            on_frame()
+def play(
+    node: RunningNode, cameras: Sequence[PlayedCamera], rate_hz: float, duration_s: float,
+    on_frame: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """Let cameras publish in step for so long, a frame at least. Raises NodeError if the node has ended."""
+    due_s = time.monotonic()
+    for _ in range(max(1, round(duration_s * rate_hz))):
+        for camera in cameras:
+            camera.publish()
+        due_s = max(due_s + 1 / rate_hz, time.monotonic())  # never two at once to catch up
+        node.session.spin_for(due_s - time.monotonic())
+        node.check_alive()
+        on_frame()
 
 
 def percentile_ms(frames: Sequence[PlayedFrame], percent: float) -> float:

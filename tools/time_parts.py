@@ -6,13 +6,11 @@ import argparse
 import dataclasses
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tool import count, run_tool
-from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.files import write_json
@@ -67,27 +65,19 @@ def time_parts(
 ) -> dict[str, dict[str, float]]:
     """Return the median milliseconds of each part of each model, batch 1, on the CPU, without pre- and postprocessing.
 
-    Each of `rounds` rounds runs every part of every model once, in turn, so that a busy machine slows all alike.
+    Each of `rounds` rounds runs every part of every model once, so that a busy machine slows all alike.
     """
-    import torch
-
     from hybrid_seg_ros.evaluation.benchmark.network_parts import parts_of
+    from hybrid_seg_ros.evaluation.benchmark.rounds import run_interleaved, timed_call
     from hybrid_seg_ros.network.inference_form import prepare_for_inference
 
-    parts = {(name, part): call for name, model in models.items() for part, call in
+    parts = {(name, part): timed_call(call, settle=0) for name, model in models.items() for part, call in
              parts_of(prepare_for_inference(model.eval()), variants, budget).items()}  # fmt: skip
-    laps: dict[tuple[str, str], list[float]] = {key: [] for key in parts}
-    with torch.inference_mode():
-        for call in parts.values():
-            call()
-        for _ in tqdm(range(rounds), desc='time_parts', unit='round', leave=False):
-            for key, call in parts.items():
-                start = time.perf_counter()
-                call()
-                laps[key].append((time.perf_counter() - start) * 1e3)
+    for first in parts.values():
+        first(0)
     table: dict[str, dict[str, float]] = {name: {} for name in models}
-    for (name, part), times in laps.items():
-        table[name][part] = statistics.median(times)
+    for (name, part), times_ms in run_interleaved(parts, rounds, seed=0).items():
+        table[name][part] = statistics.median(times_ms)
     return table
 
 
