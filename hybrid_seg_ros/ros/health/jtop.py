@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Optional, Union
 
-from hybrid_seg_ros.ros.health.sysfs import OFFLINE_BELOW_C, temperature_key
-
 _FIRST_RETRY_S, _LAST_RETRY_S = 10.0, 600.0
 """Each attempt makes jtop run a few programs, so they become rare."""
 
@@ -63,7 +61,7 @@ class JtopReader:
 def parse_jtop(client: Any) -> dict[str, Union[float, str]]:
     """Return what the attributes of a jtop object say (jetson-stats 4 and later), as far as they are there.
 
-    Frequencies come in kHz, memory in kB, power in mW, temperatures in degrees Celsius, fans in per cent.
+    Frequencies come in kHz, memory in kB, power in mW, fans in per cent. Its temperatures are those of /sys.
     """
     gpu = next(iter(_mapping(client, 'gpu').values()), {})
     numbers = {
@@ -74,10 +72,6 @@ def parse_jtop(client: Any) -> dict[str, Union[float, str]]:
     }
     for name, fan in _mapping(client, 'fan').items():
         numbers[f'fan_{name}_percent'] = _at(fan, 'speed', 0)
-    for name, sensor in _mapping(client, 'temperature').items():
-        degrees_c = _scaled(_at(sensor, 'temp'), 1.0)
-        if degrees_c is not None and degrees_c > OFFLINE_BELOW_C and _at(sensor, 'online') is not False:
-            numbers[temperature_key(name)] = degrees_c
     values: dict[str, Union[float, str]] = {
         name: float(value) for name, value in numbers.items() if _scaled(value, 1.0) is not None
     }
