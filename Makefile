@@ -36,7 +36,7 @@ colcon: $(COLCON_VENV)/.requirements  ## Build with colcon into build/ and insta
 clean:  ## Delete everything that the others made
 	rm -rf $(VENV) $(COLCON_VENV) build install log out *.egg-info .pytest_cache .ruff_cache
 
-$(VENV)/.requirements: requirements/make_venv.sh $(filter-out requirements/colcon.txt, $(wildcard requirements/*.txt))
+$(VENV)/.requirements: requirements/make_venv.sh $(filter-out requirements/colcon.txt requirements/humble.txt, $(wildcard requirements/*.txt))
 	@requirements/make_venv.sh requirements
 	@touch $@
 
