@@ -23,7 +23,7 @@ PARTS = ['policy', 'head', 'middle@8', 'tail']
 
 @pytest.fixture(scope='module')
 def spec(tmp_path_factory):
-    model = write_lively_model(tmp_path_factory.mktemp('model'), auxiliary_head='light')
+    model = write_lively_model(tmp_path_factory.mktemp('model'), policy='patch_mlp', auxiliary_head='light')
     return ModelSpec.load(model)
 
 
@@ -75,11 +75,12 @@ def test_an_engine_for_each_part(built, name):
 
 def test_another_place(built, tmp_path, capsys):
     output = tmp_path / 'new' / 'robot.engine'
-    assert build(built / 'parts.onnx', '--output', output, '--compute-capability', '89') == 0
+    assert build(built / 'fixed.onnx', '--output', output, '--compute-capability', '89') == 0
+    written = ['robot.policy.engine', 'robot.engine']
     assert sorted(path.name for path in output.parent.iterdir()) == sorted(
-        name for part in PARTS for name in (f'robot.{part}.engine', f'robot.{part}.engine.json'))  # fmt: skip
+        name + end for name in written for end in ('', '.json'))  # fmt: skip
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-        str(tmp_path / 'new' / f'robot.{part}.engine') for part in PARTS]  # fmt: skip
+        str(output.with_name(name)) for name in written]  # fmt: skip
 
 
 def test_engines_are_found_for_their_operating_point(built, spec):

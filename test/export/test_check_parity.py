@@ -47,7 +47,7 @@ def test_confidence_and_kept_counts():
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-    return write_lively_model(tmp_path_factory.mktemp('model'))
+    return write_lively_model(tmp_path_factory.mktemp('model'), policy='patch_mlp')
 
 
 def test_the_command(model, tmp_path, capsys):

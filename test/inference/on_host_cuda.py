@@ -11,7 +11,7 @@ import pytest
 from tiny_model import write_lively_model
 
 from hybrid_seg_ros import load_pipeline
-from hybrid_seg_ros.inference.backends.graph_backend import GraphBackend
+from hybrid_seg_ros.inference.backends.graph_backend import MAX_OPEN, GraphBackend
 from hybrid_seg_ros.inference.backends.graph_info import GraphError
 from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs
 from hybrid_seg_ros.inference.backends.tensorrt import backend as tensorrt_backend
@@ -23,7 +23,7 @@ from hybrid_seg_ros.inference.backends.tensorrt.engine_file import EngineInfo, w
 from hybrid_seg_ros.inference.backends.tensorrt.label_map import DeviceScores
 from hybrid_seg_ros.inference.backends.tensorrt.runner import TensorRtRunner
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, choose_budget
-from hybrid_seg_ros.model_spec import ModelSpec, SlidingWindow, TokenBudget, Variant, sha256_of
+from hybrid_seg_ros.model_spec import ModelSpec, SlidingWindow, Variant, sha256_of
 
 POINTS = [
     ('dense', {}), ('cts', {}), ('hybrid@8', {'keep': 0.6}), ('hybrid@6+8', {'keep': [0.7, 11]}),
@@ -39,16 +39,6 @@ def noise(seed=0, size_hw=(96, 128)):
 @pytest.fixture(scope='session')
 def driver(tmp_path_factory):
     return host_gpu.load_driver(tmp_path_factory.mktemp('driver'))
-
-
-@pytest.fixture(scope='session')
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp('cache')
-
-
-@pytest.fixture(scope='session')
-def tiny(tmp_path_factory):
-    return write_lively_model(tmp_path_factory.mktemp('tiny'))
 
 
 @pytest.fixture(params=['', *STREAMS.values()], ids=['all late', *(f'{name} at once' for name in STREAMS)])
@@ -100,8 +90,11 @@ def assert_same(result, expected, atol=0.0):
     assert np.array_equal(result.tokens.pruned_after_layer, expected.tokens.pruned_after_layer)
 
 
-@pytest.mark.parametrize(('variant', 'options'), POINTS)
-def test_frames_one_after_the_other(driver, tiny, cache, open_pipeline, pace, variant, options):
+@pytest.mark.parametrize(('variant', 'options', 'eager'), [
+    *((*point, '') for point in POINTS), (*POINTS[2], '0'), (*POINTS[2], '1'), (*POINTS[-1], '0'), (*POINTS[-1], '1'),
+])  # fmt: skip
+def test_frames_one_after_the_other(driver, tiny, cache, open_pipeline, monkeypatch, variant, options, eager):
+    monkeypatch.setenv('HOST_CUDA_EAGER', eager)
     images = [noise(seed, size) for seed, size in enumerate([(96, 128), (50, 70), (96, 128), (200, 90), (96, 128)])]
     reference = load_pipeline(tiny, 'onnxruntime', variant=variant, cache_dir=cache, **options)
     expected = [reference(image) for image in images]
@@ -117,11 +110,11 @@ def test_frames_one_after_the_other(driver, tiny, cache, open_pipeline, pace, va
 
 
 def test_half_precision(tiny, cache, open_pipeline):
-    for variant, options in (POINTS[2], POINTS[-1]):
-        reference = load_pipeline(tiny, 'onnxruntime', precision='float16', variant=variant, cache_dir=cache, **options)
-        pipeline = open_pipeline(tiny, variant, options, 'float16')
-        for seed in range(3):
-            assert_same(pipeline(noise(seed)), reference(noise(seed)), atol=1e-3)
+    variant, options = POINTS[-1]
+    reference = load_pipeline(tiny, 'onnxruntime', precision='float16', variant=variant, cache_dir=cache, **options)
+    pipeline = open_pipeline(tiny, variant, options, 'float16')
+    for seed in range(3):
+        assert_same(pipeline(noise(seed)), reference(noise(seed)), atol=1e-3)
 
 
 @pytest.mark.parametrize('reason', ['driver', 'engine'])
@@ -151,9 +144,8 @@ def test_without_a_compiler_the_cpu_makes_the_label_map(driver, tiny, open_pipel
     assert 'label maps are made on the CPU: broken.cu: nvrtcCompileProgram' in caplog.text
 
 
-@pytest.mark.parametrize('budget', [{'threshold': 0.3}, {'keep': (0.5,)}], ids=str)
-def test_many_threads(tiny, open_backend, pace, budget):
-    spec = ModelSpec.load(tiny)
+@pytest.mark.parametrize('budget', [{'threshold': 0.3}, {'keep': (0.7, 11)}], ids=str)
+def test_many_threads(spec, open_backend, pace, budget):
     budget = dataclasses.replace(spec.budget, **budget)
     backend = open_backend(spec)
     images = [noise(seed)[None] for seed in range(6)]
@@ -164,9 +156,8 @@ def test_many_threads(tiny, open_backend, pace, budget):
             assert all(np.array_equal(a, b) for a, b in zip(alone, together))
 
 
-@pytest.mark.parametrize('budget', [{'threshold': 0.3}, {'keep': (0.5,)}], ids=str)
-def test_a_batch_of_more_than_the_graph_takes(tiny, open_backend, pace, budget):
-    spec = ModelSpec.load(tiny)
+@pytest.mark.parametrize('budget', [{'threshold': 0.3}, {'keep': (0.7, 11)}], ids=str)
+def test_a_batch_of_more_than_the_graph_takes(spec, open_backend, pace, budget):
     budget = dataclasses.replace(spec.budget, **budget)
     backend = open_backend(spec)
     images = np.stack([noise(seed) for seed in range(3)])
@@ -175,8 +166,7 @@ def test_a_batch_of_more_than_the_graph_takes(tiny, open_backend, pace, budget):
         assert np.allclose(prediction.scores, wanted, atol=1e-5)
 
 
-def test_scores_stay_what_they_are(tiny, open_backend, pace):
-    spec = ModelSpec.load(tiny)
+def test_scores_stay_what_they_are(spec, open_backend, pace):
     backend = open_backend(spec)
     kept = [backend.infer(noise(seed)[None], spec.variant, spec.budget)[0] for seed in range(5)]
     assert all(isinstance(prediction.scores, DeviceScores) for prediction in kept)
@@ -190,11 +180,10 @@ def test_scores_stay_what_they_are(tiny, open_backend, pace):
         backend.infer(noise()[None], spec.variant, spec.budget)
 
 
-def test_operating_points_come_and_go(tiny, open_backend):
-    spec = ModelSpec.load(tiny)
+def test_operating_points_come_and_go(spec, open_backend):
     backend = open_backend(spec)
-    points = [(Variant.parse(variant), TokenBudget(keep=0.5)) for variant in spec.legal_variants()]
-    assert len(points) > 4
+    points = [(Variant.parse(variant), choose_budget(spec.budget, **options)) for variant, options in POINTS]
+    assert len(points) > MAX_OPEN
     for _ in range(2):
         found = [np.asarray(backend.infer(noise()[None], *point)[0].scores) for point in points]
         for point, scores in zip(points, found):
@@ -202,21 +191,22 @@ def test_operating_points_come_and_go(tiny, open_backend):
 
 
 def test_logits_and_crops_are_finished_on_the_cpu(tmp_path, cache, driver, open_pipeline):
-    sliding = write_lively_model(tmp_path / 'sliding', sliding_window=SlidingWindow(96, 64), inference='sliding')
-    linear = write_lively_model(tmp_path / 'linear', head='linear', variant=Variant.parse('cts'))
-    mixed = write_lively_model(tmp_path / 'mixed', head='segvit_atm', variant=Variant.parse('cts'))
+    forms = {
+        'sliding': {'sliding_window': SlidingWindow(96, 64), 'inference': 'sliding'},
+        'linear': {'head': 'linear'},
+        'mixed': {'head': 'segvit_atm'},
+    }
     before = driver.host_cuda_kernels()
-    for model, variant, options in [(sliding, 'hybrid@8', {'keep': 0.5}), (sliding, 'hybrid@8', {'threshold': 0.3}),
-                                    (linear, 'cts', {}), (mixed, 'cts', {})]:  # fmt: skip
-        reference = load_pipeline(model, 'onnxruntime', variant=variant, cache_dir=cache, **options)
-        pipeline = open_pipeline(model, variant, options)
+    for name, form in forms.items():
+        model = write_lively_model(tmp_path / name, policy='patch_mlp', variant=Variant.parse('cts'), **form)
+        reference = load_pipeline(model, 'onnxruntime', cache_dir=cache)
+        pipeline = open_pipeline(model, 'cts', {})
         for image in (noise(1), noise(2, (100, 180))):
             assert_same(pipeline(image), reference(image))
     assert driver.host_cuda_kernels() == before
 
 
-def test_what_a_runner_refuses(tiny, cache, driver):
-    spec = ModelSpec.load(tiny)
+def test_what_a_runner_refuses(spec, cache, driver):
     gpu = Gpu()
     queues = open_queues(gpu)
     graphs = CachedGraphs(spec, 'float32', cache).find(Variant.parse('dtop@8'), spec.budget, 1, (96, 128))
@@ -267,7 +257,8 @@ def engines(driver, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(('variant', 'options'), [POINTS[2], POINTS[-1]])
-def test_engines_are_built_kept_and_run(driver, tiny, cache, tmp_path, engines, variant, options):
+def test_engines_are_built_kept_and_run(driver, tiny, spec, cache, tmp_path, engines, variant, options):
+    (tmp_path / 'graphs').symlink_to(cache / 'graphs')
     expected = load_pipeline(tiny, 'onnxruntime', 'cpu', 'float32', variant, cache_dir=cache, **options)(noise())
 
     def run(**more):
@@ -284,8 +275,7 @@ def test_engines_are_built_kept_and_run(driver, tiny, cache, tmp_path, engines, 
     files = sorted((tmp_path / 'engines').rglob('*.engine'))
     files[0].write_bytes(files[0].read_bytes()[:6000])
     assert run() == parts + 1, 'the truncated one is built again'
-    spec = ModelSpec.load(tiny)
-    graphs = CachedGraphs(spec, 'float32', tmp_path).find(
+    graphs = CachedGraphs(spec, 'float32', cache).find(
         Variant.parse(variant), choose_budget(spec.budget, **options), 1, (96, 128))  # fmt: skip
     write_engines({graphs.info.part_path(tmp_path / 'm.engine', part): (
         path.read_bytes(), EngineInfo(graphs.info, part, sha256_of(path), 'host 1', (86, 89))
@@ -293,9 +283,8 @@ def test_engines_are_built_kept_and_run(driver, tiny, cache, tmp_path, engines, 
     assert run(graph=tmp_path / 'm.engine') == parts + 1, 'engine files are not built'
 
 
-def test_engines_of_others(tiny, tmp_path, engines):
-    spec = ModelSpec.load(tiny)
-    graphs = CachedGraphs(spec, 'float32', tmp_path).find(Variant(), spec.budget, 1, (96, 128))
+def test_engines_of_others(tiny, spec, cache, tmp_path, engines):
+    graphs = CachedGraphs(spec, 'float32', cache).find(Variant(), spec.budget, 1, (96, 128))
     data = graphs.files['whole'].read_bytes()
     for content, tensorrt, capability, complaint in [
         (data, 'host 0', 89, 'm.engine: was built with host 0, expected host 1'),

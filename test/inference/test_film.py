@@ -124,11 +124,10 @@ def test_options_that_do_not_exist(arguments, complaint):
         Film(*arguments)
 
 
-@pytest.mark.parametrize('backend', ['pytorch', 'onnxruntime'])
-@pytest.mark.parametrize('variant', ['cts', 'hybrid@6+8'])
+@pytest.mark.parametrize(('backend', 'variant'), [('pytorch', 'cts'), ('onnxruntime', 'hybrid@6+8')])
 def test_the_pipeline_takes_a_film(tmp_path, backend, variant):
     """The frame before rules from the second frame on; windows are those of the budget; a photograph is as before."""
-    model = write_lively_model(tmp_path, input_size_hw=(144, 208), window_sizes=(2, 4))
+    model = write_lively_model(tmp_path, policy='patch_mlp', input_size_hw=(144, 208), window_sizes=(2, 4))
     pipeline = load_pipeline(model, backend, 'cpu', 'float32', variant, keep=0.6, cache_dir=tmp_path)
     pipeline.set_operating_point(budget=dataclasses.replace(pipeline.budget, merged_windows={4: 1, 2: 5}))
     image = street_scene((144, 208))
@@ -150,7 +149,7 @@ def test_the_pipeline_takes_a_film(tmp_path, backend, variant):
 
 
 def test_both_backends_choose_alike(tmp_path):
-    model = write_lively_model(tmp_path, input_size_hw=(144, 208), window_sizes=(2, 4))
+    model = write_lively_model(tmp_path, policy='patch_mlp', input_size_hw=(144, 208), window_sizes=(2, 4))
     image, found = street_scene((144, 208)), []
     for backend in ('pytorch', 'onnxruntime'):
         pipeline = load_pipeline(model, backend, 'cpu', 'float32', 'cts', cache_dir=tmp_path)

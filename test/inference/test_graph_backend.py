@@ -7,29 +7,18 @@ import threading
 import numpy as np
 import pytest
 import torch
-from tiny_model import write_lively_model
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.inference.backends import graph_backend
 from hybrid_seg_ros.inference.backends.graph_backend import GraphBackend, finished_by_threshold
 from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs
 from hybrid_seg_ros.inference.backends.onnx_backend import create_onnx_backend
-from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.network import token_pruning
 
 DENSE, CTS, BUDGET = Variant(), Variant(merges=True), TokenBudget(keep=0.5)
 SIZE_HW = (96, 128)
 TIMEOUT_S = 60.0
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-    return write_lively_model(tmp_path_factory.mktemp('model'))
-
-
-@pytest.fixture(scope='module')
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp('cache')
 
 
 @pytest.fixture
@@ -50,8 +39,8 @@ def images(count):
 
 
 @pytest.fixture
-def backend(model, cache):
-    backend = create_onnx_backend(CachedGraphs(ModelSpec.load(model), 'float32', cache), 'cpu')
+def backend(spec, cache):
+    backend = create_onnx_backend(CachedGraphs(spec, 'float32', cache), 'cpu')
     yield backend
     backend.close()
 
@@ -94,10 +83,10 @@ class SlowSource:
 
 
 @pytest.fixture
-def slow(model, cache):
+def slow(spec, cache):
     """Return a backend, its slow source, and the list of times that its device was freed."""
     freed, errors = [], []
-    whole = create_onnx_backend(CachedGraphs(ModelSpec.load(model), 'float32', cache), 'cpu')
+    whole = create_onnx_backend(CachedGraphs(spec, 'float32', cache), 'cpu')
     source = SlowSource(whole._source)
     backend = GraphBackend(source, whole._open_graph, 'cpu', lambda: freed.append(True))
 
@@ -139,8 +128,8 @@ def test_closing_does_not_wait_for_what_is_being_made_and_the_device_is_freed_af
     assert freed == [True]
 
 
-def test_a_pipeline_prepares_batches_of_its_operating_point(model, cache, loads):
-    pipeline = load_pipeline(model, 'onnxruntime', variant='cts', cache_dir=cache)
+def test_a_pipeline_prepares_batches_of_its_operating_point(tiny, cache, loads):
+    pipeline = load_pipeline(tiny, 'onnxruntime', variant='cts', cache_dir=cache)
     pipeline.warm_up(batch=2)
     results = pipeline.segment_batch(list(images(2)))
     assert len(results) == 2 and loads == [1, 2]

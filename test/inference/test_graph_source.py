@@ -15,21 +15,12 @@ from tiny_model import write_lively_model
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.export.export_onnx import export_model
+from hybrid_seg_ros.inference.backends.file_cache import cached_folder, is_intact
 from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
 from hybrid_seg_ros.inference.backends.graph_source import CachedGraphs, GraphFiles, read_graphs, with_operating_point
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, SlidingWindow, TokenBudget, Variant
 
 SIZE = (96, 128)
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-    return write_lively_model(tmp_path_factory.mktemp('model'))
-
-
-@pytest.fixture(scope='module')
-def spec(model):
-    return ModelSpec.load(model)
 
 
 @pytest.fixture(scope='module')
@@ -85,21 +76,19 @@ def test_a_graph_is_made_once(spec, tmp_path, caplog):
     assert len(list((tmp_path / 'graphs').iterdir())) == 4
 
 
-@pytest.mark.parametrize('given', [True, False], ids=['folder of the caller', 'own folder'])
-def test_the_log_names_the_folder_where_a_graph_is_kept_unless_the_caller_chose_it(
-    spec, tmp_path, caplog, monkeypatch, given
-):  # fmt: skip
+def test_the_log_names_the_folder_where_a_graph_is_kept_unless_the_caller_chose_it(spec, tmp_path, caplog, monkeypatch):
     monkeypatch.setenv('HYBRID_SEG_CACHE_DIR', str(tmp_path))
     with caplog.at_level(logging.INFO):
-        CachedGraphs(spec, 'float32', tmp_path if given else None).find(Variant(), TokenBudget(), 1, SIZE)
-    (line,) = (record.getMessage() for record in caplog.records if 'exporting' in record.getMessage())
-    assert (str(tmp_path) in line) != given
+        for folder in (None, tmp_path / 'given'):
+            CachedGraphs(spec, 'float32', folder).find(Variant(), TokenBudget(), 1, SIZE)
+    own, given = (record.getMessage() for record in caplog.records if 'exporting' in record.getMessage())
+    assert str(tmp_path) in own and str(tmp_path) not in given
 
 
 def test_weights_without_a_stated_hash_are_told_apart(tmp_path):
     names = set()
     for head in ('atm', 'light'):
-        spec = ModelSpec.load(write_lively_model(tmp_path, auxiliary_head=head))
+        spec = ModelSpec.load(write_lively_model(tmp_path, policy='patch_mlp', auxiliary_head=head))
         unstated = dataclasses.replace(spec, sha256=None, auxiliary_head=head)
         found = CachedGraphs(unstated, 'float32', tmp_path / 'cache').find(Variant(), TokenBudget(), 1, SIZE)
         assert found.info.weights_sha256 == spec.sha256
@@ -108,7 +97,8 @@ def test_weights_without_a_stated_hash_are_told_apart(tmp_path):
 
 
 def test_crops_share_the_graph_that_is_warmed_up(tmp_path):
-    spec = ModelSpec.load(write_lively_model(tmp_path, inference='sliding', sliding_window=SlidingWindow(96, 64)))
+    form = {'policy': 'patch_mlp', 'inference': 'sliding', 'sliding_window': SlidingWindow(96, 64)}
+    spec = ModelSpec.load(write_lively_model(tmp_path, **form))
     source = CachedGraphs(spec, 'float32', tmp_path / 'cache')
     found = [source.find(Variant(), TokenBudget(), batch, (96, 96)) for batch in (1, 3)]
     assert found[0] == found[1] and found[0].info.batch == 1
@@ -133,21 +123,42 @@ def test_an_older_graph_of_the_same_name_is_noticed(exported, tmp_path):
     assert read_graphs(tmp_path / 'm.head.onnx').info.by_threshold
 
 
-@pytest.mark.parametrize('damage', [
-    lambda path: path.write_bytes(path.read_bytes()[:-100]),
-    lambda path: path.unlink(),
-    lambda path: path.write_bytes(b''),
-    lambda path: (path.parent / 'manifest.json').write_text('{'),
-    lambda path: (path.parent / 'manifest.json').unlink(),
-], ids=['truncated', 'missing', 'empty', 'manifest damaged', 'manifest missing'])  # fmt: skip
-def test_a_damaged_graph_is_made_again(spec, tmp_path, damage):
+DAMAGES = {
+    'truncated': lambda path: path.write_bytes(path.read_bytes()[:-2]),
+    'altered': lambda path: path.write_bytes(b'?' + path.read_bytes()[1:]),
+    'missing': lambda path: path.unlink(),
+    'empty': lambda path: path.write_bytes(b''),
+    'manifest damaged': lambda path: (path.parent / 'manifest.json').write_text('{'),
+    'manifest missing': lambda path: (path.parent / 'manifest.json').unlink(),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_folder_is_made_again(tmp_path, damage):
+    def make(folder):
+        made.append(folder)
+        (folder / 'a').write_text('content')
+        (folder / 'b').write_text('more')
+
+    made = []
+    for _ in range(2):
+        assert cached_folder(tmp_path / 'kept', make) == tmp_path / 'kept'
+    assert len(made) == 1
+    damage(tmp_path / 'kept' / 'a')
+    assert not is_intact(tmp_path / 'kept')
+    cached_folder(tmp_path / 'kept', make)
+    assert len(made) == 2 and (tmp_path / 'kept' / 'a').read_text() == 'content'
+    assert [entry.name for entry in tmp_path.iterdir()] == ['kept'], 'nothing half made is left'
+
+
+def test_a_damaged_graph_is_exported_again(spec, tmp_path):
     source = CachedGraphs(spec, 'float32', tmp_path)
-    point = (Variant.parse('cts'), TokenBudget(), 1, SIZE)
+    point = (Variant(), TokenBudget(), 1, SIZE)
     path = source.find(*point).files['whole']
     content = path.read_bytes()
-    damage(path)
+    DAMAGES['truncated'](path)
     assert source.find(*point).files['whole'].read_bytes() == content
-    assert [entry.name for entry in (tmp_path / 'graphs').iterdir()] == [path.parent.name]  # nothing left over
+    assert [entry.name for entry in (tmp_path / 'graphs').iterdir()] == [path.parent.name]
 
 
 def test_a_cache_folder_that_cannot_be_written_is_named(spec, tmp_path):
@@ -164,10 +175,10 @@ def test_an_export_that_fails_leaves_nothing(spec, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['fixed.onnx', 'parts.onnx', 'parts.head.onnx'])
-def test_exported_files_run_at_their_own_operating_point(model, exported, name):
-    spec = ModelSpec.load(model)
+def test_exported_files_run_at_their_own_operating_point(tiny, exported, name):
+    spec = ModelSpec.load(tiny)
     own = with_operating_point(spec, read_graphs(exported / name).info)
-    pipeline = load_pipeline(model, 'onnxruntime', graph=exported / name)
+    pipeline = load_pipeline(tiny, 'onnxruntime', graph=exported / name)
     assert str(pipeline.variant) == 'hybrid@6+8' and pipeline.spec == own
     assert own.budget.keep == ((16, 9) if name == 'fixed.onnx' else None)
     pipeline.warm_up()
@@ -182,13 +193,13 @@ def test_exported_files_run_at_their_own_operating_point(model, exported, name):
     ('fixed.onnx', {'inference': 'sliding'}, r'input_size_hw \(96, 128\), expected \(512, 512\)'),
     ('fixed.onnx', {'backend': 'pytorch'}, 'pytorch runs no graph'),
 ])  # fmt: skip
-def test_another_operating_point_is_refused_before_the_first_frame(model, exported, name, options, complaint):
+def test_another_operating_point_is_refused_before_the_first_frame(tiny, exported, name, options, complaint):
     with pytest.raises(ValueError, match=complaint):
-        load_pipeline(model, **{'backend': 'onnxruntime', **options}, graph=exported / name)
+        load_pipeline(tiny, **{'backend': 'onnxruntime', **options}, graph=exported / name)
 
 
 def test_the_graph_of_other_weights_is_refused(exported, tmp_path):
-    other = write_lively_model(tmp_path, auxiliary_head='light')
+    other = write_lively_model(tmp_path, policy='patch_mlp', auxiliary_head='light')
     with pytest.raises(GraphError, match='was exported for weights_sha256'):
         load_pipeline(other, 'onnxruntime', graph=exported / 'fixed.onnx')
 
@@ -229,19 +240,19 @@ def static(layout):
     (static(QuantFormat.QDQ), 'DequantizeLinear'),
     (static(QuantFormat.QOperator), 'QLinearMatMul'),
 ], ids=['dynamic', 'QDQ', 'QOperator'])  # fmt: skip
-def test_a_quantised_graph_does_not_pass_as_float32(model, exported, tmp_path, quantize, operator):
+def test_a_quantised_graph_does_not_pass_as_float32(tiny, exported, tmp_path, quantize, operator):
     quantize(exported / 'single.onnx', tmp_path / 'q.onnx')
     with pytest.raises(GraphError, match=f'q.onnx: is quantised .int8: .*{operator}.*; expected float32 or float16'):
-        load_pipeline(model, 'onnxruntime', graph=tmp_path / 'q.onnx')
+        load_pipeline(tiny, 'onnxruntime', graph=tmp_path / 'q.onnx')
 
 
-def test_a_graph_converted_to_float16_is_one_of_float16(model, exported, tmp_path):
+def test_a_graph_converted_to_float16_is_one_of_float16(tiny, exported, tmp_path):
     proto = convert_float_to_float16(onnx.load(exported / 'single.onnx'), keep_io_types=True)
     onnx.save(proto, tmp_path / 'half.onnx')
     assert json.loads(proto.metadata_props[0].value)['precision'] == 'float32', 'what it says of itself'
     with pytest.raises(GraphError, match='was exported for precision float16, expected float32'):
-        load_pipeline(model, 'onnxruntime', precision='float32', graph=tmp_path / 'half.onnx')
-    pipeline = load_pipeline(model, 'onnxruntime', graph=tmp_path / 'half.onnx')
+        load_pipeline(tiny, 'onnxruntime', precision='float32', graph=tmp_path / 'half.onnx')
+    pipeline = load_pipeline(tiny, 'onnxruntime', graph=tmp_path / 'half.onnx')
     assert pipeline.precision == 'float16' and pipeline(np.zeros((50, 60, 3), np.uint8)).labels.shape == (50, 60)
 
 
@@ -282,10 +293,9 @@ def run_without_torch(**options):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize('backend', ['onnxruntime', 'openvino'])
-@pytest.mark.parametrize('name', ['fixed.onnx', 'parts.onnx'])
-def test_exported_files_run_without_pytorch(model, exported, name, backend):
-    options = {'model': model, 'backend': backend, 'precision': 'float32', 'graph': exported / name}
+@pytest.mark.parametrize(('backend', 'name'), [('onnxruntime', 'fixed.onnx'), ('openvino', 'parts.onnx')])
+def test_exported_files_run_without_pytorch(tiny, exported, name, backend):
+    options = {'model': tiny, 'backend': backend, 'precision': 'float32', 'graph': exported / name}
     done = run_without_torch(**options)
     assert done.returncode == 0, done.stderr
     taken, stages, labels = json.loads(done.stdout)
@@ -293,8 +303,8 @@ def test_exported_files_run_without_pytorch(model, exported, name, backend):
     assert taken == backend and stages == expected.tokens.stages and np.array_equal(labels, expected.labels)
 
 
-def test_without_pytorch_the_cache_is_enough_and_nothing_in_it_says_what_to_do(model, tmp_path):
-    options = {'model': model, 'backend': 'onnxruntime', 'cache_dir': tmp_path}
+def test_without_pytorch_the_cache_is_enough_and_nothing_in_it_says_what_to_do(tiny, tmp_path):
+    options = {'model': tiny, 'backend': 'onnxruntime', 'cache_dir': tmp_path}
     refused = run_without_torch(**options)
     assert refused.returncode == 1
     for part in ('no graph of tiny, variant hybrid@6+8, float32', 'hybrid_seg export', 'engine_path', '--graph'):

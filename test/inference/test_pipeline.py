@@ -13,7 +13,7 @@ SIZES = [(96, 128), (100, 77), (31, 200), (250, 333), (1, 2)]
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp('model'))
+    return write_tiny_model(tmp_path_factory.mktemp('model'), sliding_window=SlidingWindow(96, 64))
 
 
 @pytest.fixture(scope='module')

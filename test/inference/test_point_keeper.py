@@ -207,7 +207,8 @@ def test_a_budget_without_a_table():
 
 def test_graphs_are_exported_beside_a_running_pipeline(tmp_path):
     """The real thing, with ONNX Runtime: the first frame after the change runs the old point, a later one the new."""
-    pipeline = load_pipeline(write_tiny_model(tmp_path), 'onnxruntime', variant='dense', cache_dir=tmp_path / 'cache')
+    model = write_tiny_model(tmp_path, policy='patch_mlp')
+    pipeline = load_pipeline(model, 'onnxruntime', variant='dense', cache_dir=tmp_path / 'cache')
     keeper = PointKeeper(pipeline)
     image = np.zeros((96, 128, 3), np.uint8)
     try:

@@ -24,10 +24,15 @@ from hybrid_seg_ros.inference.backends.tensorrt.engine_build import (
     dynamic_shapes,
     parse_graph,
 )
-from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, Variant
+from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 
 SHIPPED = Path(__file__).parents[2] / 'models' / 'segvit_small_camvid.yaml'
+SHIPPED_FORM = {
+    'backbone': Backbone(24, 12, 3, class_token=True, final_norm=True), 'policy': 'half_size', 'head': 'light',
+    'auxiliary_head': 'light', 'refinement': 'image', 'window_sizes': (2, 4, 8), 'input_size_hw': (128, 192),
+}  # fmt: skip
+"""What the shipped model is, in small: an engine takes a second instead of half a minute."""
 GPUS = BuildOptions((86, 120))
 PRECISIONS = {'float32': 'FLOAT', 'float16': 'HALF'}
 FIXED, THRESHOLD = {'keep': (0.6,)}, {'keep': None}
@@ -47,8 +52,8 @@ TAKEN_BY_8_6 = {
          'Pow', 'ReduceMax', 'ReduceMean', 'Relu', 'Resize', 'Sigmoid', 'Softmax', 'Sqrt', 'TopK'], FLOATS),
     **dict.fromkeys(
         ['Add', 'Cast', 'Concat', 'ConstantOfShape', 'Div', 'Equal', 'Expand', 'Flatten', 'Gather', 'GatherElements',
-         'Greater', 'Less', 'Mod', 'Mul', 'Neg', 'Pad', 'Range', 'Reshape', 'ScatterElements', 'Shape', 'Slice',
-         'Split', 'Squeeze', 'Sub', 'Transpose', 'Unsqueeze'], NUMBERS),
+         'Greater', 'Identity', 'Less', 'Mod', 'Mul', 'Neg', 'Pad', 'Range', 'Reshape', 'ScatterElements', 'Shape',
+         'Slice', 'Split', 'Squeeze', 'Sub', 'Transpose', 'Unsqueeze'], NUMBERS),
     **dict.fromkeys(['And', 'Not', 'Where', 'Xor'], BOOLS),
 }  # fmt: skip
 """The operators that the graphs have, all of them in the support matrix of the ONNX parser of TensorRT 8.6, each with
@@ -60,13 +65,15 @@ COMPLAINTS = ('size mismatch', 'error', 'fail', 'not supported', 'unsupported', 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
     """Exports a case once; returns what it is, and the file of each part."""
+    model = write_lively_model(tmp_path_factory.mktemp('model'), **SHIPPED_FORM)
 
     @cache
     def export(index: int) -> tuple[GraphInfo, dict[str, Path]]:
         variant, precision, budget, batch, outputs = CASES[index]
-        spec = ModelSpec.load(SHIPPED)
+        spec = ModelSpec.load(model)
         budget = dataclasses.replace(spec.budget, **budget)
-        info = GraphInfo.describe(spec, Variant.parse(variant), budget, (384, 512), batch, precision, outputs)
+        size_hw = spec.input_size_hw
+        info = GraphInfo.describe(spec, Variant.parse(variant), budget, size_hw, batch, precision, outputs)
         path = tmp_path_factory.mktemp('graphs') / 'graph.onnx'
         export_graphs(load_model(spec), info, path)
         return info, {part: info.part_path(path, part) for part in info.parts}
@@ -83,22 +90,22 @@ def each_case(test):
 def expected_tensors(info: GraphInfo, part: str) -> tuple[dict, dict]:
     """The inputs and outputs of a part: type and shape by name, -1 where it depends on the image."""
     real, batch, n = PRECISIONS[info.precision], info.batch, info.tokens
-    grid, cells = (24, 32), 24 * 32
-    image = {'image': ('UINT8', (batch, 384, 512, 3))}
+    grid, cells = (8, 12), 8 * 12
+    image = {'image': ('UINT8', (batch, 128, 192, 3))}
     if part == POLICY:
-        return image, {f'scores_{w}': ('FLOAT', (batch, 24 // w, 32 // w)) for w in (2, 4, 8)}
+        return image, {f'scores_{w}': ('FLOAT', (batch, 8 // w, 12 // w)) for w in (2, 4, 8)}
     if POLICY in info.parts:
         image.update(token_source=('INT32', (batch, n)), token_of_cell=('INT32', (batch, cells)))
     report = {'pruned_after_layer': ('UINT8', (batch, *grid))} if info.prune_layers else {}
-    detail = {'detail': (real, (1, 48, 96, 128))}
-    scores = {'scores': ('FLOAT', (batch, 11, 96, 128))}
+    detail = {'detail': (real, (1, 48, 32, 48))}
+    scores = {'scores': ('FLOAT', (batch, 11, 32, 48))}
 
     def decided(count: int) -> dict:
-        return {'next_tokens': (real, (1, count if count < 0 else count + 1, 384)), 'masks': ('FLOAT', (1, count, 11)),
+        return {'next_tokens': (real, (1, count if count < 0 else count + 1, 24)), 'masks': ('FLOAT', (1, count, 11)),
                 'confidence': ('FLOAT', (1, count)), 'token_class': ('INT32', (1, count))}  # fmt: skip
 
     if part == WHOLE and info.outputs == 'labels':
-        return image, {'labels': ('UINT8', (batch, 384, 512)), 'confidence': ('FLOAT', (batch, 384, 512)), **report}
+        return image, {'labels': ('UINT8', (batch, 128, 192)), 'confidence': ('FLOAT', (batch, 128, 192)), **report}
     if part == WHOLE:
         return image, {**scores, **report}
     if part == HEAD:
@@ -106,9 +113,9 @@ def expected_tensors(info: GraphInfo, part: str) -> tuple[dict, dict]:
         return image, {**decided(n), **detail}
     stay = {'stay': ('INT32', (-1,))}
     if part != TAIL:
-        return {'tokens': (real, (1, n + 1, 384)), **stay}, decided(-1)
+        return {'tokens': (real, (1, n + 1, 24)), **stay}, decided(-1)
     masks = {'masks_head': ('FLOAT', (1, n, 11)), 'masks_middle@8': ('FLOAT', (1, -1, 11))}
-    tail_inputs = {'tokens': (real, (1, -1, 384)), **stay, 'row_of_cell': ('INT32', (cells,)), **masks, **detail}
+    tail_inputs = {'tokens': (real, (1, -1, 24)), **stay, 'row_of_cell': ('INT32', (cells,)), **masks, **detail}
     return tail_inputs, scores
 
 
@@ -116,9 +123,15 @@ def described(tensors) -> dict:
     return {tensor.name: (tensor.dtype.name, tuple(tensor.shape)) for tensor in tensors}
 
 
+@pytest.fixture(scope='module')
+def built():
+    """What has been built: the policy network is the same graph in many cases."""
+    return set()
+
+
 @each_case
 @pytest.mark.timeout(120)
-def test_it_parses_and_builds_for_gpus_that_are_not_here(exported, case):
+def test_it_parses_and_builds_for_gpus_that_are_not_here(exported, built, case):
     info, files = exported(case)
     library = rtx_library()
     for part, path in files.items():
@@ -128,8 +141,10 @@ def test_it_parses_and_builds_for_gpus_that_are_not_here(exported, case):
             layers = [graph.network.get_layer(index) for index in range(graph.network.num_layers)]
             shapes = [tuple(layer.get_output(index).shape) for layer in layers for index in range(layer.num_outputs)]
             assert part not in (WHOLE, HEAD) or min(min(shape, default=0) for shape in shapes) >= 0, 'static shapes'
-            plan = build_parsed(library, graph, info, GPUS, lines)
-        assert len(plan) > 1_000_000
+            of_policy = (part, info.precision, info.batch)
+            if part != POLICY or of_policy not in built:
+                built.add(of_policy)
+                assert len(build_parsed(library, graph, info, GPUS, lines)) > 10_000
         complaints = [line for line in lines if any(word in line.text.lower() for word in COMPLAINTS)]
         assert not complaints and {line.severity for line in lines} == {'INFO'}, complaints
 
@@ -177,7 +192,7 @@ def test_the_axes_that_depend_on_the_image(exported):
     assert found['middle@8'] == {'stay': stay}
     assert found[TAIL] == {
         'stay': stay,
-        'tokens': ((1, 2, 384), (1, usual + 1, 384), (1, n + 1, 384)),  # the class token goes with them
+        'tokens': ((1, 2, 24), (1, usual + 1, 24), (1, n + 1, 24)),  # the class token goes with them
         'masks_middle@8': ((1, 1, 11), (1, usual, 11), (1, n, 11)),
     }
 
@@ -227,6 +242,21 @@ def test_a_workspace_of_nothing():
         BuildOptions(workspace_mb=0)
 
 
+def check_build(library, paths, info):
+    for path in paths:
+        with library.collected_log() as lines:
+            plan = build_parsed(library, parse_graph(library, path, lines), info, GPUS, lines)
+        assert len(plan) > 10_000
+        assert not [line for line in lines if any(word in line.text.lower() for word in COMPLAINTS)]
+
+
+@pytest.mark.timeout(300)
+def test_the_shipped_model_builds(tmp_path):
+    spec = ModelSpec.load(SHIPPED)
+    info = GraphInfo.describe(spec, spec.variant, spec.budget, spec.input_size_hw, precision='float16')
+    check_build(rtx_library(), export_graphs(load_model(spec), info, tmp_path / 'graph.onnx'), info)
+
+
 PAPER = {'policy': 'efficientnet_lite0', 'auxiliary_head': 'atm'}
 CTS = {'variant': Variant.parse('cts')}
 
@@ -234,7 +264,6 @@ CTS = {'variant': Variant.parse('cts')}
 @pytest.mark.parametrize(('form', 'variant', 'budget'), [
     (PAPER, 'hybrid@6+8', FIXED),  # where the paper's own export met a size mismatch
     (PAPER, 'hybrid@8', {'threshold': 0.3}),
-    (PAPER, 'dtop@8', {'threshold': 0.3}),
     ({'policy': 'patch_mlp', 'auxiliary_head': 'light'}, 'hybrid@8', FIXED),
     ({**PAPER, **CTS, 'head': 'segvit_atm'}, 'cts', {}),
     ({**PAPER, **CTS, 'head': 'mask_transformer'}, 'cts', {}),
@@ -244,9 +273,4 @@ def test_other_forms_of_the_model_build(tmp_path, form, variant, budget):
     spec = ModelSpec.load(write_lively_model(tmp_path, **form))
     budget = dataclasses.replace(spec.budget, **budget)
     info = GraphInfo.describe(spec, Variant.parse(variant), budget, (96, 128))
-    library = rtx_library()
-    for path in export_graphs(load_model(spec), info, tmp_path / 'graph.onnx'):
-        with library.collected_log() as lines:
-            plan = build_parsed(library, parse_graph(library, path, lines), info, GPUS, lines)
-        assert len(plan) > 10_000
-        assert not [line for line in lines if any(word in line.text.lower() for word in COMPLAINTS)]
+    check_build(rtx_library(), export_graphs(load_model(spec), info, tmp_path / 'graph.onnx'), info)

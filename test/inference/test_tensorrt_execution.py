@@ -6,7 +6,6 @@ Runs only where TensorRT, cuda-bindings and an NVIDIA GPU are. `-s` shows the ti
 # ruff: noqa: F401, F811  (fixtures and tests of the contract suite are used by their names)
 
 import statistics
-import time
 
 import numpy as np
 import pytest
@@ -15,15 +14,12 @@ from test_backend_contract import (
     LEAST_SHARE,
     POINTS,
     SHIPPED,
-    cache,
     frames,
     noise,
     references,
-    spec,
     test_concurrent_use,
     test_images_that_cannot_be_written_or_are_not_contiguous,
     test_wrong_input_is_refused,
-    tiny,
 )
 
 from hybrid_seg_ros import load_pipeline
@@ -166,20 +162,16 @@ def test_engine_files_run(tiny, cache, tmp_path, options):
 
 
 def test_times(cache, capsys):
-    """No times are asserted: they are shown, one frame at a time and overlapped."""
+    """No times are asserted: they are shown."""
     frame = read_image(FRAME_FILES[0])
     for precision in PRECISIONS:
         for variant, options in POINTS:
             pipeline = open_pipeline(cache, variant, options, precision)
             pipeline.warm_up()
             each = [pipeline(frame).timings for _ in range(30)][5:]
-            start = time.perf_counter()
-            assert len(list(pipeline.stream(frame for _ in range(30)))) == 30
-            overlapped_ms = (time.perf_counter() - start) / 30 * 1e3
             parts = [statistics.median(getattr(timings, f'{part}_ms') for timings in each)
                      for part in ('preprocess', 'inference', 'postprocess', 'total')]  # fmt: skip
             pipeline.close()
             with capsys.disabled():
                 print(f'\n{precision} {variant} {options}: median ms preprocess {parts[0]:.2f}, inference '
-                      f'{parts[1]:.2f}, postprocess {parts[2]:.2f}, total {parts[3]:.2f}; '
-                      f'overlapped {overlapped_ms:.2f}')  # fmt: skip
+                      f'{parts[1]:.2f}, postprocess {parts[2]:.2f}, total {parts[3]:.2f}')  # fmt: skip
