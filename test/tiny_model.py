@@ -12,8 +12,8 @@ from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
 from hybrid_seg_ros.inference.points_table import PointsSource, default_points_path, format_operating_points, make_point
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import save_model
-from hybrid_seg_ros.network.light_head import LightHead
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.network.token_heads import LightHead
 
 
 def tiny_spec(**overrides: Any) -> ModelSpec:

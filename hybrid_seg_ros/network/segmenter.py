@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from hybrid_seg_ros.model_spec import PRUNING_HEADS, ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput, SegVitHead
-from hybrid_seg_ros.network.light_head import LightHead
 from hybrid_seg_ros.network.mask_refinement import MaskRefinement
 from hybrid_seg_ros.network.merge_policy import PolicyLogits, create_policy, scores_on_host
-from hybrid_seg_ros.network.segmenter_heads import LinearHead, MaskTransformerHead
 from hybrid_seg_ros.network.token_counts import count_merged_windows
+from hybrid_seg_ros.network.token_heads import LightHead, LinearHead, MaskTransformerHead
 from hybrid_seg_ros.network.token_layout import TokenLayout
 from hybrid_seg_ros.network.token_merging import choose_windows
 from hybrid_seg_ros.network.token_pruning import (

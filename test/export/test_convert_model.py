@@ -28,7 +28,7 @@ from hybrid_seg_ros.network.checkpoint import CheckpointError, load_strictly
 from hybrid_seg_ros.network.encoder_weights import without_unused_prefix_tokens
 from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.network.segmenter_heads import MaskTransformerHead
+from hybrid_seg_ros.network.token_heads import MaskTransformerHead
 from hybrid_seg_ros.network.token_layout import TokenLayout
 from hybrid_seg_ros.network.token_merging import choose_windows
 

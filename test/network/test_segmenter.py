@@ -258,7 +258,7 @@ def test_prefix_tokens_go_to_the_end_and_heads_do_not_see_them(prefixed, budget,
     for hook in hooks:
         hook.remove()
     counts = [output.layout.num_tokens, *(int(stage.alive.counts().max()) for stage in output.stages[:-1])]
-    assert seen == counts and counts[0] > counts[1]
+    assert seen == counts and output.stages[0].alive.counts().min() < counts[0]
     assert [tokens.shape[1] - prefix for tokens in before] == [counts[0]] * 6 + [counts[1]] * 2 + [counts[2]] * 4
     for layer in range(1, 12):
         assert torch.equal(before[layer][:, :prefix], after[layer - 1][:, :prefix])

@@ -6,8 +6,8 @@ from tiny_model import tiny_spec
 
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
-from hybrid_seg_ros.network.light_head import LightHead
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.network.token_heads import LightHead
 from hybrid_seg_ros.training.train_segmenter import class_scores
 
 
