@@ -180,20 +180,17 @@ class _Processor:
 
     def __init__(self, node_pid: int) -> None:
         self._node_pid = node_pid
-        self._first = self._last = self._taken()
+        self._looks: list[tuple[float, float, float]] = []
 
     def look(self) -> None:
         """Note what all have taken so far."""
-        self._last = self._taken()
+        node_s = process_figures(self._node_pid).cpu_s
+        self._looks.append((time.monotonic(), node_s, machine_cpu_s() - node_s - time.process_time()))
 
     def percent(self) -> tuple[float, float]:
         """Return what the node and what others took, between the first and the last look, in per cent of one core."""
-        seconds, node_s, others_s = np.subtract(self._last, self._first)
+        seconds, node_s, others_s = np.subtract(self._looks[-1], self._looks[0])
         return float(100 * node_s / seconds), float(max(0.0, 100 * others_s / seconds))
-
-    def _taken(self) -> tuple[float, float, float]:
-        node_s = process_figures(self._node_pid).cpu_s
-        return time.monotonic(), node_s, machine_cpu_s() - node_s - time.process_time()
 
 
 def _steps(values: Mapping[str, str]) -> dict[str, Milliseconds]:
