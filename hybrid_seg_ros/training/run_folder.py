@@ -94,15 +94,18 @@ class RunLog:
 
     def __init__(self, run_dir: Path, done: int) -> None:
         self._csv, self._jsonl = run_dir / 'log.csv', run_dir / 'evaluations.jsonl'
-        self._columns = _cut_csv(self._csv, done)
+        rows = [row for row in _read_csv(self._csv) if int(row['step']) < done]
+        self._columns = list(rows[0]) if rows else []
+        _write_csv(self._csv, self._columns, rows)
         self._evaluations = _cut_jsonl(self._jsonl, done)
         self._board = _open_tensorboard(run_dir / 'tensorboard', done)
 
     def step(self, step: int, values: Mapping[str, float], seconds: float) -> None:
         """Write the losses of a step (counted from 0) and how long it took."""
         row = {'step': step, **values, 'seconds': round(seconds, 3)}
-        if any(name not in self._columns for name in row):
-            self._columns = _widen_csv(self._csv, self._columns, list(row))
+        if not row.keys() <= set(self._columns):
+            self._columns += [name for name in row if name not in self._columns]
+            _write_csv(self._csv, self._columns, _read_csv(self._csv))
         with open(self._csv, 'a', newline='', encoding='utf-8') as stream:
             csv.DictWriter(stream, self._columns, restval='', lineterminator='\n').writerow(row)
         if self._board is not None:
@@ -155,32 +158,21 @@ def metric_value(numbers: Mapping[str, Any], metric: str) -> float:
     return math.nan if value is None else -float(value) if metric.startswith('-') else float(value)
 
 
-def _cut_csv(path: Path, done: int) -> list[str]:
-    """Leave the rows of the first `done` steps; returns the columns."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith('\n')]  # a kill can leave half a row
-    if not whole:
-        path.unlink()
-        return []
-    kept = [whole[0], *(line for line in whole[1:] if int(line.split(',', 1)[0]) < done)]
-    write_text(path, ''.join(kept))
-    return next(csv.reader(whole[:1]))
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows, if there is a file; a kill can leave half of the last one, which is left out."""
+    lines = path.read_text(encoding='utf-8').splitlines(keepends=True) if path.is_file() else []
+    return list(csv.DictReader(line for line in lines if line.endswith('\n')))
 
 
-def _widen_csv(path: Path, columns: list[str], names: list[str]) -> list[str]:
-    """Give the file a column for each name; returns the columns."""
-    rows = []
-    if path.is_file():
-        with open(path, newline='', encoding='utf-8') as stream:
-            rows = list(csv.DictReader(stream))
-    columns = [*columns, *(name for name in names if name not in columns)]
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Write rows with these columns, and no file without any."""
+    if not columns:
+        path.unlink(missing_ok=True)
+        return
     with whole_file(path) as partial, open(partial, 'w', newline='', encoding='utf-8') as stream:
         writer = csv.DictWriter(stream, columns, restval='', lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
-    return columns
 
 
 def _cut_jsonl(path: Path, done: int) -> list[dict[str, Any]]:
