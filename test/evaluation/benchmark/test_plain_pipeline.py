@@ -21,10 +21,10 @@ HEADS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('head', HEADS)
-@pytest.mark.parametrize(
-    'size_hw, resize', [((96, 128), 'letterbox'), ((60, 110), 'letterbox'), ((60, 110), 'stretch')]
-)
+@pytest.mark.parametrize('head, size_hw, resize', [
+    *((head, (96, 128), 'letterbox') for head in HEADS), ('atm', (60, 110), 'letterbox'),
+    ('segvit_atm', (60, 110), 'stretch'),
+])  # fmt: skip
 def test_labels_and_confidence_of_the_pipeline(tmp_path, head, size_hw, resize):
     path = write_lively_model(tmp_path, resize=resize, **HEADS[head])
     expected = load_pipeline(path, 'pytorch', 'cpu', variant='dense')(street_scene(size_hw))

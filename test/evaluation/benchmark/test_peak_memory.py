@@ -13,9 +13,10 @@ from tiny_model import write_lively_model
 from hybrid_seg_ros.evaluation.benchmark.dense_network import export_dense
 from hybrid_seg_ros.evaluation.benchmark.peak_memory import MemoryJob, measure_peak_memory, resident_peak_mb
 from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
+from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import ModelSpec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -26,23 +27,15 @@ def job(tmp_path):
     return MemoryJob(str(path), 'pytorch', 'cpu', 'float32', 'hybrid@8', (0.5,), str(image))
 
 
-@pytest.mark.parametrize('backend', ['pytorch', 'pytorch-plain'])
-def test_a_process_of_its_own(job, backend):
+def test_a_process_of_its_own(job):
     spec = ModelSpec.load(job.model)
     dataclasses.replace(spec, inference='sliding').save(job.model)  # which the job overrides
     before = resident_peak_mb()
     block = np.ones(600 << 17)  # 600 MiB that this process has and the other one has not
     assert resident_peak_mb() >= block.nbytes / 2**20
-    found = measure_peak_memory(dataclasses.replace(job, backend=backend, inference='whole'))
+    found = measure_peak_memory(dataclasses.replace(job, backend='pytorch-plain', inference='whole'))
     assert 50 < found.peak_memory_mb < 600
     assert found.peak_device_memory_mb is None and before > 0
-
-
-def test_exported_graphs_are_measured_without_pytorch(job, tmp_path):
-    pytest.importorskip('onnxruntime')
-    with_cache = dataclasses.replace(job, backend='onnxruntime', cache_dir=str(tmp_path / 'cache'))
-    measure_peak_memory(with_cache)  # exports, with PyTorch
-    assert run_without_pytorch(with_cache)['peak_memory_mb'] > 30
 
 
 def run_without_pytorch(job):
@@ -56,13 +49,15 @@ def run_without_pytorch(job):
     return json.loads(done.stdout)
 
 
-def test_an_alternative_is_measured_without_pytorch(job, tmp_path):
+def test_graphs_are_measured_without_pytorch(job, tmp_path):
+    """Those of the cache, and the export of an alternative."""
     pytest.importorskip('onnxruntime')
-    graph = tmp_path / 'dense.onnx'
+    cache, graph = str(tmp_path / 'cache'), tmp_path / 'dense.onnx'
+    load_pipeline(job.model, 'onnxruntime', 'cpu', 'float32', 'cts', cache_dir=cache).warm_up()  # exports, with PyTorch
     export_dense(ModelSpec.load(job.model), graph)
-    alternative = dataclasses.replace(job, backend='onnxruntime-plain', variant='dense', graph=str(graph))
-    found = run_without_pytorch(alternative)
-    assert found['peak_memory_mb'] > 30
+    for changes in ({'backend': 'onnxruntime', 'variant': 'cts', 'cache_dir': cache},
+                    {'backend': 'onnxruntime-plain', 'variant': 'dense', 'graph': str(graph)}):
+        assert run_without_pytorch(dataclasses.replace(job, **changes))['peak_memory_mb'] > 30
 
 
 def test_nothing_is_known_of_a_row_that_fails(job, caplog):

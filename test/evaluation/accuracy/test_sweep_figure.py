@@ -3,10 +3,8 @@
 import builtins
 
 import cv2
-import numpy as np
 import pytest
 
-from hybrid_seg_ros.evaluation.accuracy.calibration import draw_reliability, summarize
 from hybrid_seg_ros.evaluation.accuracy.sweep_figure import draw_sweep
 from hybrid_seg_ros.evaluation.accuracy.sweep_results import Sweep, SweepPoint, SweepRow, SweepSubject
 from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX, STYLES, require_matplotlib
@@ -63,17 +61,6 @@ def test_the_default_is_marked(tmp_path):
         pictures.append(cv2.imread(str(tmp_path / 'sweep.png')).astype(int))
     black = [(picture.max(2) < 30).sum() for picture in pictures]
     assert black[0] > black[1] + 200
-
-
-def test_reliability(tmp_path):
-    rng = np.random.default_rng(0)
-    confidence = rng.random(500)
-    stages = [summarize(layer, confidence, rng.random(500) < confidence) for layer in (6, 8, 12)]
-    draw_reliability(stages, 0.9, 'a title', tmp_path / 'reliability.png')
-    picture = cv2.imread(str(tmp_path / 'reliability.png'))
-    assert picture.shape == (SIZE_PX[1], SIZE_PX[0], 3)
-    thirds = np.array_split(picture, 3, axis=1)
-    assert all(pixels_of(third, STYLES['dtop@6+8'][0]) > 2000 for third in thirds)
 
 
 def test_without_matplotlib(monkeypatch):

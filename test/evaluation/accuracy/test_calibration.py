@@ -10,8 +10,14 @@ import torch
 from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros.cli import main
-from hybrid_seg_ros.evaluation.accuracy.calibration import BINS, judge_cells, summarize
-from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX
+from hybrid_seg_ros.evaluation.accuracy.calibration import (
+    BINS,
+    draw_reliability,
+    judge_cells,
+    majority_labels,
+    summarize,
+)
+from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX, STYLES
 from hybrid_seg_ros.model_spec import Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
@@ -94,3 +100,37 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_evaluated(camvid_ro
         assert main(['evaluate', '--model', str(linear), '--root', str(camvid_root), '--calibration', *words]) == 1
         captured = capsys.readouterr()
         assert complaint in captured.err and not captured.out
+
+
+def cell(*values):
+    return np.array(values, np.uint8).reshape(2, 2)
+
+
+@pytest.mark.parametrize(
+    'values, expected',
+    [
+        ((1, 1, 1, 1), 1), ((1, 2, 2, 0), 2), ((2, 2, 1, 1), 1), ((255, 255, 255, 2), 255), ((255, 255, 0, 2), 0),
+        ((255, 255, 2, 2), 2), ((255, 255, 255, 255), 255),
+    ],
+)  # fmt: skip
+def test_majority(values, expected):
+    assert majority_labels(cell(*values), 2, 3).tolist() == [[expected]]
+
+
+def test_majority_of_a_grid_that_is_not_square():
+    labels = np.hstack([cell(0, 0, 0, 1), cell(1, 1, 1, 0), cell(2, 2, 255, 255)])
+    assert majority_labels(labels, 2, 3).tolist() == [[0, 1, 2]]
+    with pytest.raises(ValueError, match='multiples of 4'):
+        majority_labels(labels, 4, 3)
+
+
+def test_reliability(tmp_path):
+    rng = np.random.default_rng(0)
+    confidence = rng.random(500)
+    stages = [summarize(layer, confidence, rng.random(500) < confidence) for layer in (6, 8, 12)]
+    draw_reliability(stages, 0.9, 'a title', tmp_path / 'reliability.png')
+    picture = cv2.imread(str(tmp_path / 'reliability.png'))
+    assert picture.shape == (SIZE_PX[1], SIZE_PX[0], 3)
+    thirds = np.array_split(picture, 3, axis=1)
+    blue = [int(STYLES['dtop@6+8'][0][start : start + 2], 16) for start in (5, 3, 1)]
+    assert all((third == blue).all(2).sum() > 2000 for third in thirds)

@@ -20,7 +20,7 @@ from hybrid_seg_ros.evaluation.flops.count import count_flops, expected_tokens
 from hybrid_seg_ros.evaluation.flops.paper import paper_form
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BENCHMARK_SPECS = sorted((ROOT / 'config' / 'benchmark').glob('*.yaml'))
 
 
@@ -43,30 +43,35 @@ def benchmark(tmp_path, *words):
     return status, json.loads(out.read_text()) if out.is_file() else None
 
 
-def test_rows_of_real_backends(trained, without_weights, tmp_path, capsys):
+def test_rows_of_real_backends_a_page_and_a_figure(trained, without_weights, tmp_path, capsys):
     pytest.importorskip('onnxruntime')
+    pytest.importorskip('matplotlib')
+    page, picture = tmp_path / 'pages' / 'out.html', tmp_path / 'bars.png'
     status, content = benchmark(
         tmp_path, '--model', trained, without_weights, '--variants', 'dense,hybrid@8', '--backends',
-        'pytorch,onnxruntime', 'pytorch-plain', '--keep', '0.5', '--rounds', '2', '--no-memory',
-        '--cache-dir', str(tmp_path / 'cache'),
+        'pytorch,onnxruntime', 'pytorch-plain,onnxruntime-plain', '--keep', '0.5', '--rounds', '2', '--no-memory',
+        '--cache-dir', str(tmp_path / 'cache'), '--html', str(page), '--picture', str(picture),
     )  # fmt: skip
     assert status == 0 and list(content) == ['device', 'rows'] and 'threads' in content['device']
     keys = [(row['model'], row['backend'], row['variant']) for row in content['rows']]
-    assert keys == [(model, backend, variant) for model in ('tiny', 'fast')
-                    for backend in ('pytorch', 'onnxruntime', 'pytorch-plain')[: 3 if model == 'tiny' else 2]
-                    for variant in ('dense', 'hybrid@8')]  # fmt: skip
+    expected = [(model, backend, variant) for model in ('tiny', 'fast')
+                for backend in ('pytorch', 'onnxruntime', 'pytorch-plain', 'onnxruntime-plain')
+                for variant in ('dense', 'hybrid@8')[: 1 if backend == 'onnxruntime-plain' else 2]]  # fmt: skip
+    assert keys == [key for key in expected if key[:2] != ('fast', 'pytorch-plain')]
     by_key = dict(zip(keys, content['rows']))
+    plain = by_key['tiny', 'pytorch-plain', 'dense']
     for (model, backend, variant), row in by_key.items():
-        dense = by_key[model, backend, 'dense']
+        dense, alternative = by_key[model, backend, 'dense'], by_key[model, 'onnxruntime-plain', 'dense']
         assert row['ratio_to_dense'] == pytest.approx(dense['median_ms'] / row['median_ms'])
-        plain = by_key['tiny', 'pytorch-plain', 'dense']
         assert row['ratio_to_plain'] == pytest.approx(plain['median_ms'] / row['median_ms'])
+        assert row['alternative'] == 'onnxruntime-plain'
+        assert row['ratio_to_alternative'] == pytest.approx(alternative['median_ms'] / row['median_ms'])
         assert row['dtype'] == 'float32' and row['device'] == 'cpu' and row['rounds'] == 2
         assert row['peak_memory_mb'] is None
         steps = [row['parts_ms'][step] for step in ('preprocess', 'network', 'postprocess')]
         assert all(step > 0 for step in steps) and row['p95_ms'] >= row['median_ms'] > 0
-        assert row['weights'] == ('random' if (model, backend) != ('tiny', 'pytorch') and (
-            model == 'fast' or backend == 'pytorch-plain') else ModelSpec.load(trained).sha256)  # fmt: skip
+        is_random = model == 'fast' or backend == 'pytorch-plain'
+        assert row['weights'] == ('random' if is_random else ModelSpec.load(trained).sha256)
         has_parts = {name for name in row['parts_ms'] if name.startswith('network.')}
         assert bool(has_parts) == (backend == 'pytorch')
         assert row['tokens'] == ({'total': 48, 'merged': 48} if variant == 'dense'
@@ -75,52 +80,29 @@ def test_rows_of_real_backends(trained, without_weights, tmp_path, capsys):
     budget = TokenBudget(keep=(0.5,))
     for backend, form in (('pytorch', spec), ('onnxruntime', spec), ('pytorch-plain', paper_form(spec))):
         variant = Variant.parse('hybrid@8')
-        count = count_flops(form, (96, 128), variant, *expected_tokens(form, (96, 128), variant, budget))
-        assert by_key['tiny', backend, 'hybrid@8']['gflops'] == pytest.approx(count.gflops)
+        cost = count_flops(form, (96, 128), variant, *expected_tokens(form, (96, 128), variant, budget))
+        assert by_key['tiny', backend, 'hybrid@8']['gflops'] == pytest.approx(cost.gflops)
     parts = {name.removeprefix('network.') for name in by_key['tiny', 'pytorch', 'hybrid@8']['parts_ms']}
     assert {'embedding', 'policy', 'blocks', 'auxiliary_heads', 'head'} <= parts
     printed = capsys.readouterr().out
     assert 'Random weights: tiny on pytorch-plain, fast.' in printed and 'median of 2 interleaved rounds' in printed
-
-
-def test_memory_markdown_and_picture(without_weights, tmp_path, capsys):
-    pytest.importorskip('matplotlib')
-    picture = tmp_path / 'bars.png'
-    status, content = benchmark(tmp_path, '--model', without_weights, '--variants', 'cts', '--rounds', '1',
-                                '--markdown', '--picture', str(picture), '--no-parts')  # fmt: skip
-    assert status == 0 and content['rows'][0]['peak_memory_mb'] > 50
-    assert content['rows'][0]['ratio_to_dense'] is None and content['rows'][0]['ratio_to_plain'] is None
-    assert set(content['rows'][0]['parts_ms']) == {'preprocess', 'network', 'postprocess'}
-    assert '| fast | 96x128 | cts | pytorch | float32 |' in capsys.readouterr().out
+    text = page.read_text()
+    assert '<h2 id="tiny-96x128">' in text and 'hybrid@8, onnxruntime float32' in text and 'http' not in text
     assert cv2.imread(str(picture)) is not None
 
 
-def test_alternatives_at_sizes_and_a_page(trained, tmp_path, capsys):
-    """The model's own weights at each size; the alternatives are dense, and the page has it all."""
-    pytest.importorskip('onnxruntime')
-    page = tmp_path / 'pages' / 'out.html'
-    status, content = benchmark(
-        tmp_path, '--model', trained, '--variants', 'hybrid@8', '--backends', 'onnxruntime,onnxruntime-plain',
-        'pytorch', '--sizes', '96x128,64x160', '--rounds', '1', '--keep', '0.5', '--cache-dir', str(tmp_path / 'cache'),
-        '--html', str(page),
-    )  # fmt: skip
-    assert status == 0
-    rows = {(tuple(row['size_hw']), row['backend']): row for row in content['rows']}
-    sizes = ((96, 128), (64, 160))
-    assert list(rows) == [(size, backend) for size in sizes
-                          for backend in ('onnxruntime', 'onnxruntime-plain', 'pytorch')]  # fmt: skip
-    for (size, _), row in rows.items():
-        alternative = rows[size, 'onnxruntime-plain']
-        assert row['variant'] == ('dense' if row is alternative else 'hybrid@8')
-        assert row['weights'] == ModelSpec.load(trained).sha256 and row['peak_memory_mb'] > 30
-        assert row['alternative'] == 'onnxruntime-plain'
-        assert row['ratio_to_alternative'] == pytest.approx(alternative['median_ms'] / row['median_ms'])
-        assert row['tokens']['total'] == {(96, 128): 48, (64, 160): 40}[size]
-    assert rows[sizes[0], 'pytorch']['gflops'] > rows[sizes[1], 'pytorch']['gflops']
-    assert 'tiny 64x160 hybrid@8, pytorch float32: embedding' in capsys.readouterr().out
-    text = page.read_text()
-    assert all(f'<h2 id="tiny-{height}x{width}">' in text for height, width in sizes)
-    assert 'hybrid@8, onnxruntime float32' in text and 'http' not in text
+def test_sizes_memory_and_markdown(trained, tmp_path, capsys):
+    """The model's own weights at each size."""
+    status, content = benchmark(tmp_path, '--model', trained, '--variants', 'cts', '--sizes', '96x128,64x160',
+                                '--rounds', '1', '--markdown', '--no-parts')  # fmt: skip
+    assert status == 0 and [tuple(row['size_hw']) for row in content['rows']] == [(96, 128), (64, 160)]
+    for row, patches in zip(content['rows'], (48, 40)):
+        assert row['weights'] == ModelSpec.load(trained).sha256 and row['peak_memory_mb'] > 50
+        assert row['tokens']['total'] == patches
+        assert row['ratio_to_dense'] is None and row['ratio_to_plain'] is None
+        assert set(row['parts_ms']) == {'preprocess', 'network', 'postprocess'}
+    assert content['rows'][0]['gflops'] > content['rows'][1]['gflops']
+    assert '| tiny | 64x160 | cts | pytorch | float32 |' in capsys.readouterr().out
 
 
 def test_images_of_a_folder_and_random_weights_for_a_model_that_has_some(trained, tmp_path):
@@ -150,7 +132,6 @@ def test_images_of_a_folder_and_random_weights_for_a_model_that_has_some(trained
     (['--rounds', '4', '--check'], '--rounds: expected at least 5, got 4'),
     (['--settle', '-1'], '--settle: expected at least 0, got -1'),
     (['--threads', '0'], '--threads: expected at least 1, got 0'),
-    (['--images', 'nowhere'], '--images nowhere: no such folder'),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_before_anything_is_measured(without_weights, tmp_path, capsys, words, complaint):
     rounds = [] if '--rounds' in words else ['--rounds', '1']
@@ -162,15 +143,13 @@ def test_what_is_wrong_is_said_before_anything_is_measured(without_weights, tmp_
     assert status == 1 and content is None and complaint in captured.err and not captured.out
 
 
-def test_a_folder_without_images(without_weights, tmp_path, capsys):
+def test_a_folder_without_images_and_the_same_model_twice(without_weights, tmp_path, capsys):
+    assert main(['benchmark', '--model', without_weights, '--images', str(tmp_path / 'empty')]) == 1
     (tmp_path / 'empty').mkdir()
     assert main(['benchmark', '--model', without_weights, '--images', str(tmp_path / 'empty')]) == 1
-    assert 'expected image files (.jpg' in capsys.readouterr().err
-
-
-def test_the_same_model_twice(without_weights, capsys):
     assert main(['benchmark', '--model', without_weights, without_weights]) == 1
-    assert 'expected each model once' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert all(words in said for words in ('no such folder', 'expected image files (.jpg', 'expected each model once'))
 
 
 @pytest.mark.parametrize('skip', [False, True])
@@ -200,43 +179,28 @@ def compile_no_model(monkeypatch):
     monkeypatch.setattr(torch, 'compile', lambda call, **options: real(call, backend=backend, **options))
 
 
-@pytest.mark.parametrize('skip', [False, True])
-@pytest.mark.parametrize('where', ['here', 'for a model'])
-def test_what_torch_cannot_compile(without_weights, tmp_path, capsys, caplog, monkeypatch, skip, where):
+@pytest.mark.parametrize('where, left, complaint', [
+    ('here', 'pytorch', 'skipped backend torch-compile:float32: torch.compile needs a C++ compiler'),
+    ('here', '', 'no row can run here: backend torch-compile:float32: torch.compile needs'),
+    ('for a model', '', 'no row can run here: fast 96x128 dense, torch'),
+])  # fmt: skip
+def test_what_torch_cannot_compile(without_weights, tmp_path, capsys, caplog, monkeypatch, where, left, complaint):
     """No compiler here, which is found before anything is loaded; or one that fails on the model."""
     if where == 'for a model':
         compile_no_model(monkeypatch)
     torch.compiler.reset()
-    words = ['--model', without_weights, '--variants', 'cts', '--backends', 'torch-compile,pytorch', '--rounds', '1',
-             '--no-memory', '--no-parts', *(['--skip-missing'] if skip else [])]  # fmt: skip
+    backends = ','.join(filter(None, ['torch-compile', left]))
+    words = ['--model', without_weights, '--variants', 'cts', '--backends', backends, '--rounds', '1', '--no-memory',
+             '--no-parts', '--skip-missing']  # fmt: skip
     with inductor.patch({'cpp.cxx': ('no-such-compiler',)}) if where == 'here' else nullcontext():
         status, content = benchmark(tmp_path, *words)
-    if skip:
-        assert status == 0 and [row['backend'] for row in content['rows']] == ['pytorch']
-        assert ('skipped backend torch-compile:float32: torch.compile needs a C++ compiler' if where == 'here'
-                else 'skipped fast 96x128 dense, torch-compile float32: torch.compile: fast:') in caplog.text
+    if left:
+        assert status == 0 and [row['backend'] for row in content['rows']] == ['pytorch'] and complaint in caplog.text
     else:
-        assert status == 1 and content is None
-        complaint = 'torch.compile needs a C++ compiler' if where == 'here' else 'no such kernel'
-        assert complaint in capsys.readouterr().err
+        assert status == 1 and content is None and complaint in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('where', ['here', 'for a model'])
-def test_no_row_is_left(without_weights, tmp_path, capsys, monkeypatch, where):
-    """No backend is there, which is found before anything is loaded; or none can run the model."""
-    if where == 'for a model':
-        compile_no_model(monkeypatch)
-    torch.compiler.reset()
-    words = ['--model', without_weights, '--backends', 'torch-compile', '--rounds', '1', '--skip-missing']
-    with inductor.patch({'cpp.cxx': ('no-such-compiler',)}) if where == 'here' else nullcontext():
-        status, content = benchmark(tmp_path, *words)
-    reason = 'backend torch-compile:float32: torch.compile needs' if where == 'here' else 'fast 96x128 dense, torch'
-    assert status == 1 and content is None
-    assert f'no row can run here: {reason}' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize('check', [False, True])
-def test_a_variant_that_saves_gflops_and_no_time(without_weights, tmp_path, capsys, monkeypatch, check):
+def test_a_variant_that_saves_gflops_and_no_time(without_weights, tmp_path, capsys, monkeypatch):
     """The laps are made up, the rest is real: whether this machine would be slower nobody can promise."""
     real = command.run_rounds
 
@@ -248,10 +212,10 @@ def test_a_variant_that_saves_gflops_and_no_time(without_weights, tmp_path, caps
             for row in rows]  # fmt: skip
 
     monkeypatch.setattr(command, 'run_rounds', slow_down_the_cheapest)
-    for backend, failing in (('pytorch', check), ('pytorch-plain', False)):
+    for backend, failing in (('pytorch', True), ('pytorch-plain', False)):
         status, content = benchmark(
             tmp_path, '--model', without_weights, '--variants', 'dense,cts', '--backends', backend, '--rounds', '5',
-            '--no-memory', '--no-parts', *(['--check'] if check else []),
+            '--no-memory', '--no-parts', '--check', '--settle', '0',
         )  # fmt: skip
         assert status == int(failing) and len(content['rows']) == 2
         least = min(content['rows'], key=lambda row: row['gflops'])['variant']

@@ -7,7 +7,7 @@ from tiny_model import tiny_spec
 
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
 from hybrid_seg_ros.data.segmentation_dataset import Sample
-from hybrid_seg_ros.evaluation.accuracy.policy_accuracy import count_wrong_merges, policy_accuracy
+from hybrid_seg_ros.evaluation.accuracy.policy_accuracy import count_wrong_merges, fit_labels, policy_accuracy
 from hybrid_seg_ros.label_space import UNLABELLED
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -71,3 +71,10 @@ def test_agrees_with_what_the_policy_network_chooses():
     tokens = TokenReport((6, 8), size, np.zeros((6, 8), np.uint8), output.layout.num_tokens)
     wrong, merged = count_wrong_merges(tokens, labels(1), spec)
     assert merged == 5 and policy_accuracy(model, spec, OneSample()).wrongly_merged == pytest.approx(100 * wrong / 5)
+
+
+def test_fit():
+    labels = np.array([[0, 1], [2, 3]], np.uint8)
+    assert np.array_equal(fit_labels(labels, (2, 2), (2, 2)), labels)
+    fitted = fit_labels(labels, (2, 4), (3, 5))
+    assert fitted.tolist() == [[0, 0, 1, 1, 255], [2, 2, 3, 3, 255], [255] * 5]

@@ -1,11 +1,21 @@
-"""Medians, ratios and violations from laps that are given: nothing is timed here."""
+"""Medians, ratios and violations from laps that are given, as JSON and as tables: nothing is timed here."""
 
 import dataclasses
+import json
 
 import pytest
 
 from hybrid_seg_ros.evaluation.benchmark.plan import RowKey, SizedModel
-from hybrid_seg_ros.evaluation.benchmark.results import Lap, RowLaps, chance_of_heads, find_violations, summarize
+from hybrid_seg_ros.evaluation.benchmark.results import (
+    COLUMNS,
+    Benchmark,
+    BenchmarkRow,
+    Lap,
+    RowLaps,
+    chance_of_heads,
+    find_violations,
+    summarize,
+)
 from hybrid_seg_ros.segmentation import StageTimings
 
 SIZE = (384, 512)
@@ -20,16 +30,16 @@ def laps(variant, totals, gflops=1.0, model='m', backend='pytorch', dtype='float
     return RowLaps(RowKey(model, SIZE, variant, backend, dtype), each, gflops, {'total': 4.0}, **fields)
 
 
-DENSE = laps('dense', [100, 110, 90, 400, 100], 10.0)
-CTS = laps('cts', [50, 40, 60, 200, 50], 6.0)
+DENSE_LAPS = laps('dense', [100, 110, 90, 400, 100], 10.0)
+CTS_LAPS = laps('cts', [50, 40, 60, 200, 50], 6.0)
 
 
 @pytest.mark.parametrize('measured, ratios', [
-    ([DENSE, CTS], {'cts': (2.0, 2.0), 'dense': (1.0, 1.0)}),
+    ([DENSE_LAPS, CTS_LAPS], {'cts': (2.0, 2.0), 'dense': (1.0, 1.0)}),
     ([laps('dense', [10, 10, 30]), laps('cts', [10, 20, 20])], {'cts': (0.5, 1.0), 'dense': (1.0, 1.0)}),
-    ([CTS], {'cts': (None, None)}),
+    ([CTS_LAPS], {'cts': (None, None)}),
     ([laps('dense', [9], backend='onnxruntime'), laps('dense', [9], dtype='bfloat16'), laps('dense', [9], model='n'),
-      CTS], {'cts': (None, None)}),
+      CTS_LAPS], {'cts': (None, None)}),
 ], ids=['both', 'disturbed', 'no dense', 'another dense'])  # fmt: skip
 def test_ratio_to_dense(measured, ratios):
     rows = {row.variant: row for row in summarize(measured, at(m='m', n='n'))}
@@ -64,10 +74,10 @@ def test_ratio_to_the_faster_alternative():
 
 
 def test_sizes_do_not_mix():
-    small = dataclasses.replace(DENSE, key=dataclasses.replace(DENSE.key, size_hw=(64, 64)))
-    row = summarize([small, CTS], {**at(m='m'), small.key.sized_model: small.key.sized_model})[1]
+    small = dataclasses.replace(DENSE_LAPS, key=dataclasses.replace(DENSE_LAPS.key, size_hw=(64, 64)))
+    row = summarize([small, CTS_LAPS], {**at(m='m'), small.key.sized_model: small.key.sized_model})[1]
     assert row.ratio_to_dense is None and row.sized_model == ('m', SIZE)
-    assert not find_violations([dataclasses.replace(small, gflops=0.1), CTS])
+    assert not find_violations([dataclasses.replace(small, gflops=0.1), CTS_LAPS])
 
 
 def test_a_row_says_everything():
@@ -112,3 +122,63 @@ def test_a_violation_says_what_is_slower_than_what():
 @pytest.mark.parametrize('heads, throws, chance', [(0, 5, 1.0), (5, 5, 1 / 32), (2, 3, 0.5), (1, 1, 0.5)])
 def test_chance_of_heads(heads, throws, chance):
     assert chance_of_heads(heads, throws) == pytest.approx(chance)
+
+
+ROW = BenchmarkRow(
+    model='tiny', size_hw=(384, 512), variant='hybrid@8', backend='onnxruntime', dtype='float32', device='cpu',
+    weights='abc', rounds=30, gflops=5.678, tokens={'total': 1024.0, 'merged': 715.0, 'kept@8': 429.0}, median_ms=71.04,
+    p95_ms=80.0, ratio_to_dense=1.72, ratio_to_dense_paired=1.7, ratio_to_plain=3.6, ratio_to_plain_paired=3.6,
+    alternative='torch-compile', ratio_to_alternative=1.9, ratio_to_alternative_paired=1.9,
+    parts_ms={'preprocess': 0.5, 'network': 60.0, 'postprocess': 10.5}, peak_memory_mb=201.4,
+)  # fmt: skip
+DENSE = dataclasses.replace(
+    ROW, variant='dense', median_ms=122.0, ratio_to_dense=1.0, ratio_to_dense_paired=1.0, ratio_to_plain=None,
+    ratio_to_plain_paired=None, tokens={'total': 1024.0, 'merged': 1024.0}, peak_memory_mb=None,
+    parts_ms={**ROW.parts_ms, 'network.blocks': 50.0, 'network.head': 9.06},
+)  # fmt: skip
+BENCHMARK = Benchmark('a processor, 2 cores', (DENSE, ROW))
+
+
+def test_json(tmp_path):
+    BENCHMARK.save_json(tmp_path / 'out.json')
+    content = json.loads((tmp_path / 'out.json').read_text())
+    assert list(content) == ['device', 'rows'] and content['device'] == 'a processor, 2 cores'
+    promised = {'variant', 'backend', 'dtype', 'median_ms', 'p95_ms', 'ratio_to_dense', 'parts_ms', 'peak_memory_mb'}
+    assert all(promised <= set(row) for row in content['rows'])
+    assert content['rows'][1] == {**dataclasses.asdict(ROW), 'size_hw': [384, 512]}
+    assert [path.name for path in tmp_path.iterdir()] == ['out.json']
+
+
+def test_columns_are_aligned():
+    heading, *table = BENCHMARK.text().splitlines()[:4]
+    assert 'median of 30 interleaved rounds' in heading and 'a processor, 2 cores' in heading
+    assert all(name in table[0] for name in COLUMNS)
+    for name, ends in (('p95 ms', ('80.0', '80.0')), ('vs dense', ('1.00x', '1.72x')), ('ms', ('122.0', '71.0'))):
+        end = table[0].index(f' {name} ') + 1 + len(name)
+        assert tuple(line[:end].split()[-1] for line in table[1:]) == ends, name
+    assert '715 → 429' in table[2] and table[2].endswith('201')
+    assert 'tiny 384x512 dense, onnxruntime float32: blocks 50.0, head 9.1' in BENCHMARK.text()
+
+
+def test_markdown():
+    lines = BENCHMARK.markdown().splitlines()
+    table = [line for line in lines if line.startswith('|')]
+    assert len(table) == 4 and len({line.count('|') for line in table}) == 1
+    assert '| **71.0** |' in table[3] and '**' not in table[2], 'the fastest is in bold'
+    assert '1.72x | 3.60x | 1.90x | 0.5 | 60.0 | 10.5 | 201 |' in table[3]
+
+
+@pytest.mark.parametrize('changes, expected', [
+    ({}, []),
+    ({'ratio_to_alternative_paired': 1.5}, ['1 of 2 rows were disturbed']),
+    ({'weights': 'random'}, ['Random weights: tiny on onnxruntime.']),
+    ({'weights': 'random', 'model': 'other'}, ['Random weights: other.']),
+    ({'ratio_to_dense_paired': 1.5}, ['1 of 2 rows were disturbed']),
+    ({'ratio_to_plain_paired': 4.0, 'weights': 'random', 'model': 'x'}, ['Random weights: x.', '1 of 2 rows']),
+])  # fmt: skip
+def test_remarks(changes, expected):
+    benchmark = Benchmark('cpu', (DENSE, dataclasses.replace(ROW, **changes)))
+    assert len(benchmark.remarks()) == len(expected)
+    for remark, start in zip(benchmark.remarks(), expected):
+        assert remark.startswith(start)
+        assert remark in benchmark.text() and remark in benchmark.markdown()

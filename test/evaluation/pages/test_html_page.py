@@ -1,40 +1,12 @@
 """Result pages: what a browser gets to see, and that nothing is fetched from elsewhere."""
 
 import base64
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from page_reader import look_at
 
 from hybrid_seg_ros.evaluation.pages.html_page import Gallery, Page, Picture, Section, Table, render_page, write_page
-
-
-class Seen(HTMLParser):
-    """Collects texts by tag and attributes, and checks that tags are closed in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.texts, self.attributes = [], {}, {}
-
-    def handle_starttag(self, tag, attrs):
-        self.attributes.setdefault(tag, []).append(dict(attrs))
-        if tag not in ('meta', 'img', 'link', 'br'):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if data.strip():
-            self.texts.setdefault(self.open[-1], []).append(data.strip())
-
-
-def look_at(page):
-    seen = Seen()
-    seen.feed(render_page(page))
-    assert not seen.open
-    return seen
-
 
 PICTURE = Picture.of_rgb(np.zeros((8, 12, 3), np.uint8), 'a picture')
 PAGE = Page(

@@ -18,17 +18,16 @@ BUDGET = TokenBudget(merged_windows=5, keep=(0.5,))  # of 48 tokens 33 are left,
      {'auxiliary_heads': 148, 'head': 1024}),
     ('hybrid@6+8', 6 * 33 + 2 * 16 + 4 * 8, {'policy': 3, 'auxiliary_heads': 133 + 116, 'head': 1008}),
 ])  # fmt: skip
-@pytest.mark.parametrize('refinement', ['none', 'image'])
-def test_parts_add_up_to_a_variant(variant, blocks, others, refinement):
-    spec = tiny_spec(refinement=refinement)
+def test_parts_add_up_to_a_variant(variant, blocks, others):
+    spec = tiny_spec(refinement='image')
     variant = Variant.parse(variant)
     counts = (48, 33, 24, 16, 8)
     parts = {'embedding': 1.0, 'policy': 3.0, 'refinement': 4.0}
     parts.update({f'block, {count} tokens': count for count in counts})
     parts.update({f'auxiliary head, {count} tokens': 100 + count for count in counts})
     parts.update({f'head, {count} tokens': 1000 + count for count in counts})
-    expected = {'embedding': 1.0, 'blocks': blocks, **others}
-    assert sum_parts(parts, spec, variant, BUDGET) == expected | ({'refinement': 4.0} if refinement == 'image' else {})
+    expected = {'embedding': 1.0, 'blocks': blocks, 'refinement': 4.0, **others}
+    assert sum_parts(parts, spec, variant, BUDGET) == expected
 
 
 @pytest.mark.parametrize('overrides', [

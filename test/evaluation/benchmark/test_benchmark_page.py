@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from test_benchmark_report import DENSE, ROW
-from test_html_page import look_at
+from page_reader import look_at
+from test_benchmark_results import DENSE, ROW
 
 from hybrid_seg_ros.evaluation.benchmark.page import build_page, list_versions
 from hybrid_seg_ros.evaluation.benchmark.plan import RowKey

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hybrid_seg_ros.evaluation.benchmark.machine import cpu_name, describe_cpu, foreign_load, usable_cores
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_processor_is_named_and_how_threads_wait(monkeypatch):
