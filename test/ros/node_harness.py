@@ -231,6 +231,14 @@ class Client(RosSession):
         request.transition.label = label
         return self.call(ChangeState, 'change_state', request, is_repeatable=False).success
 
+    def restart(self, **parameters: Any) -> bool:
+        """Clean the node up, set parameters, configure and activate it; return whether it could be."""
+        for state, label in (('active', 'deactivate'), ('inactive', 'cleanup')):
+            assert self.state() != state or self.transition(label)
+        result = self.set_parameters_atomically(parameters)
+        assert result.successful, result.reason
+        return self.transition('configure') and self.transition('activate')
+
     def begin_transition(self, label: str) -> None:
         """Ask for a lifecycle transition and do not wait for it."""
         client = self.node.create_client(ChangeState, f'{self._name}/change_state')

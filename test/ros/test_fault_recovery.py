@@ -41,21 +41,19 @@ def test_a_hopeless_backend_ends_the_process_where_that_is_wanted(start_node, mo
     assert f'{reason}: giving up' in node.output
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_node_while_it_is_being_configured(start_node, model, number):
+def test_a_signal_ends_the_node_while_it_is_being_configured(start_node, model):
     node = start_node(program=FAULTY_NODE, model_path=model, device='cpu:never', autostart=False)
     with Client() as client:
         assert client.state() == 'unconfigured'
         client.begin_transition('configure')
         client.status('model', lambda s: s.message.startswith('configuring'))
         client.status('model', lambda s: s.message.startswith('configuring'))  # again: diagnostics go on meanwhile
-        assert node.stop(number) == 0, node.output
+        assert node.stop(signal.SIGTERM) == 0, node.output
     assert 'told to stop while the model was being loaded' in node.output
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize('state', ['unconfigured', 'inactive'])
-def test_a_signal_ends_the_node_in_other_states(start_node, model, number, state):
+@pytest.mark.parametrize(('state', 'number'), [('unconfigured', signal.SIGINT), ('inactive', signal.SIGTERM)])
+def test_a_signal_ends_the_node_in_other_states(start_node, model, state, number):
     node = start_node(model_path=model, autostart=False)
     with Client() as client:
         assert client.state() == 'unconfigured'
@@ -73,15 +71,20 @@ def test_models_that_are_missing_damaged_or_others_and_transitions_that_are_not_
     other = write_tiny_model(tmp_path / 'other', name='other', input_size_hw=(64, 64), resize='stretch')
     graph = tmp_path / 'graph.onnx'
     graph.write_bytes(b'\x08\x08 not all of it')
-    node = start_node(model_path=good, autostart=False)
+    node = start_node(model_path='/nowhere/model.yaml')
+    node.wait_for_output('/nowhere/model.yaml: no such file')
     with Client() as client:
+        status = client.status('model', lambda s: s.level == DiagnosticStatus.ERROR)
+        assert 'no such file' in status.message
+        assert not client.transition('configure')
+        assert client.set_parameter('model_path', str(good)).successful
         for label in ('activate', 'deactivate', 'cleanup'):
             assert not client.transition(label)
             assert client.state() == 'unconfigured'
 
         weights.write_bytes(whole[: len(whole) // 2])
         assert not client.transition('configure')
-        assert 'sha256' in client.status('model', lambda s: s.level == DiagnosticStatus.ERROR).message
+        client.status('model', lambda s: s.level == DiagnosticStatus.ERROR and 'sha256' in s.message)
         weights.unlink()
         assert not client.transition('configure')
         client.status('model', lambda s: s.level == DiagnosticStatus.ERROR and 'does not exist' in s.message)
@@ -107,16 +110,19 @@ def test_models_that_are_missing_damaged_or_others_and_transitions_that_are_not_
             assert client.state() == 'active'
             assert client.transition('deactivate') and client.transition('cleanup')
         assert sizes == [(96, 128), (64, 64)]
+        assert client.transition('shutdown')
     assert node.stop(signal.SIGTERM) == 0, node.output
 
 
-def test_a_damaged_graph_cache_is_made_anew(start_node, model, tmp_path, monkeypatch):
+def test_graphs_are_made_when_the_node_is_configured_and_anew_when_damaged(start_node, model, tmp_path, monkeypatch):
     cache = tmp_path / 'cache'
     monkeypatch.setenv('HYBRID_SEG_CACHE_DIR', str(cache))
     settings = {'model_path': model, 'backend': 'onnxruntime', 'variant': 'cts'}
     node = start_node(**settings)
+    node.wait_for_output('to ONNX; once, kept in')
     node.wait_for_output('waiting for images')
     assert node.stop() == 0
+    assert len(list((cache / 'graphs').iterdir())) == 1
     graph = next(cache.rglob('*.onnx'))
     graph.write_bytes(graph.read_bytes()[:1000])
     node = start_node(**settings)

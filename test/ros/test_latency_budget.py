@@ -85,34 +85,24 @@ def test_a_rate_is_a_budget_too_and_both_go_away(client):
     status_while_sending(client, lambda s: s.message.endswith('as set, without a latency budget'))
 
 
-def test_a_model_without_a_table_refuses_a_target_and_says_how_to_make_one(start_node, tmp_path):
-    node = start_node('__node:=plain', model_path=write_tiny_model(tmp_path))
-    node.wait_for_output('waiting for images')
-    with Client(node='/plain') as client:
-        result = client.set_parameter('target_latency_ms', 50.0)
-        assert not result.successful
-        assert 'needs operating points' in result.reason and 'choose-points' in result.reason
-        assert client.set_parameter('overlay_alpha', 0.3).successful
-    assert node.stop(signal.SIGINT) == 0, node.output
-
-
-@pytest.mark.parametrize(
-    ('parameters', 'reason'),
-    [
-        ({'target_latency_ms': 50.0}, 'a target of 50 ms needs operating points'),
-        ({'operating_points': '/nowhere.yaml'}, 'operating points /nowhere.yaml: no such file'),
-    ],
-)
-def test_a_target_or_table_that_cannot_be_had_fails_at_configure(start_node, tmp_path, parameters, reason):
-    node = start_node('__node:=plain', model_path=write_tiny_model(tmp_path), **parameters)
-    node.wait_for_output('on_configure failed')
-    assert reason in node.output
-    assert node.stop(signal.SIGTERM) == 0, node.output
-
-
 def test_parameters_of_one_request_are_judged_together(client):
     assert not client.set_parameters_atomically({'variant': 'dtop@7', 'keep': 0.5}).successful
     result = client.set_parameters_atomically({'variant': 'hybrid@8', 'keep': 0.5, 'overlay_alpha': 0.2})
     assert result.successful, result.reason
     status_while_sending(client, lambda s: s.message.startswith('hybrid@8 keep 0.5'))
     assert client.set_parameters_atomically({'variant': '', 'keep': -1.0, 'overlay_alpha': 0.5}).successful
+
+
+def test_without_a_table_a_target_is_refused_and_a_table_that_is_named_must_be_there(node, client, tmp_path):
+    assert client.restart(model_path=str(write_tiny_model(tmp_path)))
+    result = client.set_parameter('target_latency_ms', 50.0)
+    assert not result.successful
+    assert 'needs operating points' in result.reason and 'choose-points' in result.reason
+    assert client.set_parameter('overlay_alpha', 0.3).successful
+    for parameters, reason in (
+        ({'target_latency_ms': 50.0}, 'a target of 50 ms needs operating points'),
+        ({'target_latency_ms': 0.0, 'operating_points': '/nowhere.yaml'},
+         'operating points /nowhere.yaml: no such file'),
+    ):  # fmt: skip
+        assert not client.restart(**parameters)
+        assert f'on_configure failed: {reason}' in node.output

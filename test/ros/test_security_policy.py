@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from node_harness import NODE, TIMEOUT_S, NodeProcess
+from node_harness import NODE, TIMEOUT_S, Client, NodeProcess
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.ros import messages
@@ -50,29 +50,27 @@ def graph_of(session: RosSession) -> dict[str, set[str]]:
     }
 
 
-def graph_of_a_node(model: Path, transport: str, topic: str) -> dict[str, set[str]]:
-    """Start the real node, and return what it has once it is active."""
-    node = NodeProcess(
-        model.with_name(f'{transport}.log'), f'image:={CAMERA}', model_path=model, image_transport=transport
-    )
-    try:
-        node.wait_for_output(f'waiting for images on {topic}')
-        with RosSession('test_security_policy') as session:
-            assert session.spin_until(lambda: NAME in session.node.get_node_names(), TIMEOUT_S)
-            assert session.spin_until(lambda: topic in graph_of(session)['subscriber'], TIMEOUT_S)
-            assert session.spin_until(lambda: f'{NODE}/set_parameters' in graph_of(session)['service'], TIMEOUT_S)
-            session.spin_for(1.0)  # the graph grows one by one, and nothing says when it is complete
-            return graph_of(session)
-    finally:
-        assert node.stop(signal.SIGINT) == 0
+def graph_once_active(session: RosSession, topic: str) -> dict[str, set[str]]:
+    """Return what the node has once it listens to the topic."""
+    assert session.spin_until(lambda: NAME in session.node.get_node_names(), TIMEOUT_S)
+    assert session.spin_until(lambda: topic in graph_of(session)['subscriber'], TIMEOUT_S)
+    assert session.spin_until(lambda: f'{NODE}/set_parameters' in graph_of(session)['service'], TIMEOUT_S)
+    session.spin_for(1.0)  # the graph grows one by one, and nothing says when it is complete
+    return graph_of(session)
 
 
 @pytest.fixture(scope='module')
 def used(tmp_path_factory):
-    """What the node has, with either image transport."""
-    model = write_tiny_model(tmp_path_factory.mktemp('policy'))
-    raw = graph_of_a_node(model, 'raw', CAMERA)
-    compressed = graph_of_a_node(model, 'compressed', f'{CAMERA}/compressed')
+    """What the real node has, with either image transport."""
+    folder = tmp_path_factory.mktemp('policy')
+    node = NodeProcess(folder / 'node.log', f'image:={CAMERA}', model_path=write_tiny_model(folder))
+    try:
+        with Client() as client:
+            raw = graph_once_active(client, CAMERA)
+            assert client.restart(image_transport='compressed')
+            compressed = graph_once_active(client, f'{CAMERA}/compressed')
+    finally:
+        assert node.stop(signal.SIGINT) == 0
     return {kind: raw[kind] | compressed[kind] for kind in ATTRIBUTES.values()}
 
 

@@ -25,17 +25,12 @@ IMAGE_TIMEOUT_S = 0.4
 ALL_STAGES = 'total,merged,kept@6,kept@8'
 BAD_FRAMES = (
     ({'encoding': 'rgb7'}, "unknown encoding 'rgb7'; legal are rgb8, "),
-    ({'height': 0}, '2 to 67108864 pixels, got 160x0'),
-    ({'height': 1, 'width': 1}, '2 to 67108864 pixels, got 1x1'),
     ({'width': 2**32 - 1, 'height': 2**32 - 1, 'step': 2**32 - 1}, 'pixels, got 4294967295x4294967295'),
     ({'height': 400000}, 'expected 192000000 bytes (step 480 x height 400000), got 57600'),
-    ({'step': 479}, 'expected step >= 480 (160 pixels of rgb8), got step 479'),
     ({'data': bytes(57595)}, 'expected 57600 bytes (step 480 x height 120), got 57595'),
     ({'encoding': '32FC1', 'width': 120, 'data': np.full(14400, np.nan, np.float32).tobytes()}, 'got none and 14400'),
-    ({'encoding': '32FC1', 'width': 120, 'data': np.full(14400, 2.5, np.float32).tobytes()}, 'got 2.5 to 2.5 and 0'),
-    ({'encoding': 'nv12', 'width': 161}, 'expected even width and height'),
 )
-"""What is changed of an image of 160x120 pixels rgb8, and what the node says of it."""
+"""What is changed of an image of 160x120 pixels rgb8, and what the node says of it; test_image_decoding.py has more."""
 
 
 @pytest.fixture(scope='module')

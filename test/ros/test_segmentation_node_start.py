@@ -1,4 +1,7 @@
-"""The real node, as a process of its own, over DDS: start, stop and what it says when it cannot work."""
+"""The real node, as a process of its own, over DDS: how it starts, and what it says where something does not fit.
+
+What is read when the node is configured is tried on one process, which each test configures anew.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import IMAGE_HW, NODE, Client, image_message, picture, values_of
+from node_harness import IMAGE_HW, NODE, Client, NodeProcess, image_message, picture, values_of
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Int32MultiArray
@@ -17,10 +20,25 @@ from tiny_model import write_tiny_model
 from hybrid_seg_ros.export.export_onnx import export_model
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
+PLAIN = {
+    'backend': 'pytorch', 'engine_path': '', 'cameras': [''], 'image_transport': 'raw', 'image_reliability': 'auto',
+    'image_timeout_s': 1.0, 'expected_fps': 0.0,
+}  # fmt: skip
+
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture(scope='module')
+def node(model, tmp_path_factory):
+    """Start one node for all tests that configure it anew."""
+    node = NodeProcess(tmp_path_factory.mktemp('node') / 'node.log', 'image:=/camera/image', model_path=model)
+    node.wait_for_output('waiting for images')
+    yield node
+    assert node.stop(signal.SIGINT) == 0, node.output
+    assert 'Traceback' not in node.output
 
 
 @pytest.mark.parametrize(
@@ -56,10 +74,9 @@ def test_the_events_executor_does_the_same(start_node, model):
     assert 'Traceback' not in node.output
 
 
-def test_compressed_images_and_broken_ones(start_node, model):
-    node = start_node(model_path=model, image_transport='compressed')
-    node.wait_for_output('waiting for images on /camera/image/compressed')
+def test_compressed_images_and_broken_ones(node):
     with Client('/camera/image/compressed', compressed=True) as client:
+        assert client.restart(**{**PLAIN, 'image_transport': 'compressed'})
         client.wait_for_node()
         client.listen('~/mask', Image)
         bgr = picture(*IMAGE_HW)
@@ -87,32 +104,14 @@ def test_compressed_images_and_broken_ones(start_node, model):
             client.ask('~/mask', stray)
         client.status('images', lambda s: int(values_of(s)['decoder_complaints']) >= 3)
         assert node.output.count('extraneous bytes before marker') == 1
-    assert node.stop(signal.SIGTERM) == 0, node.output
 
 
-def test_missing_model_leaves_the_node_unconfigured_until_it_is_given_one(start_node, model):
-    node = start_node(model_path='/nowhere/model.yaml')
-    node.wait_for_output('/nowhere/model.yaml: no such file')
-    with Client() as client:
-        assert client.state() == 'unconfigured'
-        status = client.status('model', lambda s: s.level == DiagnosticStatus.ERROR)
-        assert 'no such file' in status.message
-        assert not client.transition('configure')
-        assert client.set_parameter('model_path', str(model)).successful
-        assert client.transition('configure') and client.transition('activate')
-        client.wait_for_node()
-        client.listen('~/mask', Image)
-        client.ask('~/mask')
-        assert client.transition('shutdown')
-    assert node.stop(signal.SIGINT) == 0, node.output
-
-
-def test_an_exported_graph_is_run_as_it_was_exported(start_node, model, tmp_path):
+def test_an_exported_graph_is_run_as_it_was_exported(node, model, tmp_path):
     graph = tmp_path / 'robot.onnx'
     export_model(ModelSpec.load(model), Variant.parse('hybrid@8'), TokenBudget(keep=0.5), graph, outputs='scores')
-    node = start_node(model_path=model, backend='onnxruntime', engine_path=graph)
-    node.wait_for_output('loaded tiny: hybrid@8 keep 16 merged 5, onnxruntime float32 on cpu')
     with Client() as client:
+        assert client.restart(**{**PLAIN, 'backend': 'onnxruntime', 'engine_path': str(graph)})
+        node.wait_for_output('loaded tiny: hybrid@8 keep 16 merged 5, onnxruntime float32 on cpu')
         client.wait_for_node()
         client.listen('~/mask', Image)
         usage = client.listen('~/token_usage', Int32MultiArray)
@@ -123,23 +122,11 @@ def test_an_exported_graph_is_run_as_it_was_exported(start_node, model, tmp_path
         assert not refused.successful and 'was exported for variant hybrid@8, expected dense' in refused.reason
         assert not client.set_parameter('engine_path', '').successful
         client.ask('~/mask')
-    assert node.stop(signal.SIGINT) == 0, node.output
-    assert 'Traceback' not in node.output
 
 
-def test_a_backend_makes_its_graphs_when_it_is_configured(start_node, model, tmp_path, monkeypatch):
-    monkeypatch.setenv('HYBRID_SEG_CACHE_DIR', str(tmp_path / 'cache'))
-    node = start_node(model_path=model, backend='onnxruntime')
-    node.wait_for_output('to ONNX; once, kept in')
-    node.wait_for_output('waiting for images')
-    assert len(list((tmp_path / 'cache' / 'graphs').iterdir())) == 1
-    assert node.stop(signal.SIGINT) == 0, node.output
-
-
-def test_a_subscriber_of_incompatible_qos_is_told(start_node, model):
-    node = start_node(model_path=model)
-    node.wait_for_output('waiting for images')
+def test_a_subscriber_of_incompatible_qos_is_told(node):
     with Client() as client:
+        assert client.restart(**PLAIN)
         qos = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
         client.listen('~/mask', Image, qos)
         status = client.status('segmentation', lambda s: s.level == DiagnosticStatus.WARN)
@@ -147,25 +134,20 @@ def test_a_subscriber_of_incompatible_qos_is_told(start_node, model):
             'a subscriber of ~/mask asks for an incompatible QoS (DURABILITY) and receives nothing; change it there'
         )
         node.wait_for_output('a subscriber of ~/mask asks for')
-    assert node.stop(signal.SIGINT) == 0, node.output
 
 
-@pytest.mark.parametrize('by', ['image_reliability', 'qos_overrides./camera/image.subscription.reliability'])
-def test_incompatible_qos_is_an_error_that_says_what_to_change(start_node, model, by):
-    node = start_node(model_path=model, **{by: 'reliable'})
-    node.wait_for_output('waiting for images')
+def test_incompatible_qos_is_an_error_that_says_what_to_change(node):
     with Client() as client:  # whose camera publishes best effort
+        assert client.restart(**{**PLAIN, 'image_reliability': 'reliable'})
         status = client.status('images', lambda s: s.level == DiagnosticStatus.ERROR and 'QoS' in s.message)
-        assert 'RELIABILITY' in status.message and by in status.message
+        assert 'RELIABILITY' in status.message and 'image_reliability' in status.message
         node.wait_for_output('incompatible QoS')
-    assert node.stop(signal.SIGINT) == 0, node.output
 
 
-def test_images_that_get_lost_are_missed_and_the_likely_cause_is_named(start_node, model):
+def test_images_that_get_lost_are_missed_and_the_likely_cause_is_named(node):
     """Images of 2.8 MB, best effort, through the default 512 KB of shared memory: hardly any arrives."""
-    node = start_node(model_path=model)
-    node.wait_for_output('waiting for images')
     with Client() as client:
+        assert client.restart(**PLAIN)
         client.wait_for_node()
         infos = client.node.create_publisher(CameraInfo, '/camera/camera_info', qos_profile_sensor_data)
         image = image_message(picture(720, 1280), 'rgb8')
@@ -178,13 +160,11 @@ def test_images_that_get_lost_are_missed_and_the_likely_cause_is_named(start_nod
             return any(s.level != DiagnosticStatus.OK and 'fastdds_shm.xml' in s.message for s in client.statuses())
 
         client.wait(is_missed, 'a warning that names config/fastdds_shm.xml')
-    assert node.stop(signal.SIGINT) == 0, node.output
 
 
-def test_fewer_images_than_expected_are_a_warning(start_node, model):
-    node = start_node(model_path=model, expected_fps=1000.0)
-    node.wait_for_output('waiting for images')
+def test_fewer_images_than_expected_are_a_warning(node):
     with Client() as client:
+        assert client.restart(**{**PLAIN, 'expected_fps': 1000.0})
         client.wait_for_node()
 
         def is_missed():
@@ -195,28 +175,39 @@ def test_fewer_images_than_expected_are_a_warning(start_node, model):
             return any(slow in status.message for status in client.statuses())
 
         client.wait(is_missed, 'a warning on the rate')
-    assert node.stop(signal.SIGINT) == 0, node.output
 
 
 @pytest.mark.parametrize(
-    ('transport', 'remap'), [('raw', '/camera/image'), ('compressed', '/camera/image/compressed')]
-)
-def test_an_image_that_is_published_elsewhere_is_named(start_node, model, transport, remap):
-    node = start_node(f'image:={remap}', model_path=model, image_timeout_s=0.2, image_transport=transport)
-    node.wait_for_output('waiting for images')
-    with Client('/camera/image/compressed', compressed=True) as client:
-        status = client.status('images', lambda s: 'but others of' in s.message)
-        assert '(0 publishers, but others of /camera/image/compressed: see the parameter image_transport)' in (
-            status.message
-        )
-    node.wait_for_output('images: no image for')
-    assert node.stop(signal.SIGTERM) == 0, node.output
+    ('published', 'parameters', 'task', 'others'),
+    [
+        ('/camera/image', {}, 'images', 'sensor_msgs/msg/CompressedImage'),
+        ('/camera/image/compressed', {}, 'images', '/camera/image/compressed'),
+        ('/camera/image/compressed', {'image_transport': 'compressed', 'cameras': ['front:=/camera/image/compressed']},
+         'front images', '/camera/image/compressed'),
+    ],
+)  # fmt: skip
+def test_an_image_of_another_type_or_that_is_published_elsewhere_is_named(node, published, parameters, task, others):
+    with Client(published, compressed=True) as client:
+        assert client.restart(**{**PLAIN, 'image_timeout_s': 0.2, **parameters})
+        status = client.status(task, lambda s: 'but others of' in s.message)
+        assert f'(0 publishers, but others of {others}: see the parameter image_transport)' in status.message
+        assert 'no image for' in status.message
+        node.wait_for_output(f'{task}: no image for')
+
+
+def test_cameras_whose_topics_resolve_to_one_are_refused(node):
+    with Client() as client:
+        assert not client.restart(**{**PLAIN, 'cameras': ['a:=/x', 'b:=x']})
+        node.wait_for_output('cameras: expected a topic of its own for each, got /x for a, b')
+        assert client.state() == 'unconfigured'
 
 
 def test_what_the_node_does_not_take_is_told_and_a_remapped_mask_takes_its_png_along(start_node, model, tmp_path):
     others = tmp_path / 'others.yaml'
     others.write_text('another_node:\n  ros__parameters:\n    keep: 0.5\n')
     overrides = {f'qos_overrides./camera/{name}.subscription.depth': 3 for name in ('image', 'imgae')}
+    reliability = 'qos_overrides./camera/image.subscription.reliability'
+    overrides[reliability] = 'reliable'
     node = start_node(
         '~/mask:=/robot/mask', params_file=others, model_path=model, treshold=0.7, foo=1, **overrides
     )
@@ -231,6 +222,8 @@ def test_what_the_node_does_not_take_is_told_and_a_remapped_mask_takes_its_png_a
         count = client.node.count_publishers
         client.wait(lambda: count('/robot/mask') and count('/robot/mask/compressed'), 'the remapped topics')
         assert not count(f'{NODE}/mask/compressed')
+        status = client.status('images', lambda s: s.level == DiagnosticStatus.ERROR and 'QoS' in s.message)
+        assert 'RELIABILITY' in status.message and reliability in status.message
     assert node.stop(signal.SIGTERM) == 0, node.output
 
 
@@ -246,15 +239,6 @@ def test_a_signal_while_libraries_are_loaded_ends_it_quietly(start_node, tmp_pat
     node = start_node(program=program)
     node.wait_for_output('begins')
     assert node.stop(signal.SIGINT) == 0 and node.output == 'begins\n'
-
-
-def test_an_image_topic_of_another_type_is_named(start_node, model):
-    node = start_node(model_path=model, image_timeout_s=0.2)
-    node.wait_for_output('waiting for images')
-    with Client(compressed=True) as client:
-        status = client.status('images', lambda s: 'CompressedImage' in s.message)
-        assert 'no image for' in status.message and 'image_transport' in status.message
-    assert node.stop(signal.SIGTERM) == 0, node.output
 
 
 def compressed_message(kind, pixels, image_format='', cut=0):
