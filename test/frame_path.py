@@ -1,6 +1,7 @@
 """Count the files and functions of the package that one frame crosses, from the camera's message to its mask.
 
-A tiny model runs by ONNX Runtime inside the real node. `python test/frame_path.py` lists what is crossed, in order.
+A tiny model runs by ONNX Runtime inside the real node. `PYTHONPATH=test/ros python test/frame_path.py` lists what is
+crossed, in order.
 """
 
 from __future__ import annotations
