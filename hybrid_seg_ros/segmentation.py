@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional
+from dataclasses import dataclass, replace
+from typing import Any, Optional
 
 import numpy as np
 
@@ -60,6 +60,36 @@ class TokenReport:
     def stages(self) -> dict[str, int]:
         """Token count per stage, in order: `total`, `merged` (entering the encoder), `kept@6`, `kept@8` ..."""
         return {'total': self.total, 'merged': self.entering, **{f'kept@{layer}': n for layer, n in self.kept}}
+
+
+@dataclass(frozen=True)
+class GridPrediction:
+    """Class scores of one image on a grid of cells of `cell_px` pixels of the network's input.
+
+    `scores` (S, h, w) float32; `kind` as in SegmenterOutput: 'probability', 'logits' or 'mask_logits', the last
+    with `class_mix` (classes, S) float32. The token report has a grid of its own, that of the patches.
+
+    Probabilities may still be on a GPU (`DeviceScores`), where a label map is made of them (`scores.label_map`);
+    `numpy.asarray` fetches them.
+    """
+
+    scores: Any
+    kind: str
+    tokens: TokenReport
+    cell_px: int
+    class_mix: Optional[np.ndarray] = None
+
+    def __post_init__(self) -> None:
+        if self.scores.ndim != 3 or self.scores.dtype != np.float32:
+            raise ValueError(f'scores: expected (S, h, w) float32, got {self.scores.shape} {self.scores.dtype}')
+        if self.kind not in ('probability', 'logits', 'mask_logits'):
+            raise ValueError(f'unknown kind {self.kind!r}; legal are probability, logits, mask_logits')
+        if (self.kind == 'mask_logits') != (self.class_mix is not None):
+            raise ValueError(f'class_mix goes with kind mask_logits, got kind {self.kind!r}')
+
+    def on_host(self) -> 'GridPrediction':
+        """Return it with its scores as a NumPy array."""
+        return self if isinstance(self.scores, np.ndarray) else replace(self, scores=np.asarray(self.scores))
 
 
 @dataclass(frozen=True)

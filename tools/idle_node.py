@@ -11,14 +11,16 @@ import numpy as np
 
 from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.inference import SegmentationPipeline
-from hybrid_seg_ros.inference.backends import Backend, GridPrediction, create_backend
+from hybrid_seg_ros.inference.backends import Backend, create_backend
 from hybrid_seg_ros.inference.backends.automatic import choose_placement
-from hybrid_seg_ros.inference.backends.base import WindowScores, check_images
+from hybrid_seg_ros.inference.backends.base import WindowScores
+from hybrid_seg_ros.inference.preprocess import check_images
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.ros.model_loading import limit_threads
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import NodeConfig
 from hybrid_seg_ros.ros.segmentation_node import main as run_node
+from hybrid_seg_ros.segmentation import GridPrediction
 
 
 class IdleBackend:

@@ -11,7 +11,7 @@ from typing import Optional, Union
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends import AUTO, Backend, GridPrediction, create_backend
+from hybrid_seg_ros.inference.backends import AUTO, Backend, create_backend
 from hybrid_seg_ros.inference.backends.automatic import choose_placement
 from hybrid_seg_ros.inference.film import LOOK_EVERY, Film
 from hybrid_seg_ros.inference.postprocess import postprocess
@@ -20,7 +20,7 @@ from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.inference.sliding_window import plan_crops, postprocess_crops, stack_reports
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant, Windows
 from hybrid_seg_ros.network.token_counts import count_merged_windows
-from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
+from hybrid_seg_ros.segmentation import GridPrediction, Segmentation, StageTimings, TokenReport
 
 OUTPUT_SIZES = ('image', 'network')
 

@@ -7,7 +7,6 @@ from typing import Optional
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends.base import GridPrediction
 from hybrid_seg_ros.inference.interpolation import (
     InterpolationAxis,
     cell_centres,
@@ -18,6 +17,7 @@ from hybrid_seg_ros.inference.interpolation import (
     pixel_positions,
 )
 from hybrid_seg_ros.inference.preprocess import FrameGeometry
+from hybrid_seg_ros.segmentation import GridPrediction
 
 SCORES_AT_ONCE = 1 << 21
 """Of a band of rows where every class is held at every pixel: 8 MB each time they are held."""

@@ -40,6 +40,15 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f'expected an RGB image with at least two pixels, got shape {image.shape}')
 
 
+def check_images(images: np.ndarray) -> None:
+    """Raise ValueError unless `images` are RGB (B, H, W, 3) uint8."""
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        got = f'{images.shape} {images.dtype}' if isinstance(images, np.ndarray) else type(images).__name__
+        raise ValueError(f'expected RGB images (B, H, W, 3) uint8, got {got}')
+    if 0 in images.shape:
+        raise ValueError(f'expected at least one image of at least one pixel, got {images.shape}')
+
+
 def fit_geometry(image_hw: tuple[int, int], spec: ModelSpec) -> FrameGeometry:
     """Return where an image goes in the network's input: whole ('stretch') or with its aspect kept ('letterbox')."""
     network_hw = spec.input_size_hw

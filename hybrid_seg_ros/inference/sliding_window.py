@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends.base import GridPrediction
 from hybrid_seg_ros.inference.interpolation import (
     Neighbours,
     cell_centres,
@@ -21,7 +20,7 @@ from hybrid_seg_ros.inference.interpolation import (
 )
 from hybrid_seg_ros.inference.postprocess import argmax_in_bands, label_knots, mixed_masks
 from hybrid_seg_ros.model_spec import SlidingWindow
-from hybrid_seg_ros.segmentation import TokenReport
+from hybrid_seg_ros.segmentation import GridPrediction, TokenReport
 
 MAX_ASPECT = 4
 SCORES_OF_BAND = 1 << 21  # 8 MB of averaged scores, of which there are two copies at a time

@@ -8,10 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_seg_ros.inference.backends.base import GridPrediction
 from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import FrameGeometry
-from hybrid_seg_ros.segmentation import TokenReport
+from hybrid_seg_ros.segmentation import GridPrediction, TokenReport
 
 KINDS = ('probability', 'logits', 'mask_logits')
 

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from hybrid_seg_ros.inference import postprocess, sliding_window
-from hybrid_seg_ros.inference.backends.base import GridPrediction
 from hybrid_seg_ros.inference.sliding_window import CropPlan, average_crops, crop_knots, plan_crops, postprocess_crops
 from hybrid_seg_ros.model_spec import SlidingWindow
-from hybrid_seg_ros.segmentation import TokenReport
+from hybrid_seg_ros.segmentation import GridPrediction, TokenReport
 
 KINDS = ('probability', 'logits', 'mask_logits')
 CASES = {  # image, crop, stride, pixels per cell, output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional, Union
 
-from hybrid_seg_ros.inference.backends.base import Backend, GridPrediction, list_devices, split_device
+from hybrid_seg_ros.inference.backends.base import Backend, list_devices, split_device
 from hybrid_seg_ros.model_spec import ModelSpec
 
 BACKENDS: dict[str, tuple[str, ...]] = {
@@ -29,7 +29,7 @@ DEVICES: dict[str, tuple[str, ...]] = {
 AUTO = 'auto'
 """In the place of a backend, device or precision: what is fastest here (automatic.py)."""
 
-__all__ = ['AUTO', 'BACKENDS', 'DEVICES', 'PRECISIONS', 'Backend', 'GridPrediction', 'check_choice', 'create_backend']
+__all__ = ['AUTO', 'BACKENDS', 'DEVICES', 'PRECISIONS', 'Backend', 'check_choice', 'create_backend']
 
 
 def check_choice(backend: str, device: str, precision: str, also: tuple[str, ...] = ()) -> None:

@@ -4,44 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Optional, Protocol
+from typing import Optional, Protocol
 
 import numpy as np
 
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
-from hybrid_seg_ros.segmentation import TokenReport
-
-
-@dataclass(frozen=True)
-class GridPrediction:
-    """Class scores of one image on a grid of cells of `cell_px` pixels of the network's input.
-
-    `scores` (S, h, w) float32; `kind` as in SegmenterOutput: 'probability', 'logits' or 'mask_logits', the last
-    with `class_mix` (classes, S) float32. The token report has a grid of its own, that of the patches.
-
-    Probabilities may still be on a GPU (`DeviceScores`), where a label map is made of them (`scores.label_map`);
-    `numpy.asarray` fetches them.
-    """
-
-    scores: Any
-    kind: str
-    tokens: TokenReport
-    cell_px: int
-    class_mix: Optional[np.ndarray] = None
-
-    def __post_init__(self) -> None:
-        if self.scores.ndim != 3 or self.scores.dtype != np.float32:
-            raise ValueError(f'scores: expected (S, h, w) float32, got {self.scores.shape} {self.scores.dtype}')
-        if self.kind not in ('probability', 'logits', 'mask_logits'):
-            raise ValueError(f'unknown kind {self.kind!r}; legal are probability, logits, mask_logits')
-        if (self.kind == 'mask_logits') != (self.class_mix is not None):
-            raise ValueError(f'class_mix goes with kind mask_logits, got kind {self.kind!r}')
-
-    def on_host(self) -> 'GridPrediction':
-        """Return it with its scores as a NumPy array."""
-        return self if isinstance(self.scores, np.ndarray) else replace(self, scores=np.asarray(self.scores))
-
+from hybrid_seg_ros.segmentation import GridPrediction
 
 WindowScores = Mapping[int, np.ndarray]
 """Per window side w, (B, gh // w, gw // w): the windows of highest score share a token (`choose_windows`)."""
@@ -77,15 +45,6 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the device; `infer` then raises RuntimeError."""
-
-
-def check_images(images: np.ndarray) -> None:
-    """Raise ValueError unless `images` are RGB (B, H, W, 3) uint8."""
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        got = f'{images.shape} {images.dtype}' if isinstance(images, np.ndarray) else type(images).__name__
-        raise ValueError(f'expected RGB images (B, H, W, 3) uint8, got {got}')
-    if 0 in images.shape:
-        raise ValueError(f'expected at least one image of at least one pixel, got {images.shape}')
 
 
 def thread_limit() -> int:

@@ -10,12 +10,13 @@ from typing import Any, Optional, Protocol
 
 import numpy as np
 
-from hybrid_seg_ros.inference.backends.base import GridPrediction, WindowScores, check_images
+from hybrid_seg_ros.inference.backends.base import WindowScores
 from hybrid_seg_ros.inference.backends.graph_info import HEAD, POLICY, TAIL, WHOLE, GraphInfo
 from hybrid_seg_ros.inference.backends.graph_source import Graphs, GraphSource
+from hybrid_seg_ros.inference.preprocess import check_images
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
 from hybrid_seg_ros.network.token_merging import choose_windows, score_name
-from hybrid_seg_ros.segmentation import TokenReport
+from hybrid_seg_ros.segmentation import GridPrediction, TokenReport
 
 MAX_OPEN = 4
 """Operating points whose graphs stay loaded, unless more are asked for."""
