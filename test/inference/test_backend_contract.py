@@ -53,7 +53,7 @@ REAL_RUNS = [
     *((*how, *point) for point in (FIXED, BY_THRESHOLD) for how in (
         ('openvino', 'float32'), ('openvino', 'bfloat16'), ('onnxruntime', 'float16'), ('pytorch', 'bfloat16'))),
 ]  # fmt: skip
-"""All backends and precisions that run without a GPU, and all points; TensorRT is in test_tensorrt_execution.py."""
+"""All backends and precisions that run without a GPU, and all points; TensorRT is in gpu/test_on_a_gpu.py."""
 
 
 @pytest.mark.parametrize(('backend', 'precision', 'variant', 'options'), REAL_RUNS)

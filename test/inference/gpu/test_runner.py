@@ -19,7 +19,7 @@ def test_on_a_gpu_made_of_the_host(cache):
     assert shutil.which(host_gpu.C_COMPILER), f'the C compiler {host_gpu.C_COMPILER} is needed'
     done = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', '--override-ini=python_files=*.py',
-         str(CASES)], cwd=Path(__file__).parents[2], env={**os.environ, 'SHARED_GRAPH_CACHE': str(cache)},
+         str(CASES)], cwd=Path(__file__).parents[3], env={**os.environ, 'SHARED_GRAPH_CACHE': str(cache)},
         capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'passed' in done.stdout and 'skipped' not in done.stdout

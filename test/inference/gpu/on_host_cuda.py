@@ -1,4 +1,4 @@
-"""What TensorRtRunner does with a GPU, on the GPU of host_gpu.py. test_tensorrt_runner.py runs it, by itself."""
+"""What TensorRtRunner does with a GPU, on the GPU of host_gpu.py. test_runner.py runs it, by itself."""
 
 import dataclasses
 import os

@@ -27,7 +27,7 @@ from hybrid_seg_ros.inference.backends.tensorrt.engine_build import (
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 
-SHIPPED = Path(__file__).parents[2] / 'models' / 'segvit_small_camvid.yaml'
+SHIPPED = Path(__file__).parents[3] / 'models' / 'segvit_small_camvid.yaml'
 SHIPPED_FORM = {
     'backbone': Backbone(24, 12, 3, class_token=True, final_norm=True), 'policy': 'half_size', 'head': 'light',
     'auxiliary_head': 'light', 'refinement': 'image', 'window_sizes': (2, 4, 8), 'input_size_hw': (128, 192),
