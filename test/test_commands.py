@@ -12,15 +12,13 @@ import torch
 import yaml
 from camvid_folder import write_camvid_folder
 from picture_files import with_orientation
-from tiny_model import tiny_spec, write_tiny_model
+from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.cli import COMMANDS, build_parser, main
 from hybrid_seg_ros.data.camvid import CAMVID_CLASSES
 from hybrid_seg_ros.evaluation.flops.count import count_flops
 from hybrid_seg_ros.inference.pipeline_options import keep_value
-from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.checkpoint import load_model
-from hybrid_seg_ros.training.train_config import TrainConfig
+from hybrid_seg_ros.model_spec import ModelSpec, Variant
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
@@ -231,42 +229,3 @@ def test_flops_counts_the_policy_network_and_auxiliary_heads(tmp_path, capsys):
         parts = [value for name, value in row.items() if name != 'tokens' and '@' not in name and name != 'total']
         assert row['total'] == pytest.approx(sum(parts))
     assert 'hybrid@8' in capsys.readouterr().out
-
-
-def train_config(tmp_path, **changes):
-    spec = tiny_spec(input_size_hw=(64, 96), variant=Variant(), budget=TokenBudget(threshold=0.9)).to_dict()
-    fields = {
-        'model': spec, 'crop_hw': (64, 64), 'scale': (0.9, 1.1), 'batch_size': 2, 'steps': 3, 'warmup_steps': 1,
-        'precision': 'float32', 'evaluate_every': 100, 'save_every': 1, 'loss_stride': 2, 'class_balance': 0.5,
-        'pixel_weight': 1.0, **changes,
-    }  # fmt: skip
-    path = tmp_path / 'config.yaml'
-    TrainConfig(**fields).save(path)
-    return path
-
-
-def test_train_stops_and_goes_on(root, tmp_path, capsys):
-    config, run_dir = train_config(tmp_path), tmp_path / 'run'
-    command = ['train', '--config', str(config), '--root', str(root), '--run-dir', str(run_dir)]
-    assert main([*command, '--until', '2']) == 0
-    assert not (run_dir / 'model.yaml').exists()
-    assert main(command) == 0
-    assert len((run_dir / 'log.csv').read_text().splitlines()) == 4
-    load_model(ModelSpec.load(run_dir / 'model.yaml'))
-    assert json.loads((run_dir / 'evaluations.jsonl').read_text())['step'] == 3
-    assert 'model written to' in capsys.readouterr().out
-
-
-def test_train_policy_changes_the_policy_alone(root, model, tmp_path):
-    spec = ModelSpec.load(model)
-    config = train_config(
-        tmp_path, model={**spec.to_dict(), 'weights': None, 'sha256': None}, initial_model=str(model), class_balance=0.0
-    )
-    run_dir = tmp_path / 'run'
-    assert main(['train-policy', '--config', str(config), '--root', str(root), '--run-dir', str(run_dir)]) == 0
-    before, after = (load_model(s).state_dict() for s in (spec, ModelSpec.load(run_dir / 'model.yaml')))
-    moved = {key for key in before if not torch.equal(before[key].half(), after[key].half())}
-    assert all(any(key.startswith(part) for key in moved) for part in ('policy.head.', 'policy.backbone.blocks.0'))
-    assert all(key.startswith('policy.') and 'running' not in key for key in moved), moved  # statistics of ImageNet
-    result = json.loads((run_dir / 'evaluations.jsonl').read_text())
-    assert 0 <= result['accuracy'] <= 100 and 0 <= result['wrongly_merged'] <= 100

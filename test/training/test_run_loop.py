@@ -106,6 +106,7 @@ def test_a_run_that_was_told_to_stop(uninterrupted, argv, tmp_path, monkeypatch,
     run_dir = tmp_path / 'run'
     assert main([*argv, '--until', '3']) == 0 and saved_step(run_dir) == 3
     assert 'stopped after step 3; the same command without --until goes on' in capfd.readouterr().out
+    assert not (run_dir / 'model.yaml').exists()
     exact = train_segmenter.train_losses
 
     def signalled(at, *signals):
@@ -128,7 +129,7 @@ def test_a_run_that_was_told_to_stop(uninterrupted, argv, tmp_path, monkeypatch,
     assert 'stopped at once; the same command goes on from the last saved state' in said and 'Traceback' not in said
     assert saved_step(run_dir) == 8 and len(log_rows(run_dir)) == 9
     signalled(-1)
-    assert main(argv) == 0
+    assert main(argv) == 0 and f'model written to {run_dir}/model.yaml' in capfd.readouterr().out
     assert_same_run(run_dir, uninterrupted)
 
 

@@ -7,12 +7,13 @@ from tiny_training import log_rows, run_arguments, tiny_config, write_dataset
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.model_spec import POLICIES, ModelSpec, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.network.efficientnet_lite import EfficientNetLite0
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training.initial_model import keep_evaluation_mode
+from hybrid_seg_ros.training.initial_model import keep_evaluation_mode, load_imagenet_trunk
 
 
 def test_every_policy_is_trained_alone_and_by_a_teacher(tmp_path):
-    """Alone, by a teacher of another kind, and by one of the third; the rest of the model stays as it is."""
+    """Alone, by a teacher of another kind, and by one of the third; all else, ImageNet's statistics too, stays."""
     root = write_dataset(tmp_path / 'data', train=2, val=1)
     tiny_config(steps=3, ema_decay=0.0, trunk_factor=1.0).save(tmp_path / 'train.yaml')
     policies = [name for name in POLICIES if name != 'none']
@@ -29,6 +30,11 @@ def test_every_policy_is_trained_alone_and_by_a_teacher(tmp_path):
         assert 'policy' in rows[0] and ('distillation' in rows[0]) == bool(weights)
         assert rows[0]['loss'] != rows[-1]['loss']
         weights.append(load_model(ModelSpec.load(tmp_path / policy / 'model.yaml')).state_dict())
+    trunk = EfficientNetLite0()
+    load_imagenet_trunk(trunk)
+    same = {name: torch.equal(value.half(), weights[0][f'policy.backbone.{name}'].half())
+            for name, value in trunk.state_dict().items() if value.is_floating_point()}  # fmt: skip
+    assert all(same[name] for name in same if 'running_' in name) and not same['conv_stem.weight']
     for others in weights[1:]:
         for name, value in weights[0].items():
             assert name.startswith('policy.') or torch.equal(value, others[name]), name
