@@ -14,11 +14,11 @@ from hybrid_seg_ros.evaluation.pages.figures import (
     SMALL,
     STYLES,
     TEXT,
+    LabelPlacer,
     new_figure,
     save_figure,
     style_axis,
 )
-from hybrid_seg_ros.evaluation.pages.label_placement import LabelPlacer
 
 RING_PX = 16  # radius around the model's own point that texts keep clear of
 RULE_TITLES = {

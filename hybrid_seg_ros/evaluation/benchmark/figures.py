@@ -8,8 +8,15 @@ from typing import Any
 from hybrid_seg_ros.evaluation.benchmark.plan import BASELINES, ONNXRUNTIME_PLAIN, PLAIN, TORCH_COMPILE, SizedModel
 from hybrid_seg_ros.evaluation.benchmark.results import DENSE, Benchmark, BenchmarkRow
 from hybrid_seg_ros.evaluation.pages.bars import Bar, Line, draw_bars
-from hybrid_seg_ros.evaluation.pages.figures import GREY, SMALL, TEXT, new_figure, style_axis, variant_color
-from hybrid_seg_ros.evaluation.pages.label_placement import LabelPlacer
+from hybrid_seg_ros.evaluation.pages.figures import (
+    GREY,
+    SMALL,
+    TEXT,
+    LabelPlacer,
+    new_figure,
+    style_axis,
+    variant_color,
+)
 
 STEPS = (('preprocess', 0.35), ('network', 1.0), ('postprocess', 0.35))
 """Of a bar, from left to right, with the opacity of each."""

@@ -64,7 +64,7 @@ def load_frames(
     Raises FileNotFoundError, or ValueError for a folder without images.
     """
     if folder is None:
-        return {subject: [street_scene(spec.network_size_hw)] for subject, spec in specs.items()}
+        return {model: [street_scene(spec.network_size_hw)] for model, spec in specs.items()}
     if not folder.is_dir():
         raise FileNotFoundError(f'--images {folder}: no such folder')
     paths = list_images(folder)

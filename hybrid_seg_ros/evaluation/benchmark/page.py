@@ -24,6 +24,7 @@ from hybrid_seg_ros.evaluation.benchmark.results import (
 )
 from hybrid_seg_ros.evaluation.pages.figures import figure_png
 from hybrid_seg_ros.evaluation.pages.html_page import Page, Part, Picture, Section, Table, write_page
+from hybrid_seg_ros.evaluation.pages.tables import format_number
 
 LIBRARIES = {'torch': 'PyTorch', 'onnxruntime': 'ONNX Runtime', 'onnxruntime-gpu': 'ONNX Runtime for GPUs',
              'openvino': 'OpenVINO', 'tensorrt': 'TensorRT'}  # fmt: skip
@@ -126,8 +127,8 @@ def _model_parts(benchmark: Benchmark, model: SizedModel) -> list[Part]:
         bars,
         Table(('variant, backend', *(COLUMNS[index] for index in shown)), cells),
         Table(
-            ('steps, ms', *(_name_part(part) for part in parts)),
-            [[_name_cell(row), *(_one_digit(row.parts_ms.get(part)) for part in parts)] for row in rows],
+            ('steps, ms', *(part.removeprefix('network.').replace('_', ' ') for part in parts)),
+            [[_name_cell(row), *(format_number(row.parts_ms.get(part)) for part in parts)] for row in rows],
             'Upsampling and the choice of the best class belong to the network in '
             f'{" and ".join(ALTERNATIVES)}, else to postprocessing. Parts of the PyTorch network are timed alone in '
             'the same rounds; what they lack is merging, gathering tokens and writing them back.',
@@ -137,14 +138,6 @@ def _model_parts(benchmark: Benchmark, model: SizedModel) -> list[Part]:
 
 def _name_cell(row: BenchmarkRow) -> str:
     return f'{row.variant}, {row.backend} {row.dtype}'
-
-
-def _name_part(part: str) -> str:
-    return part.removeprefix('network.').replace('_', ' ')
-
-
-def _one_digit(value: Optional[float]) -> str:
-    return '' if value is None else f'{value:.1f}'
 
 
 def _savings(benchmark: Benchmark, violations: Sequence[Violation]) -> list[Part]:
@@ -171,11 +164,7 @@ def _memory(rows: Sequence[BenchmarkRow]) -> list[Part]:
     for field, what in (('peak_memory_mb', 'MiB of a process'), ('peak_device_memory_mb', 'MiB on the GPU')):
         found = {(row.backend, row.dtype, row.variant): getattr(row, field) for row in rows}
         if any(value is not None for value in found.values()):
-            cells = [[' '.join(backend), *(_whole(found.get((*backend, variant))) for variant in variants)]
+            cells = [[' '.join(backend), *(format_number(found.get((*backend, variant)), 0) for variant in variants)]
                      for backend in backends]  # fmt: skip
             tables.append(Table((f'{rows[0].sized_model}, {what}', *variants), cells))
     return tables or [f'{rows[0].sized_model}: not measured.']
-
-
-def _whole(value: Optional[float]) -> str:
-    return '' if value is None else f'{value:.0f}'

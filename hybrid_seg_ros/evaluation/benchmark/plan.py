@@ -114,21 +114,21 @@ def plan_rows(
         if not given:
             raise ValueError(f'expected at least one {expected}, got none')
     rows = []
-    for (subject, spec), choice in itertools.product(specs.items(), choices):
+    for (model, spec), choice in itertools.product(specs.items(), choices):
         if choice.name in BASELINES and spec.inference != 'whole':
             raise ValueError(f'{choice.name}: expected inference whole, got {spec.inference} ({spec.name})')
-        if choice.name == PLAIN and plain_model(specs, subject) != subject:
+        if choice.name == PLAIN and plain_model(specs, model) != model:
             continue
         form = paper_form(spec) if choice.name == PLAIN else spec
         for variant in [Variant()] if choice.name in ALTERNATIVES else variants:
             form.check_variant(variant)
-            rows.append(RowKey(*subject, str(variant), choice.name, choice.dtype))
+            rows.append(RowKey(*model, str(variant), choice.name, choice.dtype))
     return rows
 
 
-def plain_model(specs: Mapping[SizedModel, ModelSpec], subject: SizedModel) -> SizedModel:
-    """Return the model whose plain rows are those of the model `subject` as well."""
-    shared = [other for other, spec in specs.items() if _architecture(spec) == _architecture(specs[subject])]
+def plain_model(specs: Mapping[SizedModel, ModelSpec], model: SizedModel) -> SizedModel:
+    """Return the model whose plain rows are those of the model `model` as well."""
+    shared = [other for other, spec in specs.items() if _architecture(spec) == _architecture(specs[model])]
     return next((other for other in shared if specs[other] == paper_form(specs[other])), shared[0])
 
 

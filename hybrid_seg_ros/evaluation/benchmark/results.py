@@ -14,7 +14,7 @@ from typing import Optional
 import numpy as np
 
 from hybrid_seg_ros.evaluation.benchmark.plan import ALTERNATIVES, PLAIN, RowKey, SizedModel, format_size
-from hybrid_seg_ros.evaluation.pages.tables import format_table, format_tokens
+from hybrid_seg_ros.evaluation.pages.tables import format_number, format_table, format_tokens
 from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.segmentation import StageTimings
 
@@ -130,29 +130,28 @@ def summarize(measured: Sequence[RowLaps], plain_models: Mapping[SizedModel, Siz
             BenchmarkRow(
                 **vars(key), device=row.device, weights=row.weights, rounds=len(row.laps), gflops=row.gflops,
                 tokens=row.tokens, median_ms=statistics.median(row.totals_ms),
-                p95_ms=float(np.percentile(row.totals_ms, 95)), ratio_to_dense=ratio_of_medians(dense, row),
-                ratio_to_dense_paired=paired_ratio(dense, row), ratio_to_plain=ratio_of_medians(plain, row),
-                ratio_to_plain_paired=paired_ratio(plain, row),
-                alternative=None if alternative is None else alternative.key.backend,
-                ratio_to_alternative=ratio_of_medians(alternative, row),
-                ratio_to_alternative_paired=paired_ratio(alternative, row), parts_ms=parts_ms(row),
+                p95_ms=float(np.percentile(row.totals_ms, 95)), **_ratios('dense', dense, row),
+                **_ratios('plain', plain, row), **_ratios('alternative', alternative, row),
+                alternative=None if alternative is None else alternative.key.backend, parts_ms=parts_ms(row),
                 peak_memory_mb=row.peak_memory_mb, peak_device_memory_mb=row.peak_device_memory_mb,
             )
         )  # fmt: skip
     return rows
 
 
-def ratio_of_medians(reference: Optional[RowLaps], row: RowLaps) -> Optional[float]:
+def _ratios(name: str, reference: Optional[RowLaps], row: RowLaps) -> dict[str, Optional[float]]:
+    """Return the two ratios to a row of reference, None where it was not measured."""
+    ratios = (None, None) if reference is None else (ratio_of_medians(reference, row), paired_ratio(reference, row))
+    return dict(zip((f'ratio_to_{name}', f'ratio_to_{name}_paired'), ratios))
+
+
+def ratio_of_medians(reference: RowLaps, row: RowLaps) -> float:
     """Return how many times as long the reference takes, by the medians."""
-    if reference is None:
-        return None
     return statistics.median(reference.totals_ms) / statistics.median(row.totals_ms)
 
 
-def paired_ratio(reference: Optional[RowLaps], row: RowLaps) -> Optional[float]:
+def paired_ratio(reference: RowLaps, row: RowLaps) -> float:
     """Return how many times as long the reference takes, by the median of the rounds' quotients."""
-    if reference is None:
-        return None
     return statistics.median(theirs / mine for theirs, mine in zip(reference.totals_ms, row.totals_ms))
 
 
@@ -212,9 +211,9 @@ class Benchmark:
         """The models at their sizes, in order."""
         return list(dict.fromkeys(row.sized_model for row in self.rows))
 
-    def rows_of(self, subject: SizedModel) -> list[BenchmarkRow]:
+    def rows_of(self, model: SizedModel) -> list[BenchmarkRow]:
         """Return the rows of a model at a size."""
-        return [row for row in self.rows if row.sized_model == subject]
+        return [row for row in self.rows if row.sized_model == model]
 
     def save_json(self, path: Path) -> None:
         """Write everything, whole or not at all."""
@@ -280,7 +279,7 @@ def row_cells(row: BenchmarkRow) -> list[str]:
         f'{row.median_ms:.1f}', f'{row.p95_ms:.1f}', times(row.ratio_to_dense), times(row.ratio_to_plain),
         times(row.ratio_to_alternative),
         *(f'{row.parts_ms[step]:.1f}' for step in ('preprocess', 'network', 'postprocess')),
-        '' if row.peak_memory_mb is None else f'{row.peak_memory_mb:.0f}',
+        format_number(row.peak_memory_mb, 0),
     ]  # fmt: skip
 
 
@@ -290,8 +289,6 @@ def times(ratio: Optional[float]) -> str:
 
 
 def _is_disturbed(row: BenchmarkRow) -> bool:
-    pairs = (
-        (row.ratio_to_dense, row.ratio_to_dense_paired), (row.ratio_to_plain, row.ratio_to_plain_paired),
-        (row.ratio_to_alternative, row.ratio_to_alternative_paired),
-    )  # fmt: skip
+    names = ('ratio_to_dense', 'ratio_to_plain', 'ratio_to_alternative')
+    pairs = [(getattr(row, name), getattr(row, f'{name}_paired')) for name in names]
     return any(medians is not None and abs(medians / paired - 1) > DISTURBED for medians, paired in pairs)

@@ -9,7 +9,7 @@ from typing import Optional
 import cv2
 import numpy as np
 
-from hybrid_seg_ros.evaluation.film.frame import Frame, FrameRecord, FrameResult
+from hybrid_seg_ros.evaluation.film.frame import FrameRecord, FrameResult, VideoFrame
 from hybrid_seg_ros.evaluation.pages.html_page import Picture
 from hybrid_seg_ros.evaluation.pages.tables import format_tokens
 from hybrid_seg_ros.label_space import UNLABELLED, LabelSpace
@@ -53,7 +53,7 @@ class BestFrames:
         self._seen = np.zeros(256, bool)
 
     def look(
-        self, results: Sequence[Optional[FrameResult]], records: Sequence[FrameRecord], frame: Frame,
+        self, results: Sequence[Optional[FrameResult]], records: Sequence[FrameRecord], frame: VideoFrame,
         dense: Sequence[Optional[np.ndarray]],
     ) -> None:  # fmt: skip
         """Look at a frame and what the rows made of it; pictures are drawn only if it is to be kept.
@@ -101,7 +101,7 @@ class BestFrames:
         return Picture.of_rgb(np.hstack(beside), alt='colours of the classes')
 
     def _draw(
-        self, frame: Frame, results: Sequence[Optional[FrameResult]], dense: Optional[np.ndarray]
+        self, frame: VideoFrame, results: Sequence[Optional[FrameResult]], dense: Optional[np.ndarray]
     ) -> list[Picture]:
         height, width = frame.image.shape[:2]
         size_hw = (round(height * WIDTH_PX / width), WIDTH_PX)

@@ -12,7 +12,7 @@ from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
 
 
 @dataclass(frozen=True)
-class Frame:
+class VideoFrame:
     """A frame: `image` (H, W, 3) uint8 RGB; `truth` (h, w) uint8 class ids, 255 unlabelled, None without any.
 
     `index` counts the frames of the video from 0; frames that could not be read are counted as well. `time_s` is since

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Optional
 
 from hybrid_seg_ros.evaluation.film.best_frames import BestFrames, quality_of
 from hybrid_seg_ros.evaluation.film.figures import plot_figure, plot_gflops, plot_iou_per_class, plot_times, plot_tokens
 from hybrid_seg_ros.evaluation.film.frame import FrameRecord
 from hybrid_seg_ros.evaluation.film.report import FilmReport, RowReport
 from hybrid_seg_ros.evaluation.pages.html_page import Gallery, Page, Part, Picture, Section, Table
-from hybrid_seg_ros.evaluation.pages.tables import format_tokens
+from hybrid_seg_ros.evaluation.pages.tables import format_number, format_tokens
 
 _MOST_UNREADABLE = 5
 _PICTURE_PX = 210
@@ -70,11 +69,11 @@ def _figures(report: FilmReport) -> Iterator[Part]:
     table = []
     for row in rows:
         cells = [row.variant, f'{row.backend} {row.dtype}', *([str(row.frames)] if is_live else [])]
-        cells += [_number(row.miou), _number(row.pixel_accuracy)] if report.has_truth else []
-        cells += [_number(row.agreement)] if has_agreement else []
+        cells += [format_number(row.miou), format_number(row.pixel_accuracy)] if report.has_truth else []
+        cells += [format_number(row.agreement)] if has_agreement else []
         fps = None if not row.p50_ms else 1e3 / row.p50_ms
-        cells += [_number(row.flicker, 2), format_tokens(row.tokens_mean), _number(row.gflops_mean, 2),
-                  _number(row.p50_ms), _number(row.p95_ms), *([] if is_live else [_number(fps)])]  # fmt: skip
+        cells += [format_number(row.flicker, 2), format_tokens(row.tokens_mean), format_number(row.gflops_mean, 2)]
+        cells += [format_number(row.p50_ms), format_number(row.p95_ms), *([] if is_live else [format_number(fps)])]
         table.append(cells)
     notes = [_FLICKER]
     if report.truth_flicker is not None:
@@ -102,15 +101,15 @@ def _classes(rows: Sequence[RowReport], report: FilmReport) -> Iterator[Part]:
     if len(names) * len(labelled) <= _MOST_BARS:
         yield Picture(plot_iou_per_class(report), alt='IoU of each class')
     else:
-        cells = [[name, *(_number(row.iou_per_class[name]) for row in labelled)] for name in names]
+        cells = [[name, *(format_number(row.iou_per_class[name]) for row in labelled)] for name in names]
         yield Table(['IoU %', *(row.name for row in labelled)], cells)
 
 
 def _live_table(rows: Sequence[RowReport]) -> Table:
     table = [
-        [row.name, str(row.live.sent), _number(row.live.sent_hz), str(row.live.answered), str(row.live.dropped),
-         _number(row.live.answers_hz), _number(row.live.busy_ms),
-         _number(row.live.answered_share, 0), _number(row.live.expected, 0)]
+        [row.name, str(row.live.sent), format_number(row.live.sent_hz), str(row.live.answered), str(row.live.dropped),
+         format_number(row.live.answers_hz), format_number(row.live.busy_ms),
+         format_number(row.live.answered_share, 0), format_number(row.live.expected, 0)]
         for row in rows if row.live is not None
     ]  # fmt: skip
     columns = ['', 'frames', 'at Hz', 'answered', 'dropped', 'masks/s', 'ms of work', 'answered %', 'time for %']
@@ -124,7 +123,7 @@ def _live_table(rows: Sequence[RowReport]) -> Table:
 def _times(report: FilmReport) -> Iterator[Part]:
     if any(row.median_ms for row in report.rows):
         steps = list(next(row.median_ms for row in report.rows if row.median_ms))
-        rows = [[row.name, *(_number(row.median_ms.get(step)) for step in steps)] for row in report.rows]
+        rows = [[row.name, *(format_number(row.median_ms.get(step)) for step in steps)] for row in report.rows]
         yield Table(['median ms', *steps], rows, '' if len(rows) == 1 else (
             'Rows take turns on each frame; several backends in one process also disturb each other, and hybrid_seg '
             'benchmark is fairer.'
@@ -166,7 +165,3 @@ def _describe(record: FrameRecord, row: str) -> str:
     words = [f'{name} {quality:.1f} %'] if name else []
     words += [] if record.gflops is None else [f'{record.gflops:.2f} GFLOPs']
     return f'Frame {record.index} at {record.time_s:.2f} s, {row}: {", ".join(words)}'
-
-
-def _number(value: Optional[float], digits: int = 1) -> str:
-    return '' if value is None else f'{value:.{digits}f}'

@@ -14,14 +14,14 @@ from hybrid_seg_ros.evaluation.accuracy.evaluate import STEPS
 from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
 from hybrid_seg_ros.evaluation.film.best_frames import BestFrames
 from hybrid_seg_ros.evaluation.film.flicker import Motion
-from hybrid_seg_ros.evaluation.film.frame import Frame, FrameRecord, FrameResult
+from hybrid_seg_ros.evaluation.film.frame import FrameRecord, FrameResult, VideoFrame
 from hybrid_seg_ros.evaluation.film.report import LiveFigures, RowReport
 from hybrid_seg_ros.evaluation.flops.count import frame_gflops
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 
 DENSE = Variant()
 
-Source = Callable[[Frame], Optional[FrameResult]]
+Source = Callable[[VideoFrame], Optional[FrameResult]]
 """Returns what one operating point makes of a frame, None for a frame that was dropped."""
 
 
@@ -61,7 +61,7 @@ class FilmResult:
 
 
 def score_film(
-    frames: Iterable[Frame], rows: Sequence[Row], spec: ModelSpec, best_frames: BestFrames
+    frames: Iterable[VideoFrame], rows: Sequence[Row], spec: ModelSpec, best_frames: BestFrames
 ) -> FilmResult:
     """Run every frame through all rows before the next, so that what else the machine does slows all alike.
 
@@ -73,7 +73,7 @@ def score_film(
     shown = [index for index, row in enumerate(rows) if row.shown]
     references = [reference_of(rows, index) for index in range(len(rows))]
     truth_flicker: list[Optional[float]] = []
-    before: Optional[Frame] = None
+    before: Optional[VideoFrame] = None
     count, labelled, last_s = 0, 0, 0.0
     for frame in frames:
         motion = _motion(before, frame)
@@ -121,14 +121,14 @@ def row_name(rows: Sequence[Row], row: Row) -> str:
     return name
 
 
-def _motion(before: Optional[Frame], frame: Frame) -> Optional[Motion]:
+def _motion(before: Optional[VideoFrame], frame: VideoFrame) -> Optional[Motion]:
     """Follow the pixels from the frame before, if that is there and of the same size."""
     if before is None or frame.index != before.index + 1 or frame.image.shape != before.image.shape:
         return None
     return Motion.between(before.image, frame.image)
 
 
-def _truth_flicker(before: Optional[Frame], frame: Frame, motion: Optional[Motion]) -> Optional[float]:
+def _truth_flicker(before: Optional[VideoFrame], frame: VideoFrame, motion: Optional[Motion]) -> Optional[float]:
     truths: list[Optional[np.ndarray]] = [None if each is None else each.truth for each in (before, frame)]
     if motion is None or truths[0] is None or truths[1] is None:
         return None
@@ -146,7 +146,7 @@ class RowScore:
         self.records: list[FrameRecord] = []
 
     def add(
-        self, frame: Frame, result: Optional[FrameResult], dense: Optional[np.ndarray], motion: Optional[Motion]
+        self, frame: VideoFrame, result: Optional[FrameResult], dense: Optional[np.ndarray], motion: Optional[Motion]
     ) -> FrameRecord:
         """Score what came of a frame, None if nothing did.
 
@@ -200,7 +200,7 @@ class RowScore:
         )  # fmt: skip
 
     def _score(
-        self, frame: Frame, labels: np.ndarray, total: ConfusionMatrix, target: Optional[np.ndarray]
+        self, frame: VideoFrame, labels: np.ndarray, total: ConfusionMatrix, target: Optional[np.ndarray]
     ) -> tuple[Optional[float], Optional[float]]:
         """Add a label map to `total`; return mIoU and pixel accuracy of this frame alone."""
         if target is None:

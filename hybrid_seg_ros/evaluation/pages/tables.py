@@ -51,3 +51,8 @@ def format_gflops(gflops: Optional[float]) -> str:
     if gflops is None:
         return '–'
     return f'{gflops:.2f}' if gflops >= 1 else f'{gflops:.3f}'
+
+
+def format_number(value: Optional[float], digits: int = 1) -> str:
+    """Return a number with so many digits behind the point; nothing where there is none."""
+    return '' if value is None else f'{value:.{digits}f}'

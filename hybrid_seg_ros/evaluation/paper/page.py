@@ -22,24 +22,24 @@ WIDE_PX, NARROW_PX = 420, 210
 
 def make_page(tables: PaperTables, layers_png: bytes, figures: TokenFigures) -> Page:
     """Lay out the page."""
-    subject = tables.subject
+    setup = tables.subject
     sections = [
         Section('Tables 1.1 and 1.2: accuracy, GFLOPs, speed', _table_parts(tables)),
         Section("Beside the paper's figures", _paper_parts(tables)),
         Section('Figure 1.3: layer by layer', _layer_parts(tables, layers_png)),
         Section('Figure 1.2: merged and single patches', _merged_parts(figures)),
-        Section('Figure 1.4: easy images', _pruned_parts(figures, subject, figures.easy, 'fewest')),
-        Section('Figure 1.5: hard images', _pruned_parts(figures, subject, figures.hard, 'most')),
+        Section('Figure 1.4: easy images', _pruned_parts(figures, setup, figures.easy, 'fewest')),
+        Section('Figure 1.5: hard images', _pruned_parts(figures, setup, figures.hard, 'most')),
     ]
     facts = (
-        ('model', f'{subject.model}, input {subject.size_hw[0]}x{subject.size_hw[1]}, {subject.classes} classes'),
-        ('weights', subject.weights),
-        ('data', f'{subject.dataset} {subject.split}, {subject.frames} images'),
-        ('backend', f'{subject.backend}, {subject.dtype}'),
-        ('device', subject.device),
-        ('tokens leave', subject.pruning),
+        ('model', f'{setup.model}, input {setup.size_hw[0]}x{setup.size_hw[1]}, {setup.classes} classes'),
+        ('weights', setup.weights),
+        ('data', f'{setup.dataset} {setup.split}, {setup.frames} images'),
+        ('backend', f'{setup.backend}, {setup.dtype}'),
+        ('device', setup.device),
+        ('tokens leave', setup.pruning),
     )
-    title = f"The paper's tables and figures: {subject.model} on {subject.dataset} {subject.split}"
+    title = f"The paper's tables and figures: {setup.model} on {setup.dataset} {setup.split}"
     return Page(title, sections, facts, _warnings(tables))
 
 
@@ -51,12 +51,12 @@ def _warnings(tables: PaperTables) -> list[str]:
 
 
 def _table_parts(tables: PaperTables) -> list[Part]:
-    subject = tables.subject
+    setup = tables.subject
     note = (
         'GFLOPs: multiply-add = 1, mean over the images, everything counted; "without policy" leaves out the policy '
         'network, as the paper does for ViT-Tiny; for ViT-Base that cannot be told. Tokens: entering the encoder > '
         'left after each pruning layer, mean. '
-        f'FPS: 1000 / ms; ms: from image to label map and confidence, median of {subject.rounds} rounds in which all '
+        f'FPS: 1000 / ms; ms: from image to label map and confidence, median of {setup.rounds} rounds in which all '
         'variants take turns. In brackets, against dense: points of mIoU, GFLOPs in per cent, times as fast.'
     )
     parts: list[Part] = [Table(TABLE_COLUMNS, table_cells(tables.rows), note), tables.verdict()]
@@ -75,17 +75,17 @@ def _paper_parts(tables: PaperTables) -> list[Part]:
 
 
 def _layer_parts(tables: PaperTables, layers_png: bytes) -> list[Part]:
-    subject = tables.subject
+    setup = tables.subject
     caption = (
         'Bars: layers; orange: auxiliary heads, behind their layer; "in": embedding and policy network; "out": '
         'head, refinement, and in GFLOPs upsampling. Grey: the first variant. Third row: how many frames per second if '
         'the network ended there (log scale). Below the names: the whole network.'
     )
     note = (
-        f'One input of the network ({subject.size_hw[0]}x{subject.size_hw[1]}), with as many tokens as were left on '
+        f'One input of the network ({setup.size_hw[0]}x{setup.size_hw[1]}), with as many tokens as were left on '
         'average. GFLOPs of a mean count are a little less than the mean of the GFLOPs in the table above, where the '
-        f'counts differ from image to image. Milliseconds: PyTorch, float32, {subject.parts_device}, each part timed '
-        f'alone in {subject.rounds} interleaved rounds, as is the whole network. Not in the parts: choosing windows '
+        f'counts differ from image to image. Milliseconds: PyTorch, float32, {setup.parts_device}, each part timed '
+        f'alone in {setup.rounds} interleaved rounds, as is the whole network. Not in the parts: choosing windows '
         'and tokens, gathering them and writing them back.'
     )
     columns = ('variant', 'tokens', 'GFLOPs', 'sum of the parts, ms', 'whole network, ms')
@@ -104,15 +104,15 @@ def _merged_parts(figures: TokenFigures) -> list[Part]:
     return [text, Gallery([_picture(each) for shown in figures.merged for each in shown.pictures], WIDE_PX)]
 
 
-def _pruned_parts(figures: TokenFigures, subject: PaperSetup, images: Sequence[ShownImage], extreme: str) -> list[Part]:
+def _pruned_parts(figures: TokenFigures, setup: PaperSetup, images: Sequence[ShownImage], extreme: str) -> list[Part]:
     if figures.pruning is None:
         return ['Left out: the model cannot prune.']
     if not images:
         return ['Left out: it takes two images to tell easy from hard.']
     parts: list[Part] = [
-        f'Of {subject.frames} images those with the {extreme} tokens left in the end, by variant {figures.pruning}; of '
+        f'Of {setup.frames} images those with the {extreme} tokens left in the end, by variant {figures.pruning}; of '
         'images that follow each other closely, as in a video, only one. '
-        f'Tokens leave above a confidence of {subject.threshold:g}, whatever rule the tables have: '
+        f'Tokens leave above a confidence of {setup.threshold:g}, whatever rule the tables have: '
         'a fixed keep takes as many from each image. Black: pruned by then, in per cent of the tokens that entered '
         'the encoder. Network: PyTorch, float32.'
     ]

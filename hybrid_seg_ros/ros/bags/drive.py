@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_seg_ros.evaluation.film.frame import Frame
+from hybrid_seg_ros.evaluation.film.frame import VideoFrame
 from hybrid_seg_ros.ros.bags.bag_content import (
     COMPRESSED_IMAGE,
     MAX_GAP_S,
@@ -115,7 +115,7 @@ class BagFrames:
         self.unreadable: list[str] = []
         self.unreadable_truth: list[str] = []
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[VideoFrame]:
         drive = self._drive
         self.unreadable.clear()
         self.unreadable_truth.clear()
@@ -134,7 +134,7 @@ class BagFrames:
                     f'frame {index} (stamp {message.stamp_ns}): expected ground truth of the aspect of its image, '
                     f'{image.shape[1]}x{image.shape[0]}, got {truth.shape[1]}x{truth.shape[0]} (--no-labels: none)'
                 )
-            yield Frame(index, message.stamp_ns, time_s, image, truth)
+            yield VideoFrame(index, message.stamp_ns, time_s, image, truth)
 
     def _truth(self, index: int, stamp_ns: int) -> Optional[np.ndarray]:
         if self._drive.truth is None:

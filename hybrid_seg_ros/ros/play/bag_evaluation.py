@@ -16,7 +16,7 @@ from typing import Optional, Union
 
 from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice
 from hybrid_seg_ros.evaluation.film.best_frames import BestFrames
-from hybrid_seg_ros.evaluation.film.frame import Frame, FrameResult
+from hybrid_seg_ros.evaluation.film.frame import FrameResult, VideoFrame
 from hybrid_seg_ros.evaluation.film.report import FilmReport, RowReport
 from hybrid_seg_ros.evaluation.film.scoring import Row, row_name, score_film
 from hybrid_seg_ros.inference.film import Film
@@ -220,7 +220,7 @@ def _offline_row(
     pipeline.warm_up()
     film = Film(point.merge_by)
 
-    def source(frame: Frame) -> FrameResult:
+    def source(frame: VideoFrame) -> FrameResult:
         return FrameResult.of(pipeline(frame.image, film, frame.time_s))
 
     return Row(

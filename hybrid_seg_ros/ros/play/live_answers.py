@@ -9,7 +9,7 @@ from typing import Optional
 import cv2
 import numpy as np
 
-from hybrid_seg_ros.evaluation.film.frame import Frame, FrameResult
+from hybrid_seg_ros.evaluation.film.frame import FrameResult, VideoFrame
 from hybrid_seg_ros.evaluation.film.report import LiveFigures
 from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.health.camera_monitor import WORK_STEPS
@@ -54,7 +54,7 @@ class LiveAnswers:
         self._tokens = answers.tokens()
         self._latency_ms = dict(zip(played.answered_stamps_ns, played.latencies_ms))
 
-    def __call__(self, frame: Frame) -> Optional[FrameResult]:
+    def __call__(self, frame: VideoFrame) -> Optional[FrameResult]:
         """Return the mask as it was published, its tokens and its latency."""
         if frame.stamp_ns not in self._places:
             return None

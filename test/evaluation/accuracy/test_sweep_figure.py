@@ -1,13 +1,11 @@
 """Figures are PNG files of the stated size that show what they are given, and nothing is left half written."""
 
-import builtins
-
 import cv2
 import pytest
 
 from hybrid_seg_ros.evaluation.accuracy.sweep_figure import draw_sweep
 from hybrid_seg_ros.evaluation.accuracy.sweep_results import Sweep, SweepPoint, SweepRow, SweepSubject
-from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX, STYLES, require_matplotlib
+from hybrid_seg_ros.evaluation.pages.figures import SIZE_PX, STYLES
 from hybrid_seg_ros.model_spec import Variant
 
 pytest.importorskip('matplotlib', reason='comes with requirements/ros.txt, or from the system')
@@ -61,16 +59,3 @@ def test_the_default_is_marked(tmp_path):
         pictures.append(cv2.imread(str(tmp_path / 'sweep.png')).astype(int))
     black = [(picture.max(2) < 30).sum() for picture in pictures]
     assert black[0] > black[1] + 200
-
-
-def test_without_matplotlib(monkeypatch):
-    real = builtins.__import__
-
-    def absent(name, *args):
-        if name.partition('.')[0] == 'matplotlib':
-            raise ModuleNotFoundError(f'No module named {name!r}')
-        return real(name, *args)
-
-    monkeypatch.setattr(builtins, '__import__', absent)
-    with pytest.raises(ModuleNotFoundError, match='pip install matplotlib'):
-        require_matplotlib()

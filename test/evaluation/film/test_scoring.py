@@ -15,7 +15,7 @@ from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.evaluation.accuracy.evaluate import evaluate
 from hybrid_seg_ros.evaluation.film.best_frames import BestFrames
-from hybrid_seg_ros.evaluation.film.frame import Frame, FrameResult
+from hybrid_seg_ros.evaluation.film.frame import FrameResult, VideoFrame
 from hybrid_seg_ros.evaluation.film.page import film_page
 from hybrid_seg_ros.evaluation.film.report import FilmReport, LiveFigures
 from hybrid_seg_ros.evaluation.film.scoring import Row, reference_of, row_name, score_film
@@ -41,7 +41,7 @@ def frames_of(dataset, truth=True):
     for index in range(len(dataset)):
         sample = dataset[index]
         truth_labels = sample.labels if truth else None
-        yield Frame(index, 10_000_000_000 + index * 100_000_000, 0.1 * index, sample.image, truth_labels)
+        yield VideoFrame(index, 10_000_000_000 + index * 100_000_000, 0.1 * index, sample.image, truth_labels)
 
 
 def row(pipelines, name, shown=True, drops=(), live=None):

@@ -1,10 +1,11 @@
-"""Texts of a plot stay inside its panel, and beside points and each other."""
+"""Texts of a figure stay inside its panel, and beside points and each other; matplotlib need not be there."""
 
+import builtins
 import itertools
 
 import pytest
 
-from hybrid_seg_ros.evaluation.pages.label_placement import LabelPlacer
+from hybrid_seg_ros.evaluation.pages.figures import LabelPlacer, require_matplotlib
 
 CURVES = {
     'corner': ([0.0, 0.02], [1.0, 0.98]),
@@ -33,3 +34,16 @@ def test_texts_hide_nothing(name):
         assert abs((box.x0 + box.x1) / 2 - point[0]) < 60 and abs((box.y0 + box.y1) / 2 - point[1]) < 60
     for one, other in itertools.combinations(boxes, 2):
         assert not (one.x0 < other.x1 and other.x0 < one.x1 and one.y0 < other.y1 and other.y0 < one.y1)
+
+
+def test_without_matplotlib(monkeypatch):
+    real = builtins.__import__
+
+    def absent(name, *args):
+        if name.partition('.')[0] == 'matplotlib':
+            raise ModuleNotFoundError(f'No module named {name!r}')
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, '__import__', absent)
+    with pytest.raises(ModuleNotFoundError, match='pip install matplotlib'):
+        require_matplotlib()
