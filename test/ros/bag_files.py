@@ -1,4 +1,4 @@
-"""Writes small bags with a camera and ground truth, in every kind of storage, for tests to damage."""
+"""Writes small bags with a camera and ground truth, in every kind of storage, for tests to damage, and reads them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from hybrid_seg_ros.ros.bags.bag_reader import BagReader
+
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 RAW, COMPRESSED, TEXT = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage', 'std_msgs/msg/String'
 CAMERA, LABELS = '/camera/image', '/camera/labels'
 COUNT, STAMP_NS, LOG_NS, PERIOD_NS = 40, 5_000_000_000, 7_000_000_000, 100_000_000
+
+ALL = 2 * COUNT
+Keys = list[tuple[str, int]]
 
 COMPRESSIONS = {'none': CompressionType.NONE, 'lz4': CompressionType.LZ4, 'zstd': CompressionType.ZSTD}
 
@@ -122,6 +127,32 @@ def flip(path: Path, place: int, count: int = 1) -> None:
 def cut(path: Path, size: int) -> None:
     """Keep the first `size` bytes."""
     path.write_bytes(path.read_bytes()[:size])
+
+
+def read(path: Path, topics: tuple[str, ...] = (CAMERA, LABELS)) -> tuple[Keys, Optional[str]]:
+    """Read a bag to its end twice, check every message, and return (topic, index) of each, with the damage."""
+    with BagReader(path) as bag:
+        wanted = [topic for topic in bag.topics if topic.name in topics]
+        runs = [list(bag.messages(wanted)) for _ in range(2)]
+        keys = [[(m.topic.name, (m.stamp_ns - STAMP_NS) // PERIOD_NS) for m in run] for run in runs]
+        assert keys[0] == keys[1]
+        for (name, index), message in zip(keys[0], runs[0]):
+            assert message.log_ns == LOG_NS + index * PERIOD_NS
+            assert bytes(bag.deserialize(message).data) == picture(index, name).tobytes()
+        counts = {topic.name: topic.count for topic in bag.topics if topic.name in topics}
+        assert counts == {name: sum(key[0] == name for key in keys[0]) for name in counts}
+        return keys[0], bag.damage
+
+
+def expected(count: int = ALL) -> Keys:
+    """Return (topic, index) of the first `count` messages."""
+    return [(topic, index) for index in range(COUNT) for topic in (CAMERA, LABELS)][:count]
+
+
+def storage_of(folder: Path) -> Path:
+    """Return the only storage file of a bag's folder."""
+    (file,) = (file for file in folder.iterdir() if file.name != 'metadata.yaml')
+    return file
 
 
 def _header(stamp_ns: int) -> object:

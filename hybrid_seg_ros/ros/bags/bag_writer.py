@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Optional
 
@@ -178,7 +178,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--labels', type=Path, help='folder of label images, class ids or palette, named as the '
                         'images')  # fmt: skip
     parser.add_argument('--classes', type=int, default=default.classes, help='ids from this on become 255, unlabelled')
-    parser.add_argument('--rate', type=float, default=default.rate_hz, help='frames per second (%(default)s)')
+    parser.add_argument('--rate', type=float, dest='rate_hz', metavar='RATE', default=default.rate_hz,
+                        help='frames per second (%(default)s)')  # fmt: skip
     parser.add_argument('--quality', type=int, help='JPEG quality to encode with; default: keep JPEG files as they '
                         'are, but for those that EXIF turns')  # fmt: skip
     parser.add_argument('--image-topic', default=default.image_topic, help='default %(default)s')
@@ -188,10 +189,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `hybrid_seg write-bag`."""
-    options = WriteBagOptions(
-        images=args.images, output=args.output, labels=args.labels, classes=args.classes, rate_hz=args.rate,
-        quality=args.quality, image_topic=args.image_topic, label_topic=args.label_topic, frame_id=args.frame_id,
-    )  # fmt: skip
+    options = WriteBagOptions(**{each.name: getattr(args, each.name) for each in fields(WriteBagOptions)})
     frames = write_bag(options)
     size_mb = sum(file.stat().st_size for file in options.output.iterdir()) / 1e6
     print(f'wrote {options.output}: {frames} frames at {options.rate_hz:g} Hz, {size_mb:.2f} MB')

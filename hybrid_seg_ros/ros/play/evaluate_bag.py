@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice
@@ -47,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     truth.add_argument('--label-topic', metavar='NAME', help='ground-truth topic of the bag: mono8 images, or PNG')
     truth.add_argument('--labels', type=Path, metavar='DIR', help='folder of ground truth: STAMP.png, with the stamp '
                        'of the image in seconds (1700000000.066666667) or nanoseconds')  # fmt: skip
-    truth.add_argument('--no-labels', action='store_true', help='no ground truth, even if the bag has some')
+    truth.add_argument('--no-labels', action='store_false', dest='with_labels',
+                       help='no ground truth, even if the bag has some')  # fmt: skip
     parser.add_argument('--void', type=int, metavar='ID', help='class id of the ground truth that means none, '
                         'besides 255')  # fmt: skip
     parser.add_argument('--with-dense', action='store_true', help='compare with the dense model, too, where there is '
@@ -66,14 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `hybrid_seg evaluate-bag`; 1 if the node failed."""
-    options = EvaluateBagOptions(
-        bag=args.bag, model=args.model, variants=tuple(map(Variant.parse, split_list(args.variants))),
-        choices=tuple(map(BackendChoice.parse_own, split_list(args.backends))), device=args.device, keep=args.keep,
-        threshold=args.threshold, merged_windows=args.merged_windows, merge_by=tuple(split_list(args.merge_by)),
-        every=args.every, topic=args.topic, label_topic=args.label_topic, labels=args.labels, void=args.void,
-        limit=args.limit, live=args.live, rate=args.rate, parameters=dict(map(parse_parameter, args.param)),
-        with_dense=args.with_dense, with_labels=not args.no_labels, cache_dir=args.cache_dir,
-    )  # fmt: skip
+    names = {each.name for each in fields(EvaluateBagOptions)}
+    options = EvaluateBagOptions(**{
+        **{name: value for name, value in vars(args).items() if name in names},
+        'variants': tuple(map(Variant.parse, split_list(args.variants))),
+        'choices': tuple(map(BackendChoice.parse_own, split_list(args.backends))),
+        'merge_by': tuple(split_list(args.merge_by)),
+        'parameters': dict(map(parse_parameter, args.param)),
+    })  # fmt: skip
     require_matplotlib()  # this, and whether there is room for the results, now rather than after an hour
     require_jinja2()
     check_folder(args.output)

@@ -32,11 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--answer-topic', metavar='NAME',
         help=f'count and time answers on this mask topic; with --lock-step {DEFAULT_ANSWER_TOPIC} if not given',
     )  # fmt: skip
-    parser.add_argument('--max-gap', type=float, default=default.max_gap_s, metavar='S',
+    parser.add_argument('--max-gap', type=float, dest='max_gap_s', default=default.max_gap_s, metavar='S',
                         help='shorten longer gaps of the recording to so many seconds (%(default)s)')  # fmt: skip
-    parser.add_argument('--timeout', type=float, default=default.timeout_s, help='seconds for an answer (%(default)s)')
-    parser.add_argument('--wait', type=float, default=default.wait_s, help='seconds for subscribers (%(default)s)')
-    parser.add_argument('--topic', action='append', default=[], metavar='NAME', help='play this one; may be repeated')
+    parser.add_argument('--timeout', type=float, dest='timeout_s', default=default.timeout_s, metavar='TIMEOUT',
+                        help='seconds for an answer (%(default)s)')  # fmt: skip
+    parser.add_argument('--wait', type=float, dest='wait_s', default=default.wait_s, metavar='WAIT',
+                        help='seconds for subscribers (%(default)s)')  # fmt: skip
+    parser.add_argument('--topic', action='append', dest='topics', default=[], metavar='NAME',
+                        help='play this one; may be repeated')  # fmt: skip
     parser.add_argument('--remap', action='append', default=[], metavar='FROM:=TO', help='publish FROM as TO')
     parser.add_argument('--labels', action='store_true', help='play ground truth, too')
     parser.add_argument('--restamp', action='store_true', help='set header stamps to the present time')
@@ -47,8 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `hybrid_seg replay`; 1 if answers were asked for and none came. Ctrl-C, the end of a loop, is no error."""
+    given = {each.name: getattr(args, each.name) for each in dataclasses.fields(ReplayOptions)}
+    options = ReplayOptions(**{**given, 'remap': dict(map(_parse_remap, args.remap))})
     try:
-        report = replay(_options(args))
+        report = replay(options)
     except KeyboardInterrupt:
         print('interrupted')
         return 0
@@ -58,14 +63,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_json(args.json, dataclasses.asdict(report))
     return 1 if report.answered == 0 else 0
-
-
-def _options(args: argparse.Namespace) -> ReplayOptions:
-    return ReplayOptions(
-        bag=args.bag, topics=tuple(args.topic), rate=args.rate, lock_step=args.lock_step, loop=args.loop,
-        answer_topic=args.answer_topic, timeout_s=args.timeout, wait_s=args.wait, labels=args.labels,
-        restamp=args.restamp, limit=args.limit, max_gap_s=args.max_gap, remap=dict(map(_parse_remap, args.remap)),
-    )  # fmt: skip
 
 
 def _parse_remap(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -28,7 +29,7 @@ class ReplayOptions:
     """
 
     bag: Path
-    topics: tuple[str, ...] = ()
+    topics: Sequence[str] = ()
     rate: float = 1.0
     lock_step: bool = False
     answer_topic: Optional[str] = None

@@ -3,8 +3,21 @@
 from pathlib import Path
 
 import pytest
-from bag_files import CAMERA, COMPRESSED, COUNT, LOG_NS, RAW, STORE, TEXT, Sent, serialised, write_mcap, write_messages
-from damaged_reading import expected, read
+from bag_files import (
+    CAMERA,
+    COMPRESSED,
+    COUNT,
+    LOG_NS,
+    RAW,
+    STORE,
+    TEXT,
+    Sent,
+    expected,
+    read,
+    serialised,
+    write_mcap,
+    write_messages,
+)
 from odd_bags import FRAMES, USELESS, WHOLE, mcap
 from rosbags.rosbag2 import StoragePlugin
 

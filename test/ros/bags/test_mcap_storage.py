@@ -5,8 +5,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bag_files import CAMERA, COMPRESSIONS, COUNT, LABELS, chunk_places, cut, flip, serialised, write_mcap
-from damaged_reading import ALL, expected, read
+from bag_files import (
+    ALL,
+    CAMERA,
+    COMPRESSIONS,
+    COUNT,
+    LABELS,
+    chunk_places,
+    cut,
+    expected,
+    flip,
+    read,
+    serialised,
+    write_mcap,
+)
 
 from hybrid_seg_ros.ros.bags.bag_content import BagError
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader

@@ -8,8 +8,7 @@ import sqlite3
 from types import SimpleNamespace
 
 import pytest
-from bag_files import CAMERA, LABELS, LOG_NS, PERIOD_NS, cut, flip, serialised, write_folder
-from damaged_reading import expected, read, storage_of
+from bag_files import CAMERA, LABELS, LOG_NS, PERIOD_NS, cut, expected, flip, read, serialised, storage_of, write_folder
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 DB3 = StoragePlugin.SQLITE3

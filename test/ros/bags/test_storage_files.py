@@ -1,8 +1,7 @@
 """Damaged bags, read tolerantly: what comes is right, it is as much as there is, and the bag says what is wrong."""
 
 import pytest
-from bag_files import CAMERA, COUNT, LABELS, RAW, cut, write_folder, write_mcap
-from damaged_reading import expected, read, storage_of
+from bag_files import CAMERA, COUNT, LABELS, RAW, cut, expected, read, storage_of, write_folder, write_mcap
 from odd_bags import DAMAGED, FRAMES
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
