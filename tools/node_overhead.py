@@ -22,9 +22,9 @@ from tool import IDLE_NODE, add_node_arguments, count, positive, run_tool
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.files import write_json
-from hybrid_seg_ros.ros.messages import array_to_image
 from hybrid_seg_ros.ros.play.node_process import parse_parameter
 from hybrid_seg_ros.ros.play.running_node import running_node
+from hybrid_seg_ros.ros.publishers import array_to_image
 
 TARGET_P50_MS = 5.0
 """What the node may take of a 1280x720 image, beside the network."""

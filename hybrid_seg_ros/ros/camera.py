@@ -136,8 +136,9 @@ class Camera:
     @property
     def is_live(self) -> bool:
         """Whether it listens and an image came lately."""
-        since_s = self.monitor.seconds_since_image(time.monotonic())
-        return self._subscription is not None and since_s is not None and since_s <= self._config.image_timeout_s
+        last_image_s = self.monitor.last_image_s
+        is_fresh = last_image_s is not None and time.monotonic() - last_image_s <= self._config.image_timeout_s
+        return self._subscription is not None and is_fresh
 
     def to_rgb(self, frame: Frame) -> np.ndarray:
         """Return the frame's picture as (H, W, 3) uint8 RGB. Raises BadFrameError."""

@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 from rcl_interfaces.msg import SetParametersResult
@@ -269,11 +269,7 @@ class SegmentationNode(LifecycleNode):
 
     def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         worker = self.worker
-
-        def live_problem(changes: Mapping[str, Any]) -> str:
-            return '' if worker is None else worker.problem(changes)
-
-        return check_parameters(parameters, worker is not None, live_problem)
+        return check_parameters(parameters, worker is not None, worker.problem if worker else lambda changes: '')
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         """Answer the service `~/enable`: the same as the parameter `enabled`."""

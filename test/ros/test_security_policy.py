@@ -15,7 +15,7 @@ import pytest
 from node_harness import NODE, TIMEOUT_S, Client, NodeProcess
 from tiny_model import write_tiny_model
 
-from hybrid_seg_ros.ros import messages
+from hybrid_seg_ros.ros import publishers
 from hybrid_seg_ros.ros.play.session import RosSession
 
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'segmentation_node.policy.xml'
@@ -82,7 +82,7 @@ def test_all_that_the_node_has_is_allowed(used, kind):
 @pytest.mark.parametrize('kind', ATTRIBUTES.values())
 def test_nothing_is_allowed_that_the_node_has_not(used, kind):
     elsewhere = set()
-    if messages.LabelInfo is None:  # vision_msgs is not on PyPI
+    if publishers.LabelInfo is None:  # vision_msgs is not on PyPI
         elsewhere.add(f'{NODE}/label_info')
     if importlib.util.find_spec('type_description_interfaces') is None:  # Humble
         elsewhere.add(f'{NODE}/get_type_description')

@@ -87,7 +87,8 @@ class CameraMonitor:
         self._bad_frame, self._bad_frame_s = '', 0.0
         self._failure = self._incompatible_qos = ''
         self._incompatible_subscriber, self._incompatible_subscriber_s = '', 0.0
-        self._last_image_s: Optional[float] = None
+        self.last_image_s: Optional[float] = None
+        """When the last image came, or the waiting began."""
         self._last_info_s: Optional[float] = None
         self._latency_ms = {step: deque[float](maxlen=_LATENCY_FRAMES) for step in STEPS}
         self._tokens: Optional[TokenReport] = None
@@ -98,7 +99,7 @@ class CameraMonitor:
             self._in, self._out, self._info = RateMeter(), RateMeter(), RateMeter()
             self._stamp_age_s = None
             self._failure = self._incompatible_qos = ''
-            self._last_image_s, self._last_info_s = now_s, None
+            self.last_image_s, self._last_info_s = now_s, None
 
     def image_received(self, now_s: float, stamp_age_s: Optional[float] = None, image_bytes: int = 0) -> None:
         """Note a message. One that comes shows that some publisher's QoS does fit."""
@@ -106,7 +107,7 @@ class CameraMonitor:
             self._stamp_age_s, self._image_bytes = stamp_age_s, image_bytes
             self._received += 1
             self._in.add(now_s)
-            self._last_image_s = now_s
+            self.last_image_s = now_s
             self._incompatible_qos = ''
 
     def info_received(self, now_s: float) -> None:
@@ -114,11 +115,6 @@ class CameraMonitor:
         with self._lock:
             self._info.add(now_s)
             self._last_info_s = now_s
-
-    def seconds_since_image(self, now_s: float) -> Optional[float]:
-        """Return how long ago the last image came, or the waiting began; None before that."""
-        with self._lock:
-            return None if self._last_image_s is None else now_s - self._last_image_s
 
     def period_ms(self, now_s: float) -> float:
         """Return how far apart images come, those that are dropped included; 0 where that is not known."""
@@ -181,7 +177,7 @@ class CameraMonitor:
                 incompatible_subscriber=(
                     self._incompatible_subscriber if now_s - self._incompatible_subscriber_s <= SUBSCRIBER_S else ''
                 ),
-                since_image_s=None if self._last_image_s is None else now_s - self._last_image_s,
+                since_image_s=None if self.last_image_s is None else now_s - self.last_image_s,
                 stamp_age_s=self._stamp_age_s,
                 since_info_s=None if self._last_info_s is None else now_s - self._last_info_s,
                 info_fps=self._info.rate_hz(now_s),

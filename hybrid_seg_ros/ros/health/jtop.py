@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Optional, Union
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 10.0, 600.0
@@ -63,45 +63,37 @@ def parse_jtop(client: Any) -> dict[str, Union[float, str]]:
 
     Frequencies come in kHz, memory in kB, power in mW, fans in per cent. Its temperatures are those of /sys.
     """
-    gpu = next(iter(_mapping(client, 'gpu').values()), {})
+    gpus, fans = ([name for name, _ in _items(client, what)] for what in ('gpu', 'fan'))
     numbers = {
-        'gpu_load_percent': _at(gpu, 'status', 'load'),
-        'gpu_frequency_mhz': _scaled(_at(gpu, 'freq', 'cur'), 1e-3),
-        'gpu_memory_mb': _scaled(_at(_mapping(client, 'memory'), 'RAM', 'shared'), 1.024e-3),
-        'power_mw': _at(_mapping(client, 'power'), 'tot', 'power'),
+        'gpu_memory_mb': (1.024e-3, 'memory', 'RAM', 'shared'),
+        'power_mw': (1.0, 'power', 'tot', 'power'),
+        **{f'fan_{name}_percent': (1.0, 'fan', name, 'speed', 0) for name in fans},
     }
-    for name, fan in _mapping(client, 'fan').items():
-        numbers[f'fan_{name}_percent'] = _at(fan, 'speed', 0)
-    values: dict[str, Union[float, str]] = {
-        name: float(value) for name, value in numbers.items() if _scaled(value, 1.0) is not None
-    }
-    power_mode = getattr(_attribute(client, 'nvpmodel'), 'name', None)
+    for name in gpus[:1]:
+        numbers['gpu_load_percent'] = (1.0, 'gpu', name, 'status', 'load')
+        numbers['gpu_frequency_mhz'] = (1e-3, 'gpu', name, 'freq', 'cur')
+    values: dict[str, Union[float, str]] = {}
+    for key, (factor, *path) in numbers.items():
+        value = _at(client, *path)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            values[key] = float(value * factor)
+    power_mode = getattr(_at(client, 'nvpmodel'), 'name', None)
     if power_mode:
         values['power_mode'] = str(power_mode)
     return values
 
 
-def _attribute(client: Any, name: str) -> Any:
-    """Return the attribute, None if it is missing: boards and versions differ in what there is."""
+def _items(client: Any, attribute: str) -> list[tuple[str, Any]]:
+    value = _at(client, attribute)
+    return list(value.items()) if hasattr(value, 'items') else []  # jtop's own classes are like dicts
+
+
+def _at(client: Any, attribute: str, *keys: Any) -> Any:
+    """Return what lies at the end of the keys; None if it is missing: boards and versions differ in what there is."""
     try:
-        return getattr(client, name)
-    except (AttributeError, KeyError):
-        return None
-
-
-def _mapping(client: Any, name: str) -> Mapping[str, Any]:
-    value = _attribute(client, name)
-    return value if hasattr(value, 'items') else {}  # jtop's own classes are like dicts without being Mappings
-
-
-def _at(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        try:
+        value = getattr(client, attribute)
+        for key in keys:
             value = value[key]
-        except (LookupError, TypeError):
-            return None
+    except (AttributeError, LookupError, TypeError):
+        return None
     return value
-
-
-def _scaled(value: Any, factor: float) -> Optional[float]:
-    return value * factor if isinstance(value, (int, float)) and not isinstance(value, bool) else None

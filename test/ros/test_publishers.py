@@ -1,4 +1,4 @@
-"""Conversions between messages and arrays."""
+"""What is published, as messages."""
 
 import sys
 import types
@@ -10,7 +10,7 @@ from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_msgs.msg import Header
 
 from hybrid_seg_ros.label_space import LabelSpace
-from hybrid_seg_ros.ros import messages
+from hybrid_seg_ros.ros import publishers
 from hybrid_seg_ros.ros.image_decoding import compressed_to_rgb
 from hybrid_seg_ros.segmentation import TokenReport
 
@@ -24,7 +24,7 @@ def rgb(height=5, width=7, seed=0):
 
 @pytest.mark.parametrize(('picture', 'encoding', 'step'), [(rgb(), 'rgb8', 21), (rgb()[..., 1], 'mono8', 7)])
 def test_arrays_become_images(picture, encoding, step):
-    message = messages.array_to_image(picture, HEADER)
+    message = publishers.array_to_image(picture, HEADER)
     assert (message.height, message.width, message.encoding, message.step) == (5, 7, encoding, step)
     assert message.header == HEADER and message.is_bigendian == (sys.byteorder == 'big')
     assert message.data.tobytes() == picture.tobytes()
@@ -33,13 +33,13 @@ def test_arrays_become_images(picture, encoding, step):
 @pytest.mark.parametrize('array', [rgb().astype(np.int16), rgb()[..., :2], rgb()[0, 0]])
 def test_other_arrays_do_not(array):
     with pytest.raises(ValueError, match=r'expected \(H, W\) or \(H, W, 3\) uint8'):
-        messages.array_to_image(array, HEADER)
+        publishers.array_to_image(array, HEADER)
 
 
 def test_a_mask_as_png_is_the_mask_and_called_what_image_transport_calls_it():
     labels = np.repeat(rgb(60, 80)[..., 0] % 11, 4, axis=1)
     labels[3:5] = 255
-    message = messages.array_to_png(labels, HEADER)
+    message = publishers.array_to_png(labels, HEADER)
     assert message.header == HEADER and message.format == 'mono8; png compressed '
     assert len(message.data) < labels.size / 4
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED), labels)
@@ -49,17 +49,17 @@ def test_a_mask_as_png_is_the_mask_and_called_what_image_transport_calls_it():
 @pytest.mark.parametrize('array', [rgb(), rgb()[..., 0].astype(np.int16)])
 def test_what_is_no_mask_does_not_become_a_png(array):
     with pytest.raises(ValueError, match=r'expected labels \(H, W\) uint8'):
-        messages.array_to_png(array, HEADER)
+        publishers.array_to_png(array, HEADER)
 
 
 def test_confidence_is_0_to_255():
-    message = messages.confidence_to_image(np.array([[0.0, 0.5, 1.0]], np.float32), HEADER)
+    message = publishers.confidence_to_image(np.array([[0.0, 0.5, 1.0]], np.float32), HEADER)
     assert message.encoding == 'mono8' and list(message.data) == [0, 128, 255]
 
 
 def test_token_usage_names_its_stages():
     grid = np.ones((4, 6), np.uint8)
-    message = messages.token_usage_message(TokenReport((4, 6), grid, 0 * grid, 15, ((6, 9), (8, 5))))
+    message = publishers.token_usage_message(TokenReport((4, 6), grid, 0 * grid, 15, ((6, 9), (8, 5))))
     assert list(message.data) == [24, 15, 9, 5]
     assert [(d.label, d.size, d.stride) for d in message.layout.dim] == [('total,merged,kept@6,kept@8', 4, 4)]
 
@@ -68,7 +68,7 @@ def test_camera_info_is_scaled_and_the_original_left_alone():
     info = CameraInfo(height=480, width=640, d=[0.1] * 5, k=[500.0, 0, 320, 0, 400, 240, 0, 0, 1], binning_x=2)
     info.p = [500.0, 0, 320, -50, 0, 400, 240, 0, 0, 0, 1, 0]
     info.roi = RegionOfInterest(x_offset=64, y_offset=48, width=320, height=240, do_rectify=True)
-    scaled = messages.scale_camera_info(info, (480, 640), (120, 320), HEADER)
+    scaled = publishers.scale_camera_info(info, (480, 640), (120, 320), HEADER)
     assert scaled.header == HEADER and (scaled.height, scaled.width) == (120, 320)
     assert list(scaled.k) == [250, 0, 160, 0, 100, 60, 0, 0, 1]
     assert list(scaled.p) == [250, 0, 160, -25, 0, 100, 60, 0, 0, 0, 1, 0]
@@ -79,9 +79,9 @@ def test_camera_info_is_scaled_and_the_original_left_alone():
 
 def test_label_info_names_the_classes_where_vision_msgs_is_installed(monkeypatch):
     classes = LabelSpace(('sky', 'road'), ((1, 2, 3), (4, 5, 6)))
-    monkeypatch.setattr(messages, 'LabelInfo', None)
-    assert messages.label_info_message(classes, HEADER) is None
-    monkeypatch.setattr(messages, 'LabelInfo', types.SimpleNamespace)
-    monkeypatch.setattr(messages, 'VisionClass', types.SimpleNamespace)
-    info = messages.label_info_message(classes, HEADER)
+    monkeypatch.setattr(publishers, 'LabelInfo', None)
+    assert publishers.label_info_message(classes, HEADER) is None
+    monkeypatch.setattr(publishers, 'LabelInfo', types.SimpleNamespace)
+    monkeypatch.setattr(publishers, 'VisionClass', types.SimpleNamespace)
+    info = publishers.label_info_message(classes, HEADER)
     assert [(entry.class_id, entry.class_name) for entry in info.class_map] == [(0, 'sky'), (1, 'road')]
