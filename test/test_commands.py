@@ -20,6 +20,7 @@ from hybrid_seg_ros.evaluation.flops.count import count_flops
 from hybrid_seg_ros.inference.pipeline_options import keep_value
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 
+SEGMENT = ('segment', '--backend', 'pytorch')
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 
@@ -109,7 +110,7 @@ def test_segment_writes_nothing_if_an_image_is_unreadable(root, model, tmp_path,
     loop.symlink_to(loop)
     for file, complaint in ((bad, 'bad.png: not a readable image'), (loop, 'loop.png: cannot be read: Too many')):
         images = [str(root / 'val' / 'images' / '0.png'), str(file)]
-        assert main(['segment', *images, '--model', str(model), '--output', str(tmp_path / 'out')]) == 1
+        assert main([*SEGMENT, *images, '--model', str(model), '--output', str(tmp_path / 'out')]) == 1
         assert complaint in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
@@ -123,7 +124,7 @@ def test_segment_writes_nothing_if_an_image_is_unreadable(root, model, tmp_path,
 ])  # fmt: skip
 def test_an_option_without_effect_is_said(root, model, tmp_path, caplog, options, said):
     image = str(root / 'val' / 'images' / '0.png')
-    command = ['segment', image, '--model', str(model), '--output', str(tmp_path), '--backend', 'pytorch', *options]
+    command = [*SEGMENT, image, '--model', str(model), '--output', str(tmp_path), *options]
     assert main(command) == 0
     warnings = [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
     assert len(warnings) == len(said) and all(part in line for part, line in zip(said, warnings))
@@ -154,13 +155,14 @@ def test_every_command_takes_keep_in_the_same_forms(command):
         assert parser.parse_args([*command, '--keep', *words]).keep == keep
 
 
-@pytest.mark.parametrize('stem', ['a_overlay', 'a_overlay_b', '_overlay'])
-def test_segment_names_what_it_writes(root, model, tmp_path, capsys, stem):
-    image = shutil.copy(root / 'val/images/0.png', tmp_path / f'{stem}.png')
-    assert main(['segment', str(image), '--model', str(model), '--output', str(tmp_path / 'out')]) == 0
-    overlay, labels = capsys.readouterr().out.split(' and ')
-    assert overlay == f'{tmp_path}/out/{stem}_overlay.png' and labels == f'{stem}_labels.png\n'
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [f'{stem}_labels.png', f'{stem}_overlay.png']
+def test_segment_names_what_it_writes(root, model, tmp_path, capsys):
+    stems = ['a_overlay', 'a_overlay_b', '_overlay']
+    images = [shutil.copy(root / 'val/images/0.png', tmp_path / f'{stem}.png') for stem in stems]
+    assert main([*SEGMENT, *map(str, images), '--model', str(model), '--output', str(tmp_path / 'out')]) == 0
+    lines = [f'{tmp_path}/out/{stem}_overlay.png and {stem}_labels.png' for stem in stems]
+    assert capsys.readouterr().out.splitlines() == lines
+    files = {f'{stem}_{kind}.png' for stem in stems for kind in ('labels', 'overlay')}
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == files
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_segment_says_what_it_cannot_read_or_write(model, tmp_path, capsys, name
     make(tmp_path / name)
     before = sorted(tmp_path.rglob('*'))
     images = [str(tmp_path / each) for each in (name, 'image.png')]
-    assert main(['segment', *images, '--model', str(model), '--output', str(tmp_path)]) == 1
+    assert main([*SEGMENT, *images, '--model', str(model), '--output', str(tmp_path)]) == 1
     output = capsys.readouterr()
     assert complaint in output.err and not output.out
     assert sorted(tmp_path.rglob('*')) == before
@@ -190,7 +192,7 @@ def test_segment_on_a_full_disk(root, model, tmp_path, capsys):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (900, before[1]))
     try:
-        status = main(['segment', str(root / 'val/images/0.png'), '--model', str(model), '--output', str(tmp_path)])
+        status = main([*SEGMENT, str(root / 'val/images/0.png'), '--model', str(model), '--output', str(tmp_path)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     output = capsys.readouterr()
@@ -201,7 +203,7 @@ def test_segment_on_a_full_disk(root, model, tmp_path, capsys):
 def test_segment_turns_images_as_exif_says(model, tmp_path):
     picture = np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40, np.ones((16, 16), np.uint8))
     (tmp_path / 'a.jpg').write_bytes(with_orientation(np.dstack([picture] * 3), 6, 'JPEG'))
-    assert main(['segment', str(tmp_path / 'a.jpg'), '--model', str(model), '--output', str(tmp_path)]) == 0
+    assert main([*SEGMENT, str(tmp_path / 'a.jpg'), '--model', str(model), '--output', str(tmp_path)]) == 0
     assert cv2.imread(str(tmp_path / 'a_labels.png'), cv2.IMREAD_UNCHANGED).shape == (48, 32)
 
 
