@@ -31,7 +31,7 @@ for attempt in ('first', 'second'):
     models['attempt'] = attempt
     status = cli.main(argv)
     print(f'process {rank}, {attempt} attempt: status {status}', file=sys.stderr, flush=True)
-    torch.save(models['last'].state_dict(), run_dir / f'{attempt}_{rank}.pt')
+    torch.save(models['last'].state_dict(), run_dir / f'weights_of_process_{rank}.pt')
     if rank == '0':
         (run_dir / f'{attempt}_state.pt').write_bytes((run_dir / 'state.pt').read_bytes())
     os.environ.update(TORCHELASTIC_USE_AGENT_STORE='False', MASTER_PORT=port)

@@ -124,7 +124,7 @@ def test_a_failure_in_one_process_stops_all(two_processes):
 def test_both_end_with_the_same_weights(two_processes):
     run_dir, said = two_processes
     assert said.count('second attempt: status 0') == 2
-    first, second = (torch.load(run_dir / f'second_{rank}.pt') for rank in (0, 1))
+    first, second = (torch.load(run_dir / f'weights_of_process_{rank}.pt') for rank in (0, 1))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     state = torch.load(run_dir / 'state.pt', weights_only=True)
     assert state['step'] == STEPS and state['batches_per_step'] == 2
