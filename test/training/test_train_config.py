@@ -51,12 +51,6 @@ def test_every_shipped_configuration_builds_its_model(path):
     assert learning_rate_factor(config.warmup_steps, config) == 1.0
 
 
-def test_there_are_short_configurations_of_the_paper_s_models():
-    assert {path.name for path in FILES} >= ADE20K
-    for path in FILES:
-        assert len(path.read_text().splitlines()) <= (30 if path.name in ADE20K else 45), path
-
-
 @pytest.mark.parametrize('name', sorted(ADE20K - {f'train_ade20k_vit_{s}_policy.yaml' for s in ('base', 'tiny')}))
 def test_a_stage_starts_from_the_model_of_the_one_before(name):
     path = ROOT / 'config' / name
