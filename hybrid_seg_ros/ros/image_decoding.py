@@ -114,7 +114,9 @@ def image_to_rgb(message: Image) -> np.ndarray:
     if name not in _PACKED:
         return _semi_planar_to_rgb(message, name)
     layout = _PACKED[name]
-    pixels = _to_8_bit(_pixels(message, layout), message.encoding)
+    pixels = _pixels(message, layout)
+    if pixels.dtype != np.uint8:
+        pixels = _to_8_bit(pixels, message.encoding)
     return np.ascontiguousarray(pixels) if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb)
 
 
@@ -212,9 +214,7 @@ def _pixels(message: Image, layout: _Packed) -> np.ndarray:
 
 
 def _to_8_bit(pixels: np.ndarray, encoding: str) -> np.ndarray:
-    """Scale (H, W, C) uint16 or float32 to uint8; uint8 is returned as it is."""
-    if pixels.dtype == np.uint8:
-        return pixels
+    """Scale (H, W, C) uint16 or float32 to uint8."""
     if pixels.dtype == np.uint16:
         return cv2.convertScaleAbs(pixels, alpha=255 / 65535)
     if not (pixels.min() >= 0.0 and pixels.max() <= 1.0):  # false for NaN, too

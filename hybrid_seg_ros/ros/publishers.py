@@ -81,7 +81,7 @@ class Publishers:
     @property
     def needs_confidence(self) -> bool:
         """Whether somebody subscribes to it."""
-        return _is_wanted(self._confidence)
+        return self._confidence.get_subscription_count() > 0
 
     def publish_mask(self, header: Header, result: Segmentation) -> None:
         """Publish the class ids."""
@@ -93,7 +93,7 @@ class Publishers:
         """Publish what goes with every mask. `info` is the camera's calibration, if known; `fps` masks per second."""
         self._fps.publish(Float32(data=fps))
         self._token_usage.publish(token_usage_message(result.tokens))
-        if result.confidence is not None and _is_wanted(self._confidence):
+        if result.confidence is not None and self._confidence.get_subscription_count():
             self._confidence.publish(confidence_to_image(result.confidence, header))
         if info is not None:
             self._camera_info.publish(scale_camera_info(info, image_hw, result.labels.shape, header))
@@ -103,16 +103,16 @@ class Publishers:
     ) -> None:
         """Publish, for those who look: mask as PNG, colour mask, overlay, token map; all of the mask's size."""
         labels = result.labels
-        if _is_wanted(self._mask_png):
+        if self._mask_png.get_subscription_count():
             self._mask_png.publish(array_to_png(labels, header))
-        if _is_wanted(self._color_mask):
+        if self._color_mask.get_subscription_count():
             self._color_mask.publish(array_to_image(self._classes.colorize(labels), header))
-        if _is_wanted(self._overlay):
+        if self._overlay.get_subscription_count():
             overlay = draw_overlay(image, labels, self._classes, settings.overlay_alpha)
             if settings.overlay_legend:
                 overlay = add_class_legend(overlay, labels, self._classes)
             self._overlay.publish(array_to_image(overlay, header))
-        if _is_wanted(self._token_map):
+        if self._token_map.get_subscription_count():
             token_map = draw_token_map(image, result.tokens, labels.shape)
             self._token_map.publish(array_to_image(token_map, header))
 
@@ -139,10 +139,6 @@ class Publishers:
         problem = f'a subscriber of {topic} {asks}'
         self._on_incompatible(problem)
         self._node.get_logger().warning(problem, throttle_duration_sec=_LOG_PERIOD_S)
-
-
-def _is_wanted(publisher: LifecyclePublisher) -> bool:
-    return publisher.get_subscription_count() > 0
 
 
 def array_to_image(picture: np.ndarray, header: Header) -> Image:

@@ -1,6 +1,7 @@
 """What happens to frames, counted; and what diagnostics make of it."""
 
 import dataclasses
+from collections import deque
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from hybrid_seg_ros.inference.point_keeper import PointState
 from hybrid_seg_ros.ros.camera import Frame, FrameSlot
-from hybrid_seg_ros.ros.health.camera_monitor import RECENT_S, STEPS, CameraHealth, CameraMonitor, RateMeter
+from hybrid_seg_ros.ros.health.camera_monitor import RECENT_S, STEPS, CameraHealth, CameraMonitor, rate_hz
 from hybrid_seg_ros.ros.health.diagnostics import (
     CameraState,
     InputState,
@@ -34,14 +35,13 @@ def latencies(total):
 
 
 def test_rate_is_that_of_the_last_seconds():
-    meter = RateMeter()
-    assert meter.rate_hz(0.0) == 0.0
-    meter.add(0.0)
-    assert meter.rate_hz(0.0) == 0.0
-    for index in range(1, 21):
-        meter.add(index / 10)
-    assert meter.rate_hz(2.0) == pytest.approx(10.0)
-    assert meter.rate_hz(60.0) == 0.0
+    times_s = deque()
+    assert rate_hz(times_s, 0.0) == 0.0
+    times_s.append(0.0)
+    assert rate_hz(times_s, 0.0) == 0.0
+    times_s.extend(index / 10 for index in range(1, 21))
+    assert rate_hz(times_s, 2.0) == pytest.approx(10.0)
+    assert rate_hz(times_s, 60.0) == 0.0
 
 
 def test_monitor_counts_and_measures():

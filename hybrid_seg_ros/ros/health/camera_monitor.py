@@ -23,26 +23,8 @@ SUBSCRIBER_S = 60.0
 RECENT_S = 5.0
 """How long a bad frame shows in diagnostics."""
 _WINDOW_S = 5.0
+_RATE_EVENTS = 300
 _LATENCY_FRAMES = 200
-
-
-class RateMeter:
-    """Events per second over the last seconds."""
-
-    def __init__(self) -> None:
-        self._times_s: deque[float] = deque(maxlen=300)
-
-    def add(self, now_s: float) -> None:
-        """Note an event."""
-        self._times_s.append(now_s)
-
-    def rate_hz(self, now_s: float) -> float:
-        """Return the rate between the first and the last recent event; 0 where there are fewer than two."""
-        while self._times_s and now_s - self._times_s[0] > _WINDOW_S:
-            self._times_s.popleft()
-        if len(self._times_s) < 2 or self._times_s[-1] == self._times_s[0]:
-            return 0.0
-        return (len(self._times_s) - 1) / (self._times_s[-1] - self._times_s[0])
 
 
 @dataclass(frozen=True)
@@ -80,7 +62,7 @@ class CameraMonitor:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._in, self._out, self._info = RateMeter(), RateMeter(), RateMeter()
+        self._in, self._out, self._info = (deque(maxlen=_RATE_EVENTS) for _ in range(3))
         self._stamp_age_s: Optional[float] = None
         self._image_bytes = 0
         self._received = self._segmented = self._bad_frames = self._failures = self._decoder_complaints = 0
@@ -96,7 +78,7 @@ class CameraMonitor:
     def restart(self, now_s: float) -> None:
         """Wait for images from now on."""
         with self._lock:
-            self._in, self._out, self._info = RateMeter(), RateMeter(), RateMeter()
+            self._in, self._out, self._info = (deque(maxlen=_RATE_EVENTS) for _ in range(3))
             self._stamp_age_s = None
             self._failure = self._incompatible_qos = ''
             self.last_image_s, self._last_info_s = now_s, None
@@ -106,21 +88,21 @@ class CameraMonitor:
         with self._lock:
             self._stamp_age_s, self._image_bytes = stamp_age_s, image_bytes
             self._received += 1
-            self._in.add(now_s)
+            self._in.append(now_s)
             self.last_image_s = now_s
             self._incompatible_qos = ''
 
     def info_received(self, now_s: float) -> None:
         """Note a camera_info."""
         with self._lock:
-            self._info.add(now_s)
+            self._info.append(now_s)
             self._last_info_s = now_s
 
     def period_ms(self, now_s: float) -> float:
         """Return how far apart images come, those that are dropped included; 0 where that is not known."""
         with self._lock:
-            rate_hz = self._in.rate_hz(now_s)
-        return 1e3 / rate_hz if rate_hz > 0 else 0.0
+            fps = rate_hz(self._in, now_s)
+        return 1e3 / fps if fps > 0 else 0.0
 
     def bad_frame(self, problem: str, now_s: float) -> None:
         """Note a message that held no usable image."""
@@ -157,15 +139,15 @@ class CameraMonitor:
             self._tokens = tokens
             for step in STEPS:
                 self._latency_ms[step].append(latency_ms[step])
-            self._out.add(now_s)
-            return self._out.rate_hz(now_s)
+            self._out.append(now_s)
+            return rate_hz(self._out, now_s)
 
     def health(self, now_s: float) -> CameraHealth:
         """Return the state at this moment."""
         with self._lock:
             return CameraHealth(
-                fps_in=self._in.rate_hz(now_s),
-                fps_out=self._out.rate_hz(now_s),
+                fps_in=rate_hz(self._in, now_s),
+                fps_out=rate_hz(self._out, now_s),
                 received=self._received,
                 segmented=self._segmented,
                 bad_frames=self._bad_frames,
@@ -180,7 +162,7 @@ class CameraMonitor:
                 since_image_s=None if self.last_image_s is None else now_s - self.last_image_s,
                 stamp_age_s=self._stamp_age_s,
                 since_info_s=None if self._last_info_s is None else now_s - self._last_info_s,
-                info_fps=self._info.rate_hz(now_s),
+                info_fps=rate_hz(self._info, now_s),
                 image_bytes=self._image_bytes,
                 latency_ms={
                     step: (float(np.percentile(times, 50)), float(np.percentile(times, 95)))
@@ -189,3 +171,15 @@ class CameraMonitor:
                 },
                 tokens=self._tokens,
             )
+
+
+def rate_hz(times_s: deque[float], now_s: float) -> float:
+    """Return the rate between the first and the last event of the last seconds; 0 where there are fewer than two.
+
+    Older times are forgotten.
+    """
+    while times_s and now_s - times_s[0] > _WINDOW_S:
+        times_s.popleft()
+    if len(times_s) < 2 or times_s[-1] == times_s[0]:
+        return 0.0
+    return (len(times_s) - 1) / (times_s[-1] - times_s[0])
