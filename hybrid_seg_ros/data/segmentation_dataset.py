@@ -82,10 +82,6 @@ class FileDataset:
         return Sample(pair.name, image, labels)
 
 
-def _size(picture: np.ndarray) -> str:
-    return f'{picture.shape[1]}x{picture.shape[0]}'
-
-
 def describe_problems(problems: Sequence[str], shown: int = PROBLEMS_SHOWN) -> str:
     """Say how many problems there are, and list the first ones, one a line."""
     noun = '1 problem' if len(problems) == 1 else f'{len(problems)} problems'
@@ -183,3 +179,7 @@ def listed_name(line: str) -> str:
     """Return the name of a listed image, which may come with its suffix."""
     path = Path(same_name(line))
     return (path.with_suffix('') if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix()
+
+
+def _size(picture: np.ndarray) -> str:
+    return f'{picture.shape[1]}x{picture.shape[0]}'

@@ -25,7 +25,16 @@ from hybrid_seg_ros.network.encoder_weights import without_unused_prefix_tokens
 
 log = logging.getLogger(__name__)
 
-MODEL_SOURCES = ('segvit', 'dtop', 'cts')
+FIXED: dict[str, dict[str, Any]] = {
+    'segvit': {'head': 'segvit_atm', 'policy': 'none', 'decoder': {'layers': 3}},
+    'dtop': {'head': 'atm', 'policy': 'none', 'decoder': {'layers': 3}},
+    'cts': {
+        'policy': 'efficientnet_lite0', 'trunk_convention': 'timm', 'auxiliary_layers': [], 'decoder': {'layers': 2},
+    },
+}  # fmt: skip
+"""Fields of the ModelSpec that follow from the published code of each source."""
+CTS_BACKBONE = {'layer_norm_eps': 1e-5, 'class_token': True, 'final_norm': True}
+MODEL_SOURCES = tuple(FIXED)
 
 _UNKNOWN = ' (unknown to '
 
@@ -38,8 +47,6 @@ NORMALIZATIONS = {
     'half': ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
 }
 """Mean and std of the published models: ImageNet's, or to [-1, 1]."""
-
-CTS_BACKBONE = {'layer_norm_eps': 1e-5, 'class_token': True, 'final_norm': True}
 
 REQUIRED = {
     'backbone': '--backbone',
@@ -60,12 +67,13 @@ def converted_spec(source: str, name: str, declared: Mapping[str, Any], has_poli
     Raises ModelSpecError that lists what is to be declared: a number of attention heads, say, changes no shape, so a
     wrong one would go unnoticed.
     """
-    fields = {'name': name, **_fixed_by(source), **declared}
+    fields = {'name': name, **FIXED[source], **declared}
     if has_policy_file:
         fields = {**fields, 'policy': 'efficientnet_lite0', 'trunk_convention': 'timm'}
-    fields['decoder'] = {**_decoder_of(source), **(declared.get('decoder') or {})}
-    if source == 'cts':
-        fields['backbone'] = _with_defaults(fields.get('backbone'), CTS_BACKBONE)
+    fields['decoder'] = {**FIXED[source]['decoder'], **(declared.get('decoder') or {})}
+    backbone = fields.get('backbone')
+    if source == 'cts' and backbone is not None:
+        fields['backbone'] = {**CTS_BACKBONE, **(backbone if isinstance(backbone, Mapping) else {'preset': backbone})}
     needless = {'linear': ('decoder.num_heads',)}.get(str(fields.get('head')), ())
     present = {key for key in fields if fields[key] is not None} | {f'decoder.{key}' for key in fields['decoder']}
     missing = [key for key in REQUIRED if key not in present and key not in needless]
@@ -86,24 +94,6 @@ def encoder_backbone(declared: Mapping[str, Any]) -> Backbone:
     spec = ModelSpec.from_dict({'name': 'encoder', 'backbone': declared['backbone'], 'classes': [{'name': 'any'}],
                                 'auxiliary_layers': []})
     return spec.backbone
-
-
-def _fixed_by(source: str) -> dict[str, Any]:
-    if source == 'segvit':
-        return {'head': 'segvit_atm', 'policy': 'none'}
-    if source == 'dtop':
-        return {'head': 'atm', 'policy': 'none'}
-    return {'policy': 'efficientnet_lite0', 'trunk_convention': 'timm', 'auxiliary_layers': []}
-
-
-def _decoder_of(source: str) -> dict[str, Any]:
-    return {'layers': 2 if source == 'cts' else 3}
-
-
-def _with_defaults(backbone: Any, defaults: Mapping[str, Any]) -> Any:
-    if backbone is None:
-        return None
-    return {**defaults, **(backbone if isinstance(backbone, Mapping) else {'preset': backbone})}
 
 
 def convert_model(
