@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from hybrid_seg_ros.data.image_files import IMAGE_SUFFIXES, list_images, read_image
-from hybrid_seg_ros.evaluation.benchmark.dense_network import export_dense
 from hybrid_seg_ros.evaluation.benchmark.plan import PLAIN, RowKey, SizedModel
 from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.torch_baselines import export_dense
 from hybrid_seg_ros.evaluation.flops.paper import paper_form
 from hybrid_seg_ros.inference.preprocess import fit_geometry, preprocess
 from hybrid_seg_ros.model_spec import ModelSpec, Variant, sha256_of

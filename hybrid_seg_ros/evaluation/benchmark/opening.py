@@ -13,10 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hybrid_seg_ros.evaluation.benchmark.dense_network import CompileError, check_compiler, open_compiled
-from hybrid_seg_ros.evaluation.benchmark.dense_pipeline import open_exported
+from hybrid_seg_ros.evaluation.benchmark.baselines import open_baseline
 from hybrid_seg_ros.evaluation.benchmark.models import ModelOnDisk, ModelStore
-from hybrid_seg_ros.evaluation.benchmark.plain_pipeline import PlainPipeline
 from hybrid_seg_ros.evaluation.benchmark.plan import (
     BASELINES,
     ONNXRUNTIME_PLAIN,
@@ -25,6 +23,7 @@ from hybrid_seg_ros.evaluation.benchmark.plan import (
     BackendChoice,
     RowKey,
 )
+from hybrid_seg_ros.evaluation.benchmark.torch_baselines import CompileError, check_compiler
 from hybrid_seg_ros.inference.backends import Backend, create_backend
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend, torch_device
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
@@ -38,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class FramePipeline(Protocol):
-    """What runs a row: SegmentationPipeline, PlainPipeline or DensePipeline."""
+    """What runs a row: SegmentationPipeline or BaselinePipeline."""
 
     spec: ModelSpec
 
@@ -145,13 +144,8 @@ def _open_backend(key: RowKey, model: ModelOnDisk, device: str) -> tuple[Backend
 def _open_baseline(
     key: RowKey, model: ModelOnDisk, budget: TokenBudget, store: ModelStore, device: str
 ) -> OpenRow:
-    spec, variant, graph = model.spec, Variant.parse(key.variant), None
-    if key.backend == PLAIN:
-        pipeline = PlainPipeline.load(spec, variant, budget, device, key.dtype)
-    elif key.backend == TORCH_COMPILE:
-        pipeline = open_compiled(spec, device, key.dtype)
-    else:
-        graph = store.export(model, key.dtype)
-        pipeline = open_exported(spec, graph, device)
-        pipeline(np.full((*spec.network_size_hw, 3), 128, np.uint8))
+    variant = Variant.parse(key.variant)
+    graph = store.export(model, key.dtype) if key.backend == ONNXRUNTIME_PLAIN else None
+    pipeline = open_baseline(key.backend, model.spec, variant, budget, device, key.dtype, graph)
+    pipeline(np.full((*model.spec.network_size_hw, 3), 128, np.uint8))
     return OpenRow(key, model, variant, budget, pipeline, pipeline.device_name, graph=graph)

@@ -17,8 +17,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from hybrid_seg_ros.evaluation.benchmark.dense_pipeline import open_exported
-from hybrid_seg_ros.evaluation.benchmark.plan import BASELINES, ONNXRUNTIME_PLAIN, PLAIN, TORCH_COMPILE
+from hybrid_seg_ros.evaluation.benchmark.baselines import open_baseline
+from hybrid_seg_ros.evaluation.benchmark.plan import BASELINES, PLAIN, TORCH_COMPILE
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
 
@@ -105,16 +105,9 @@ def _open(job: MemoryJob) -> Any:
         )  # fmt: skip
     spec = ModelSpec.load(job.model)
     spec = dataclasses.replace(spec, inference=job.inference or spec.inference)
-    if job.backend == ONNXRUNTIME_PLAIN:
-        return open_exported(spec, Path(job.graph), job.device)
-    if job.backend == TORCH_COMPILE:
-        from hybrid_seg_ros.evaluation.benchmark.dense_network import open_compiled
-
-        return open_compiled(spec, job.device, job.dtype)
-    from hybrid_seg_ros.evaluation.benchmark.plain_pipeline import PlainPipeline
-
     budget = dataclasses.replace(spec.budget, keep=job.keep)
-    return PlainPipeline.load(spec, Variant.parse(job.variant), budget, job.device, job.dtype)
+    graph = None if job.graph is None else Path(job.graph)
+    return open_baseline(job.backend, spec, Variant.parse(job.variant), budget, job.device, job.dtype, graph)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tiny_model import write_lively_model
 
-from hybrid_seg_ros.evaluation.benchmark.dense_network import export_dense
 from hybrid_seg_ros.evaluation.benchmark.peak_memory import MemoryJob, measure_peak_memory, resident_peak_mb
 from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.torch_baselines import export_dense
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import ModelSpec
 

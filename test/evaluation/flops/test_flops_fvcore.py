@@ -13,7 +13,7 @@ from tiny_model import tiny_spec
 from torch import nn
 
 from hybrid_seg_ros import model_spec
-from hybrid_seg_ros.evaluation.benchmark.plain_pipeline import upsample_then_argmax
+from hybrid_seg_ros.evaluation.benchmark.torch_baselines import upsample_then_argmax
 from hybrid_seg_ros.evaluation.flops.count import count_flops, count_variants, expected_tokens, merged_sizes
 from hybrid_seg_ros.evaluation.flops.formulas import BATCH_NORM, BILINEAR, LAYER_NORM
 from hybrid_seg_ros.inference.preprocess import fit_geometry

@@ -1,4 +1,4 @@
-"""DenseNetwork: the dense model from image to label map as one PyTorch module, to be compiled or exported whole."""
+"""Baselines in PyTorch: the official way, and the dense model as one module, to be compiled or exported whole."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_seg_ros.evaluation.benchmark.dense_pipeline import DensePipeline
-from hybrid_seg_ros.inference.backends.torch_backend import torch_device
-from hybrid_seg_ros.model_spec import ModelSpec, Variant
+from hybrid_seg_ros.evaluation.benchmark.baseline_pipeline import BaselinePipeline, dense_pipeline
+from hybrid_seg_ros.evaluation.flops.paper import PAPER_FORM, paper_form
+from hybrid_seg_ros.inference.backends.torch_backend import predictions, torch_device
+from hybrid_seg_ros.inference.preprocess import FrameGeometry
+from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.exportable import label_map
-from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
+from hybrid_seg_ros.segmentation import TokenReport
 
 OPSET = 17
 
@@ -42,7 +46,7 @@ class DenseNetwork(nn.Module):
         return label_map(output, (int(image.shape[1]), int(image.shape[2])))
 
 
-def open_compiled(spec: ModelSpec, device: str = 'cpu', precision: str = 'float32') -> DensePipeline:
+def open_compiled(spec: ModelSpec, device: str = 'cpu', precision: str = 'float32') -> BaselinePipeline:
     """Load the weights of `spec`, and compile the dense network with torch.compile in its default mode.
 
     It is compiled when this returns. Raises CompileError, or ValueError for a device or precision that cannot be had.
@@ -59,8 +63,7 @@ def open_compiled(spec: ModelSpec, device: str = 'cpu', precision: str = 'float3
         labels, confidence = compiled(torch.from_numpy(images).to(place))
         return labels.cpu().numpy(), confidence.cpu().numpy()
 
-    name = torch.cuda.get_device_name(place) if place.type == 'cuda' else 'cpu'
-    pipeline = DensePipeline(spec, run, name)
+    pipeline = dense_pipeline(spec, run, _name(place))
     try:
         pipeline(np.full((*spec.input_size_hw, 3), 128, np.uint8))
     except Exception as error:  # its exceptions have no common class but this
@@ -105,3 +108,62 @@ def _short(error: Exception) -> str:
     """Return the first lines of a message of pages: which step failed, and why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ' '.join(lines[:2]) or type(error).__name__
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
+
+
+def open_plain(
+    spec: ModelSpec, variant: Variant, budget: TokenBudget, device: str = 'cpu', precision: str = 'float32'
+) -> BaselinePipeline:
+    """Load the weights of `spec` into a plain pipeline."""
+    return plain_pipeline(load_model(spec), variant, budget, torch_device(device, precision), getattr(torch, precision))
+
+
+def plain_pipeline(
+    model: HybridSegmenter, variant: Variant, budget: TokenBudget, device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> BaselinePipeline:  # fmt: skip
+    """Return a pipeline as the official code has it, written the obvious way in PyTorch, nothing made fast.
+
+    Batch norms stay, the image is contiguous by channels, every class is upsampled to full size, and then the best is
+    taken. The network is the same code as everywhere, so that its attention is a fused one, which the official is not.
+    """
+    spec = model.spec
+    spec.check_variant(variant)
+    if spec != paper_form(spec):
+        raise ValueError(f'{spec.name}: expected a model in the form of the paper, {PAPER_FORM}')
+    model = model.eval().to(device=device, dtype=dtype)
+
+    @torch.inference_mode()
+    def network(images: np.ndarray) -> tuple[SegmenterOutput, TokenReport]:
+        network_input = model.normalize(torch.from_numpy(images).to(device)).contiguous()
+        output = model(network_input, variant, budget)
+        return output, predictions(output, variant)[0].tokens  # on a GPU this also waits for the network
+
+    @torch.inference_mode()
+    def complete(
+        output: tuple[SegmenterOutput, TokenReport], geometry: FrameGeometry
+    ) -> tuple[np.ndarray, np.ndarray, TokenReport]:
+        confidence, labels = upsample_then_argmax(output[0], geometry)
+        return labels.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy(), output[1]
+
+    return BaselinePipeline(spec, network, complete, _name(device))
+
+
+def upsample_then_argmax(output: SegmenterOutput, geometry: FrameGeometry) -> tuple[Tensor, Tensor]:
+    """Return confidence (H, W) float32 and labels (H, W) int64 of one image, through all classes at full size."""
+    scores = _resize(output.scores.contiguous(), geometry.network_hw)
+    if output.kind == 'mask_logits':
+        scores = torch.einsum('bqc,bqhw->bchw', output.class_mix.float(), scores.sigmoid())
+    if geometry.image_hw != geometry.network_hw:
+        scores = _resize(scores[:, :, : geometry.content_hw[0], : geometry.content_hw[1]], geometry.image_hw)
+    labels = scores.argmax(1)[0]
+    if output.kind == 'logits':
+        scores = scores.softmax(1)
+    return scores.amax(1)[0].clamp(0.0, 1.0), labels
+
+
+def _resize(scores: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    return F.interpolate(scores, size=size_hw, mode='bilinear', align_corners=False)

@@ -1,5 +1,6 @@
-"""The alternatives give the labels of this package's dense variant: the same model, in other hands."""
+"""Baselines give the labels of this package: the same model, in other hands, or another way, not another model."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -8,12 +9,22 @@ import torch
 from tiny_model import write_lively_model
 from torch._inductor import config as inductor
 
-from hybrid_seg_ros.evaluation.benchmark import dense_network
-from hybrid_seg_ros.evaluation.benchmark.dense_network import CompileError, check_compiler, export_dense, open_compiled
-from hybrid_seg_ros.evaluation.benchmark.dense_pipeline import DensePipeline, open_exported
+from hybrid_seg_ros.evaluation.benchmark import torch_baselines
+from hybrid_seg_ros.evaluation.benchmark.baseline_pipeline import dense_pipeline
+from hybrid_seg_ros.evaluation.benchmark.baselines import open_exported
 from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
+from hybrid_seg_ros.evaluation.benchmark.torch_baselines import (
+    CompileError,
+    check_compiler,
+    export_dense,
+    open_compiled,
+    open_plain,
+    plain_pipeline,
+)
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, Variant
+from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
 SMALL = {'backbone': Backbone(24, 1, 3), 'policy': 'none', 'auxiliary_layers': (),
          'decoder': Decoder(12, 1, 3), 'variant': Variant(), 'input_size_hw': (64, 96)}  # fmt: skip
@@ -120,8 +131,8 @@ def test_a_network_that_cannot_be_compiled(tmp_path, monkeypatch):
 def test_an_export_leaves_dropout_off(tmp_path, monkeypatch):
     """The exporter puts all modules back into the mode of the outermost one, which is training where nobody says so."""
     pytest.importorskip('onnx')
-    model = dense_network.load_model(ModelSpec.load(write_lively_model(tmp_path, **SMALL)))
-    monkeypatch.setattr(dense_network, 'load_model', lambda spec: model)  # to look at it afterwards
+    model = torch_baselines.load_model(ModelSpec.load(write_lively_model(tmp_path, **SMALL)))
+    monkeypatch.setattr(torch_baselines, 'load_model', lambda spec: model)  # to look at it afterwards
     export_dense(model.spec, tmp_path / 'dense.onnx')
     assert (tmp_path / 'dense.onnx').is_file() and not any(module.training for module in model.modules())
 
@@ -129,4 +140,63 @@ def test_an_export_leaves_dropout_off(tmp_path, monkeypatch):
 def test_whole_frames_only(tmp_path):
     spec = ModelSpec.load(write_lively_model(tmp_path, inference='sliding'))
     with pytest.raises(ValueError, match='expected inference whole, got sliding'):
-        DensePipeline(spec, None, 'cpu')
+        dense_pipeline(spec, None, 'cpu')
+
+
+PLAIN_HEADS = {
+    'atm': {}, 'linear': {'head': 'linear', 'variant': Variant()},
+    'segvit_atm': {'head': 'segvit_atm', 'variant': Variant()},
+    'segvit_atm_v2': {'head': 'segvit_atm_v2', 'variant': Variant()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('head, size_hw, resize', [
+    *((head, (96, 128), 'letterbox') for head in PLAIN_HEADS), ('atm', (60, 110), 'letterbox'),
+    ('segvit_atm', (60, 110), 'stretch'),
+])  # fmt: skip
+def test_the_plain_way_gives_labels_and_confidence_of_the_pipeline(tmp_path, head, size_hw, resize):
+    path = write_lively_model(tmp_path, resize=resize, **PLAIN_HEADS[head])
+    expected = load_pipeline(path, 'pytorch', 'cpu', variant='dense')(street_scene(size_hw))
+    spec = ModelSpec.load(path)
+    result = open_plain(spec, Variant(), spec.budget)(street_scene(size_hw))
+    assert result.labels.shape == size_hw and result.confidence.shape == size_hw
+    same = np.mean(result.labels == expected.labels)
+    if size_hw == (96, 128):
+        # the pipeline interpolates a softmax, the plain way takes it at each pixel
+        tolerance = 0.02 if head == 'linear' else 1e-4
+        assert same > 0.999 and np.abs(result.confidence - expected.confidence).max() < tolerance
+    else:  # the official code interpolates twice, to the network's size and then to the image's
+        assert same > 0.9
+
+
+@pytest.mark.parametrize('variant', ['cts', 'hybrid@8'])
+def test_other_variants_the_plain_way(tmp_path, variant):
+    path = write_lively_model(tmp_path)
+    spec = ModelSpec.load(path)
+    budget = dataclasses.replace(spec.budget, keep=(0.5,))
+    expected = load_pipeline(path, 'pytorch', 'cpu', variant=variant, keep=0.5)(street_scene((96, 128)))
+    result = open_plain(spec, Variant.parse(variant), budget)(street_scene((96, 128)))
+    assert np.mean(result.labels == expected.labels) > 0.999
+    assert result.tokens.stages == expected.tokens.stages
+    timings = result.timings
+    assert 0 < timings.preprocess_ms and 0 < timings.inference_ms and 0 < timings.postprocess_ms
+
+
+def test_batch_norms_stay(tmp_path):
+    spec = ModelSpec.load(write_lively_model(tmp_path))
+    model = load_model(spec)
+    plain_pipeline(model, Variant(), spec.budget, torch.device('cpu'))(street_scene((96, 128)))
+    assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()) > 10
+
+
+@pytest.mark.parametrize('overrides, complaint', [
+    ({'refinement': 'image'}, 'expected a model in the form of the paper'),
+    ({'auxiliary_head': 'light'}, 'form of the paper'),
+    ({'inference': 'sliding'}, 'expected inference whole, got sliding'),
+    ({'policy': 'efficientnet_lite0', 'auxiliary_layers': (6,), 'variant': Variant()},
+     'no auxiliary head after layer 8'),
+])  # fmt: skip
+def test_what_the_plain_way_does_not_run(tmp_path, overrides, complaint):
+    spec = ModelSpec.load(write_lively_model(tmp_path, **overrides))
+    with pytest.raises(ValueError, match=complaint):
+        plain_pipeline(HybridSegmenter(spec), Variant.parse('hybrid@8'), spec.budget, torch.device('cpu'))
