@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Optional
 
 import numpy as np
@@ -43,10 +42,16 @@ def postprocess(
         rows, columns = (interpolation_axis(*size) for size in sizes)
         return label_knots(prediction.scores, prediction.kind, rows, columns, with_confidence)
     rows, columns = (interpolation_matrix(at, pixel_positions(output, content)) for at, content, output in sizes)
-    labels, highest = argmax_in_bands(
-        lambda band: mixed_masks(prediction, rows[band], columns), output_hw, len(prediction.class_mix)
-    )
-    return labels, np.clip(highest, 0.0, 1.0)
+    labels, confidence = np.empty(output_hw, np.uint8), np.empty(output_hw, np.float32)
+    step = max(1, SCORES_AT_ONCE // (len(prediction.class_mix) * output_hw[1]))
+    for start in range(0, output_hw[0], step):
+        band = slice(start, min(start + step, output_hw[0]))
+        masks = sample_grid(prediction, rows[band], columns)
+        scores = masks.reshape(len(masks), -1).T @ prediction.class_mix.T  # (pixels, classes)
+        best = scores.argmax(1)[:, None]
+        labels[band] = best.reshape(-1, output_hw[1])
+        confidence[band] = np.take_along_axis(scores, best, 1).reshape(-1, output_hw[1])
+    return labels, np.clip(confidence, 0.0, 1.0)
 
 
 def label_knots(
@@ -67,33 +72,18 @@ def label_knots(
     return labels, confidence
 
 
-def argmax_in_bands(
-    scores_of_rows: Callable[[slice], np.ndarray], output_hw: tuple[int, int], classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels (H, W) uint8 and the highest score (H, W) float32; `scores_of_rows` gives (rows, W, classes)."""
-    labels, highest = np.empty(output_hw, np.uint8), np.empty(output_hw, np.float32)
-    step = max(1, SCORES_AT_ONCE // (classes * output_hw[1]))
-    for start in range(0, output_hw[0], step):
-        band = slice(start, min(start + step, output_hw[0]))
-        scores = scores_of_rows(band)
-        best = scores.argmax(2)
-        labels[band] = best
-        highest[band] = np.take_along_axis(scores, best[:, :, None], 2)[:, :, 0]
-    return labels, highest
+def sample_grid(prediction: GridPrediction, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return scores (S, H, W) float32 where interpolation matrices (H, h) and (W, w) sample the grid.
 
-
-def mixed_masks(prediction: GridPrediction, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return SegViT's class scores (H, W, classes) float32: the sigmoid of upsampled mask logits, mixed.
-
-    Interpolation matrices (H, h) and (W, w) sample the grid.
+    Of 'mask_logits' they are SegViT's masks, the sigmoid of the logits there, which are still to be mixed.
     """
-    masks = (rows @ prediction.scores) @ columns.T  # (S, H, W)
-    masks *= 0.5
-    np.tanh(masks, out=masks)  # the sigmoid, which does not overflow this way
-    masks += 1.0
-    masks *= 0.5
-    scores = masks.reshape(len(masks), -1).T @ prediction.class_mix.T
-    return scores.reshape(len(rows), len(columns), -1)
+    scores = (rows @ prediction.scores) @ columns.T
+    if prediction.class_mix is not None:
+        scores *= 0.5
+        np.tanh(scores, out=scores)  # the sigmoid, which does not overflow this way
+        scores += 1.0
+        scores *= 0.5
+    return scores
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

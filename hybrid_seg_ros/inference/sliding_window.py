@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,20 +10,19 @@ from functools import lru_cache
 import numpy as np
 
 from hybrid_seg_ros.inference.interpolation import (
-    Neighbours,
     cell_centres,
     interpolation_axis,
     interpolation_matrix,
     neighbours,
     pixel_positions,
 )
-from hybrid_seg_ros.inference.postprocess import argmax_in_bands, label_knots, mixed_masks
+from hybrid_seg_ros.inference.postprocess import label_knots, sample_grid
 from hybrid_seg_ros.model_spec import SlidingWindow
 from hybrid_seg_ros.segmentation import GridPrediction, TokenReport
 
 MAX_ASPECT = 4
-SCORES_OF_BAND = 1 << 21  # 8 MB of averaged scores, of which there are two copies at a time
-SCORES_OF_STEP = 1 << 16  # interpolated at a time while averaging: they stay in the processor's caches
+SCORES_OF_BAND = 1 << 21
+"""Of averaged scores: 8 MB, of which there are two copies at a time."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +80,17 @@ def stack_reports(predictions: Sequence[GridPrediction], plan: CropPlan, patch_s
 
 def postprocess_crops(
     predictions: Sequence[GridPrediction], plan: CropPlan, output_hw: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return labels (H, W) uint8 and confidence (H, W) float32 in [0, 1] for an output of `output_hw`.
 
     The crops' upsampled scores are averaged at the resized image's size, resized to the output's, and the argmax is
     taken, as in the official test protocol. Confidence: see `label_knots`; of 'mask_logits' it is the winner's score.
     """
-    if predictions[0].kind == 'mask_logits':
-        return _label_mask_crops(predictions, plan, output_hw)
     row_knots, column_knots = crop_knots(plan, predictions[0])
     columns = interpolation_axis(column_knots, plan.resized_hw[1], output_hw[1])
     between = neighbours(row_knots, pixel_positions(output_hw[0], plan.resized_hw[0]))
     labels, confidence = np.empty(output_hw, np.uint8), np.empty(output_hw, np.float32)
-    count = len(predictions[0].scores) * len(row_knots) * len(column_knots)
+    count = _num_classes(predictions[0]) * len(row_knots) * len(column_knots)
     step = -(-output_hw[0] // -(-count // SCORES_OF_BAND))
     for start in range(0, output_hw[0], step):
         stop = min(start + step, output_hw[0])
@@ -110,28 +106,33 @@ def average_crops(
 ) -> np.ndarray:
     """Average the crops' upsampled scores where rows and columns of the resized image cross.
 
-    Takes ascending pixels, all of which lie in some crop; returns (S, rows, columns) float32. Not for 'mask_logits'.
+    Takes ascending pixels, all of which lie in some crop; returns (classes, rows, columns) float32.
     """
-    grids = _cell_centres(predictions[0])
-    classes = len(predictions[0].scores)
-    total = np.zeros((len(rows_px), len(columns_px), classes), np.float32)  # classes last: they are copied together
-    count = np.zeros((*total.shape[:2], 1), np.float32)
-    for prediction, (top, left) in zip(predictions, plan.corners):
-        rows, row_cells = _inside(tuple(rows_px), top, plan.crop, grids[0])
-        columns, column_cells = _inside(tuple(columns_px), left, plan.crop, grids[1])
-        by_cell = np.ascontiguousarray(prediction.scores.transpose(1, 2, 0))
-        step = max(1, SCORES_OF_STEP // (classes * (columns.stop - columns.start)))
-        for start in range(rows.start, rows.stop, step):
-            stop = min(start + step, rows.stop)
-            local = _part(row_cells, slice(start - rows.start, stop - rows.start))
-            total[start:stop, columns] += _interpolate(_interpolate(by_cell, local, 0), column_cells, 1)
-        count[rows, columns] += 1
+    pixels = np.asarray(rows_px), np.asarray(columns_px)
+    total = np.zeros((_num_classes(predictions[0]), len(rows_px), len(columns_px)), np.float32)
+    count = np.zeros(total.shape[1:], np.float32)
+    for prediction, corner in zip(predictions, plan.corners):
+        inside = [slice(*np.searchsorted(px, (start, start + plan.crop))) for px, start in zip(pixels, corner)]
+        matrices = [
+            interpolation_matrix(grid, px[part] - start)
+            for grid, px, part, start in zip(_cell_centres(prediction), pixels, inside, corner)
+        ]
+        scores = sample_grid(prediction, *matrices)
+        if prediction.class_mix is not None:
+            scores = np.tensordot(prediction.class_mix, scores, 1)
+        total[:, inside[0], inside[1]] += scores
+        count[inside[0], inside[1]] += 1
     total /= count
-    return total.transpose(2, 0, 1)
+    return total
 
 
 def crop_knots(plan: CropPlan, prediction: GridPrediction) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return rows and columns of the resized image between which the averaged scores of the crops are bilinear."""
+    """Return rows and columns of the resized image between which the averaged scores of the crops are bilinear.
+
+    Of 'mask_logits' these are all: their sigmoid bends everywhere.
+    """
+    if prediction.class_mix is not None:
+        return tuple(range(plan.resized_hw[0])), tuple(range(plan.resized_hw[1]))
     rows, columns = (
         _axis_knots(tuple(sorted(set(starts))), plan.crop, grid, resized)
         for starts, grid, resized in zip(zip(*plan.corners), _cell_centres(prediction), plan.resized_hw)
@@ -151,55 +152,9 @@ def _axis_knots(starts: tuple[int, ...], crop: int, grid_px: tuple[float, ...], 
     return tuple(sorted({pixel for first, last in ends if first <= last for pixel in (first, last)}))
 
 
-@lru_cache(maxsize=256)
-def _inside(knots: tuple[int, ...], start: int, crop: int, grid_px: tuple[float, ...]) -> tuple[slice, Neighbours]:
-    """Return which knots lie inside a crop, and the crop's cells that they lie between."""
-    part = slice(bisect_left(knots, start), bisect_left(knots, start + crop))
-    return part, neighbours(grid_px, np.array(knots[part]) - start)
-
-
-def _label_mask_crops(
-    predictions: Sequence[GridPrediction], plan: CropPlan, output_hw: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    crop, classes = plan.crop, len(predictions[0].class_mix)
-    row_matrix, column_matrix = (interpolation_matrix(grid, np.arange(crop)) for grid in _cell_centres(predictions[0]))
-    rows, columns = (
-        neighbours(range(resized), pixel_positions(output, resized))
-        for resized, output in zip(plan.resized_hw, output_hw)
-    )
-
-    def scores_of_rows(band: slice) -> np.ndarray:
-        low, high, weight = _part(rows, band)
-        start, stop = low[0], high[-1] + 1
-        total = np.zeros((stop - start, plan.resized_hw[1], classes), np.float32)
-        count = np.zeros((*total.shape[:2], 1), np.float32)
-        for prediction, (top, left) in zip(predictions, plan.corners):
-            begin, end = max(start, top), min(stop, top + crop)
-            if begin < end:
-                part = slice(begin - start, end - start), slice(left, left + crop)
-                total[part] += mixed_masks(prediction, row_matrix[begin - top : end - top], column_matrix)
-                count[part] += 1
-        total /= count
-        return _interpolate(_interpolate(total, Neighbours(low - start, high - start, weight), 0), columns, 1)
-
-    labels, highest = argmax_in_bands(scores_of_rows, output_hw, classes)
-    return labels, np.clip(highest, 0.0, 1.0)
-
-
 def _cell_centres(prediction: GridPrediction) -> list[tuple[float, ...]]:
     return [cell_centres(cells, prediction.cell_px) for cells in prediction.scores.shape[1:]]
 
 
-def _part(between: Neighbours, part: slice) -> Neighbours:
-    return Neighbours(*(array[part] for array in between))
-
-
-def _interpolate(values: np.ndarray, between: Neighbours, axis: int) -> np.ndarray:
-    """Interpolate values (h, w, S) along axis 0 or 1."""
-    if not between.weight.any():
-        return values.take(between.low, axis)
-    result, step = values.take(between.low, axis), values.take(between.high, axis)
-    step -= result
-    step *= between.weight[:, None, None] if axis == 0 else between.weight[:, None]
-    result += step
-    return result
+def _num_classes(prediction: GridPrediction) -> int:
+    return len(prediction.scores if prediction.class_mix is None else prediction.class_mix)

@@ -85,6 +85,15 @@ def test_network_sides_that_are_no_multiple_of_the_patch():
     check(labels, confidence, predicted, lambda part: full_size(part, (112, 80))[:, :100, :77])
 
 
+def test_bands_do_not_show(monkeypatch):
+    predicted, size_hw = prediction('mask_logits', (6, 8)), (96, 128)
+    whole = postprocess(predicted, FrameGeometry(size_hw, size_hw, size_hw), size_hw)
+    monkeypatch.setattr('hybrid_seg_ros.inference.postprocess.SCORES_AT_ONCE', 7 * 128 * 10)
+    labels, confidence = postprocess(predicted, FrameGeometry(size_hw, size_hw, size_hw), size_hw)
+    assert np.array_equal(labels, whole[0])
+    np.testing.assert_allclose(confidence, whole[1], atol=1e-6)
+
+
 def test_ties_take_the_first_class():
     predicted = prediction('probability', (2, 3), classes=3)
     same = GridPrediction(np.full_like(predicted.scores, 0.25), 'probability', predicted.tokens, 16)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_seg_ros.inference import postprocess, sliding_window
+from hybrid_seg_ros.inference import sliding_window
 from hybrid_seg_ros.inference.sliding_window import CropPlan, average_crops, crop_knots, plan_crops, postprocess_crops
 from hybrid_seg_ros.model_spec import SlidingWindow
 from hybrid_seg_ros.segmentation import GridPrediction, TokenReport
@@ -132,8 +132,6 @@ def test_bands_do_not_show(kind, monkeypatch):
     predictions = crop_predictions(plan, 16, kind)
     whole = postprocess_crops(predictions, plan, (100, 257))
     monkeypatch.setattr(sliding_window, 'SCORES_OF_BAND', 700)
-    monkeypatch.setattr(sliding_window, 'SCORES_OF_STEP', 300)
-    monkeypatch.setattr(postprocess, 'SCORES_AT_ONCE', 5000)
     labels, confidence = postprocess_crops(predictions, plan, (100, 257))
     np.testing.assert_array_equal(labels, whole[0])
     np.testing.assert_allclose(confidence, whole[1], atol=1e-6)
