@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -24,7 +25,6 @@ from bag_files import (
     write_messages,
 )
 from camvid_folder import write_camvid_folder
-from command_process import command_process
 from picture_files import with_orientation
 from tiny_model import write_tiny_model
 
@@ -33,7 +33,6 @@ from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 
 FRAMES = 6
 SAME = ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames')
-TIMEOUT_S = 90.0
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -247,13 +246,6 @@ def test_ground_truth_that_cannot_be_decoded_counts_as_none(model, tmp_path, cap
     assert f'{LABELS}: no ground truth can be decoded' in capsys.readouterr().err and not (tmp_path / 'none').exists()
 
 
-def test_labels_can_be_left_aside(bag, model, tmp_path):
-    report = run(bag, model, tmp_path / 'out', '--no-labels', '--variants', 'cts')
-    assert report['truth'] is None and report['miou'] is None and report['rows'][0]['reference'] == (
-        'dense, pytorch float32'
-    )
-
-
 def test_frames_that_share_a_stamp_have_no_ground_truth(model, tmp_path, capsys):
     """Bags of drivers that leave the stamp at 0 are evaluated by their recording times, but without ground truth."""
     bag = write_messages(tmp_path / 'bag', (
@@ -267,24 +259,25 @@ def test_frames_that_share_a_stamp_have_no_ground_truth(model, tmp_path, capsys)
     assert main([*command, '--no-labels']) == 0
     report = json.loads((tmp_path / 'out/report.json').read_text())
     assert report['frames'] == 5 and report['duration_s'] == pytest.approx(0.4)
+    assert report['truth'] is report['miou'] is None and report['rows'][0]['reference'] == 'dense, pytorch float32'
 
 
 @pytest.fixture
-def start_live(bag, model, tmp_path):
-    """Run the command with --live in a process of its own; return its output."""
+def evaluate_live(bag, model, tmp_path, capfd):
+    """Run the command with --live; return its status and what it printed."""
+    before = signal.getsignal(signal.SIGTERM)
 
-    def start(*options, bag=bag):
+    def run_live(*options, bag=bag):
         arguments = (bag, '--model', model, '--output', tmp_path / 'out', '--live', '--param', 'num_threads:=1')
-        with command_process('evaluate-bag', *arguments, *options) as command:
-            output, errors = command.communicate(timeout=TIMEOUT_S)
-        return command.returncode, output, errors
+        return main(['evaluate-bag', *map(str, (*arguments, *options))]), *capfd.readouterr()
 
-    return start
+    yield run_live
+    signal.signal(signal.SIGTERM, before)
 
 
-def test_live_counts_what_the_node_answers(start_live, root, model, tmp_path):
+def test_live_counts_what_the_node_answers(evaluate_live, root, model, tmp_path):
     options = ('--rate', '0.3', '--variants', 'hybrid@6+8,dense', '--with-dense', '--param', 'mask_size:=image')
-    status, output, errors = start_live(*options)
+    status, output, errors = evaluate_live(*options)
     assert status == 0, errors
     report = json.loads((tmp_path / 'out/report.json').read_text())
     row, dense = report['rows']
@@ -298,9 +291,9 @@ def test_live_counts_what_the_node_answers(start_live, root, model, tmp_path):
     assert f'{FRAMES} answered' in output and 'leaves time for 100 %' in output
 
 
-def test_live_frames_that_the_node_has_no_time_for_are_dropped(start_live, unlabelled, tmp_path):
+def test_live_frames_that_the_node_has_no_time_for_are_dropped(evaluate_live, unlabelled, tmp_path):
     """What comes is compared with dense at the masks' own size."""
-    status, output, errors = start_live('--rate', '50', '--variants', 'dense', bag=unlabelled)
+    status, output, errors = evaluate_live('--rate', '50', '--variants', 'dense', bag=unlabelled)
     assert status == 0, errors
     (row,) = json.loads((tmp_path / 'out/report.json').read_text())['rows']
     live = row['live']
@@ -310,7 +303,7 @@ def test_live_frames_that_the_node_has_no_time_for_are_dropped(start_live, unlab
     assert answered.count('1') == live['answered'] == row['frames'] and len(answered) == FRAMES
 
 
-def test_a_node_that_fails_is_an_error_with_its_log_and_nothing_is_written(start_live, tmp_path):
-    status, _, errors = start_live('--param', 'overlay_alpha:=7.0')
+def test_a_node_that_fails_is_an_error_with_its_log_and_nothing_is_written(evaluate_live, tmp_path):
+    status, _, errors = evaluate_live('--param', 'overlay_alpha:=7.0')
     assert status == 1 and 'segmentation_node ended with status 1' in errors and 'overlay_alpha out of range' in errors
     assert not (tmp_path / 'out').exists()
