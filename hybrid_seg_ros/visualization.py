@@ -100,22 +100,6 @@ def draw_pruned(image: np.ndarray, tokens: TokenReport, layer: int, size_hw: tup
     return picture
 
 
-def token_legend(tokens: TokenReport, width: int = 240) -> np.ndarray:
-    """Draw what the colours of the token map mean, with token counts: (h, width, 3) uint8 RGB."""
-    windows = tokens.windows or {2: 0}
-    entries: list[tuple[str, Color]] = [
-        *((f'merged {side}x{side} windows: {count}', MERGED_COLORS[side]) for side, count in windows.items()),
-        (f'single tokens: {int((tokens.window_size == 1).sum())}', SINGLE_COLOR),
-    ]
-    layers = [layer for layer, _ in tokens.kept]
-    before = tokens.entering
-    for layer, count in tokens.kept:
-        shade = int(_shade_table(layers)[layer])
-        entries.append((f'pruned after layer {layer}: {before - count}', (shade, shade, shade)))
-        before = count
-    return draw_legend(entries, width)
-
-
 def class_legend(classes: LabelSpace, width: int = 240) -> np.ndarray:
     """Draw the classes' names and colours: (h, width, 3) uint8 RGB."""
     return draw_legend(list(zip(classes.names, classes.palette)), width)

@@ -140,15 +140,10 @@ class Sweep:
 
     @classmethod
     def load_json(cls, path: Path) -> 'Sweep':
-        """Read what `save_json` wrote, also before rows had `merged_windows`. Raises ValueError for anything else."""
+        """Read what `save_json` wrote. Raises ValueError for anything else."""
         try:
             content = json.loads(path.read_text(encoding='utf-8'))
             default, rows = content.pop('default'), content.pop('rows')
-            if 'merged_windows' in content:  # one for all points, in files of before
-                merged = content.pop('merged_windows')
-                for point in (default, *rows):
-                    if point is not None:
-                        point['merged_windows'] = merged if Variant.parse(point['variant']).merges else None
             names = [field.name for field in dataclasses.fields(SweepPoint)]
             return cls(
                 SweepSubject(**content),

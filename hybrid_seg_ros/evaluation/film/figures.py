@@ -14,9 +14,9 @@ from hybrid_seg_ros.evaluation.pages.figures import GREY, SMALL, TEXT, figure_pn
 WIDTH_PX = 1600
 _CURVE_PX = 280
 _LINES = ('-', '--', ':', '-.')
+"""Of the backends: the colour is the variant's."""
 _LEGEND_PX, _CHARACTER_PX, _HANDLE_PX, _LEGEND_NUMBERS = 32, 11, 70, 28
 """Of a line of the legend, a character and what stands before it; and so many characters stand behind a row's name."""
-"""Of the backends: the colour is the variant's."""
 _SMOOTH_FRAMES = 400
 """A longer video is drawn as means over equal stretches, with a band from the least to the greatest value."""
 
@@ -68,34 +68,22 @@ def plot_times(report: FilmReport) -> bytes:
     return figure_png(figure)
 
 
-def plot_tokens(report: FilmReport) -> bytes:
-    """Draw the tokens that enter the encoder (dashed) and those that reach its last layers, over time, as PNG."""
-    figure, panel = _new_panel(_CURVE_PX, report.rows)
-    for row, records in zip(report.rows, report.records):
-        _draw_curve(panel, report, row, records, lambda record: _stage(record, 1), thin=True)
-        _draw_curve(panel, report, row, records, lambda record: _stage(record, -1))
-    panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
-    panel.set_ylabel('tokens', fontsize=SMALL)
-    return _finish(figure, panel, report)
+def plot_over_time(report: FilmReport, name: str, label: str, from_zero: bool = False) -> Optional[bytes]:
+    """Draw a figure of the frames over time, as PNG: a field of FrameRecord; None if no frame has it.
 
-
-def plot_gflops(report: FilmReport) -> bytes:
-    """Draw what each frame cost, everything counted, over time, as PNG."""
-    figure, panel = _new_panel(_CURVE_PX, report.rows)
-    for row, records in zip(report.rows, report.records):
-        _draw_curve(panel, report, row, records, lambda record: record.gflops)
-    panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
-    panel.set_ylabel('GFLOPs', fontsize=SMALL)
-    return _finish(figure, panel, report)
-
-
-def plot_figure(report: FilmReport, name: str, label: str) -> Optional[bytes]:
-    """Draw a figure of the frames, 'miou', 'agreement' or 'flicker', over time, as PNG; None if no frame has it."""
-    if not any(getattr(record, name) is not None for records in report.records for record in records):
+    Of `tokens` those that enter the encoder (dashed) and those that reach its last layers.
+    """
+    if not any(getattr(record, name) not in (None, {}) for records in report.records for record in records):
         return None
     figure, panel = _new_panel(_CURVE_PX, report.rows)
     for row, records in zip(report.rows, report.records):
-        _draw_curve(panel, report, row, records, lambda record: getattr(record, name))
+        if name == 'tokens':
+            _draw_curve(panel, report, row, records, lambda record: _stage(record, 1), thin=True)
+            _draw_curve(panel, report, row, records, lambda record: _stage(record, -1))
+        else:
+            _draw_curve(panel, report, row, records, lambda record: getattr(record, name))
+    if from_zero:
+        panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
     panel.set_ylabel(label, fontsize=SMALL)
     return _finish(figure, panel, report)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hybrid_seg_ros.evaluation.film.best_frames import BestFrames, quality_of
-from hybrid_seg_ros.evaluation.film.figures import plot_figure, plot_gflops, plot_iou_per_class, plot_times, plot_tokens
+from hybrid_seg_ros.evaluation.film.figures import plot_iou_per_class, plot_over_time, plot_times
 from hybrid_seg_ros.evaluation.film.frame import FrameRecord
 from hybrid_seg_ros.evaluation.film.report import FilmReport, RowReport
 from hybrid_seg_ros.evaluation.pages.html_page import Gallery, Page, Part, Picture, Section, Table
@@ -132,21 +132,24 @@ def _times(report: FilmReport) -> Iterator[Part]:
 
 
 def _over_time(report: FilmReport) -> Iterator[Section]:
-    yield Section('Tokens and GFLOPs', [
-        Picture(plot_tokens(report), 'Dashed: tokens that enter the encoder; solid: those that reach its last layers.',
-                'tokens over time'),
-        Picture(plot_gflops(report), 'Everything counted: policy network and auxiliary heads too. A multiply-add '
-                'is 1.', 'GFLOPs over time'),
-    ])  # fmt: skip
-    plots = (
-        ('miou', 'mIoU of the frame, %', 'mIoU over the classes of each frame alone'),
-        ('agreement', 'pixels as in dense, %', 'Pixels that have the class that the dense model gives them'),
-        ('flicker', 'flicker, %', _FLICKER),
-    )
-    pictures = [Picture(data, caption, caption) for name, label, caption in plots
-                if (data := plot_figure(report, name, label)) is not None]  # fmt: skip
-    if pictures:
-        yield Section('Over time', pictures)
+    sections = {
+        'Tokens and GFLOPs': (
+            ('tokens', 'tokens', 'Dashed: tokens that enter the encoder; solid: those that reach its last layers.'),
+            ('gflops', 'GFLOPs', 'Everything counted: policy network and auxiliary heads too. A multiply-add is 1.'),
+        ),
+        'Over time': (
+            ('miou', 'mIoU of the frame, %', 'mIoU over the classes of each frame alone'),
+            ('agreement', 'pixels as in dense, %', 'Pixels that have the class that the dense model gives them'),
+            ('flicker', 'flicker, %', _FLICKER),
+        ),
+    }
+    for title, figures in sections.items():
+        pictures = [
+            Picture(data, caption, f'{label} over time') for name, label, caption in figures
+            if (data := plot_over_time(report, name, label, from_zero=title != 'Over time')) is not None
+        ]  # fmt: skip
+        if pictures:
+            yield Section(title, pictures)
 
 
 def _frames(best_frames: BestFrames) -> Iterator[Section]:

@@ -164,22 +164,6 @@ def test_windows_of_several_sizes(camvid_root, tmp_path):
     assert json.loads((out / 'sweep.json').read_text())['rows'][0]['miou'] == 12.5
 
 
-def test_sweeps_of_before_are_read(command, tmp_path):
-    """Once a sweep had one number of merged windows, which its head held instead of its rows."""
-    path = tmp_path / 'out' / 'sweep.json'
-    options = ['--variants', 'dense,dtop@8,hybrid@8', '--keeps', '0.5', '--thresholds']
-    assert main([*command, *options]) == 0
-    content = json.loads(path.read_text())
-    before = json.loads(path.read_text())
-    for point in (before['default'], *before['rows']):
-        del point['merged_windows']
-    path.write_text(json.dumps({**before, 'merged_windows': OWN}))
-    sweep = Sweep.load_json(path)
-    assert [row.point for row in sweep.rows] == [SweepPoint('dense'), SweepPoint('dtop@8', 'keep', 0.5), KEEP_POINT]
-    assert main([*command, *options]) == 0
-    assert json.loads(path.read_text()) == content
-
-
 def test_an_interrupted_sweep_keeps_whole_points(camvid_root, tiny_model, tmp_path):
     dataset = open_dataset('camvid', camvid_root, 'val')
 
@@ -210,18 +194,18 @@ def test_an_interrupted_sweep_keeps_whole_points(camvid_root, tiny_model, tmp_pa
     assert [row.point for row in done.rows] == points
 
 
-@pytest.mark.parametrize('damage', ['frames', 'model_sha256', 'not JSON'])
-def test_rows_of_something_else_are_not_mixed_in(command, tmp_path, capsys, damage):
+def test_rows_of_something_else_are_not_mixed_in(command, tmp_path, capsys):
     path = tmp_path / 'out' / 'sweep.json'
     options = ['--variants', 'hybrid@8', '--keeps', '0.5', '--thresholds']
     assert main([*command, *options]) == 0
     content = json.loads(path.read_text())
-    before = json.dumps({**content, damage: 7}) if damage in content else content['model']
-    path.write_text(before)
-    assert main([*command, *options]) == 1
-    error = capsys.readouterr().err
-    assert '--force to start anew' in error and (damage not in content or f'{damage}: expected' in error)
-    assert path.read_text() == before
+    for damage in ('frames', 'model_sha256', 'not JSON'):
+        before = json.dumps({**content, damage: 7}) if damage in content else content['model']
+        path.write_text(before)
+        assert main([*command, *options]) == 1
+        error = capsys.readouterr().err
+        assert '--force to start anew' in error and (damage not in content or f'{damage}: expected' in error)
+        assert path.read_text() == before
     assert main([*command, *options, '--force']) == 0
     assert json.loads(path.read_text()) == content
 
