@@ -12,8 +12,7 @@ from rclpy.parameter import Parameter
 from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros import load_pipeline
-from hybrid_seg_ros.export.export_onnx import export_model
-from hybrid_seg_ros.model_spec import ModelSpec, ModelSpecError, TokenBudget, Variant
+from hybrid_seg_ros.model_spec import ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.ros.frame_worker import FrameWorker
 from hybrid_seg_ros.ros.model_loading import Model
 from hybrid_seg_ros.ros.model_path import resolve_model_path
@@ -51,22 +50,6 @@ def make_node(context):
     yield make
     for node in nodes:
         node.destroy_node()
-
-
-@pytest.fixture
-def make_worker(make_node):
-    workers = []
-
-    def make(model, backend='pytorch', **options):
-        def load():
-            return Model(load_pipeline(model, backend, 'cpu', 'float32', **options), (), 'none was made')
-
-        workers.append(FrameWorker(make_node(), load))
-        return workers[-1]
-
-    yield make
-    for worker in workers:
-        worker.close()
 
 
 def check(is_configured=True, live_problem=lambda changes: '', **values):
@@ -183,23 +166,15 @@ def test_the_live_parameters_of_a_request_are_judged_together():
     assert (refused.successful, refused.reason) == (False, 'not this model')
 
 
-def test_the_loaded_model_has_its_say(make_worker, tmp_path):
-    model = write_tiny_model(tmp_path, auxiliary_layers=(8,), variant=Variant.parse('hybrid@8'))
-    worker = make_worker(model)
+def test_the_loaded_model_has_its_say(make_node, tmp_path):
+    """What an exported graph has to say is in test_segmentation_node_start.py."""
+    path = write_tiny_model(tmp_path, auxiliary_layers=(8,), variant=Variant.parse('hybrid@8'))
+    model = Model(load_pipeline(path, 'pytorch', 'cpu', 'float32'), (), 'none was made')
+    worker = FrameWorker(make_node(), lambda: model)
     assert worker.problem({'variant': 'hybrid@8'}) == worker.problem({'variant': ''}) == ''
     assert 'legal for tiny are dense, cts, dtop@8, hybrid@8' in worker.problem({'variant': 'dtop@6+8'})
     assert worker.problem({'target_fps': 5.0}) == 'a target of 5 FPS needs operating points: none was made'
-
-
-def test_an_exported_graph_has_its_say(make_worker, tmp_path):
-    model = write_tiny_model(tmp_path)
-    graph = tmp_path / 'graph.onnx'
-    spec = ModelSpec.load(model)
-    export_model(spec, Variant.parse('hybrid@8'), TokenBudget(keep=0.5), graph, outputs='scores')
-    worker = make_worker(model, 'onnxruntime', graph=graph)
-    assert worker.problem({'keep': -1.0}) == worker.problem({'variant': 'hybrid@8', 'keep': 0.5}) == ''
-    assert 'graph.onnx: was exported for variant hybrid@8, expected dense' in worker.problem({'variant': 'dense'})
-    assert 'was exported for kept' in worker.problem({'keep': 0.3})
+    worker.close()
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,9 @@ def test_an_exported_graph_is_run_as_it_was_exported(node, model, tmp_path):
         assert list(usage[-1].data) == [48, 33, 16]
         refused = client.set_parameter('variant', 'dense')
         assert not refused.successful and 'was exported for variant hybrid@8, expected dense' in refused.reason
+        refused = client.set_parameter('keep', 0.3)
+        assert not refused.successful and 'was exported for kept' in refused.reason
+        assert client.set_parameter('keep', 0.5).successful and client.set_parameter('keep', -1.0).successful
         assert not client.set_parameter('engine_path', '').successful
         client.ask('~/mask')
 
