@@ -1,1 +1,1 @@
-"""Metrics, FLOP counts, and the evaluation of a model on a dataset."""
+"""How good a model is, what it costs and how fast it is: a folder for each question."""

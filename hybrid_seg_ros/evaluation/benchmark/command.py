@@ -91,15 +91,7 @@ def run(args: argparse.Namespace) -> int:
     say_what_has_no_effect(args, variants)
     choices = [BackendChoice.parse(text) for text in split_list(args.backends)]
     plan_rows(specs, variants, choices)  # what is wrong with it is said before backends are looked for
-    problems = check_backends(choices, next(iter(specs.values())), args.device)
-    for problem in problems.values():
-        if not args.skip_missing:
-            raise problem
-        log.warning('skipped %s', problem)
-    left = [choice for choice in choices if choice not in problems]
-    if not left:
-        raise ValueError(f'no row can run here: {"; ".join(map(str, problems.values()))}')
-    keys = plan_rows(specs, variants, left)
+    keys = plan_rows(specs, variants, _usable(choices, next(iter(specs.values())), args.device, args.skip_missing))
     frames = load_frames(args.images, specs, args.rounds)
     load = foreign_load()
     if is_busy(load):
@@ -119,6 +111,18 @@ def run(args: argparse.Namespace) -> int:
     plain_models = {model: plain_model(specs, model) for model in specs}
     benchmark = Benchmark(_describe_device(rows), tuple(summarize(measured, plain_models)))
     return _report(args, benchmark, find_violations(measured), load)
+
+
+def _usable(choices: list[BackendChoice], spec: ModelSpec, device: str, skip_missing: bool) -> list[BackendChoice]:
+    """Return the backends that can run here; raises what keeps one from it, unless those are to be skipped."""
+    problems = check_backends(choices, spec, device)
+    for problem in problems.values():
+        if not skip_missing:
+            raise problem
+        log.warning('skipped %s', problem)
+    if len(problems) == len(choices):
+        raise ValueError(f'no row can run here: {"; ".join(map(str, problems.values()))}')
+    return [choice for choice in choices if choice not in problems]
 
 
 def _report(args: argparse.Namespace, benchmark: Benchmark, violations: Sequence[Violation], load: float) -> int:

@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import Optional, Union
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from hybrid_seg_ros.evaluation.benchmark.baseline_pipeline import BaselinePipeline
 from hybrid_seg_ros.evaluation.benchmark.baselines import open_baseline
 from hybrid_seg_ros.evaluation.benchmark.models import ModelOnDisk, ModelStore
 from hybrid_seg_ros.evaluation.benchmark.plan import (
@@ -31,21 +32,8 @@ from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
-
-
-class FramePipeline(Protocol):
-    """What runs a row: SegmentationPipeline or BaselinePipeline."""
-
-    spec: ModelSpec
-
-    def __call__(self, image: np.ndarray) -> Segmentation:
-        """Segment an RGB image (H, W, 3) uint8."""
-
-    def close(self) -> None:
-        """Free the device."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,7 @@ class OpenRow:
     model: ModelOnDisk
     variant: Variant
     budget: TokenBudget
-    pipeline: FramePipeline
+    pipeline: Union[SegmentationPipeline, BaselinePipeline]
     device: str
     network: Optional[HybridSegmenter] = None
     graph: Optional[Path] = None

@@ -140,19 +140,12 @@ def summarize(measured: Sequence[RowLaps], plain_models: Mapping[SizedModel, Siz
 
 
 def _ratios(name: str, reference: Optional[RowLaps], row: RowLaps) -> dict[str, Optional[float]]:
-    """Return the two ratios to a row of reference, None where it was not measured."""
-    ratios = (None, None) if reference is None else (ratio_of_medians(reference, row), paired_ratio(reference, row))
-    return dict(zip((f'ratio_to_{name}', f'ratio_to_{name}_paired'), ratios))
-
-
-def ratio_of_medians(reference: RowLaps, row: RowLaps) -> float:
-    """Return how many times as long the reference takes, by the medians."""
-    return statistics.median(reference.totals_ms) / statistics.median(row.totals_ms)
-
-
-def paired_ratio(reference: RowLaps, row: RowLaps) -> float:
-    """Return how many times as long the reference takes, by the median of the rounds' quotients."""
-    return statistics.median(theirs / mine for theirs, mine in zip(reference.totals_ms, row.totals_ms))
+    """Return how many times as long a reference takes, by the medians and paired; None where it was not measured."""
+    of_medians = paired = None
+    if reference is not None:
+        of_medians = statistics.median(reference.totals_ms) / statistics.median(row.totals_ms)
+        paired = statistics.median(theirs / mine for theirs, mine in zip(reference.totals_ms, row.totals_ms))
+    return {f'ratio_to_{name}': of_medians, f'ratio_to_{name}_paired': paired}
 
 
 def parts_ms(row: RowLaps) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -18,11 +17,10 @@ from hybrid_seg_ros.evaluation.benchmark.opening import OpenRow
 from hybrid_seg_ros.evaluation.benchmark.results import (
     DENSE,
     FEWEST_ROUNDS,
-    RowLaps,
+    BenchmarkRow,
     Violation,
     find_violations,
-    paired_ratio,
-    ratio_of_medians,
+    summarize,
 )
 from hybrid_seg_ros.evaluation.benchmark.rounds import run_rounds
 from hybrid_seg_ros.evaluation.flops.count import count_flops
@@ -77,26 +75,20 @@ def measure_rows(
     The dense variant must be among them. Also returns which variants take fewer GFLOPs than another and are slower,
     beyond noise.
     """
-    results = {}
-    for row in tqdm(rows, desc='accuracy', unit='variant', disable=None):
-        results[row.key.variant] = evaluate(row.pipeline, dataset, limit)
-    measured = run_rounds(rows, {row.key.sized_model: images for row in rows}, rounds, seed=0, settle=1,
-                          with_parts=False)  # fmt: skip
-    laps = {each.key.variant: each for each in measured}
-    made = [
-        make_row(row.model.spec, row.variant, results[row.key.variant], laps[row.key.variant], results[DENSE],
-                 laps[DENSE])
-        for row in rows
-    ]  # fmt: skip
+    results = [evaluate(row.pipeline, dataset, limit)
+               for row in tqdm(rows, desc='accuracy', unit='variant', disable=None)]  # fmt: skip
+    model = rows[0].key.sized_model
+    measured = run_rounds(rows, {model: images}, rounds, seed=0, settle=1, with_parts=False)
+    dense = next(result for row, result in zip(rows, results) if row.key.variant == DENSE)
+    made = [make_row(row.model.spec, row.variant, result, dense, timed)
+            for row, result, timed in zip(rows, results, summarize(measured, {model: model}))]  # fmt: skip
     return made, find_violations(measured)
 
 
 def make_row(
-    spec: ModelSpec, variant: Variant, result: EvaluationResult, laps: RowLaps, dense: EvaluationResult,
-    dense_laps: RowLaps,
-) -> PaperRow:  # fmt: skip
+    spec: ModelSpec, variant: Variant, result: EvaluationResult, dense: EvaluationResult, timed: BenchmarkRow
+) -> PaperRow:
     """Put a variant's accuracy and times beside those of the dense one."""
-    median_ms = statistics.median(laps.totals_ms)
     return PaperRow(
         variant=str(variant),
         merges=variant.merges,
@@ -106,14 +98,14 @@ def make_row(
         gflops=result.gflops_mean,
         gflops_without_policy=result.gflops_mean - policy_gflops(spec, variant, result),
         tokens=result.tokens_mean,
-        fps=1000.0 / median_ms,
-        median_ms=median_ms,
-        p95_ms=float(np.percentile(laps.totals_ms, 95)),
-        network_ms=statistics.median(lap.timings.inference_ms for lap in laps.laps),
+        fps=1000.0 / timed.median_ms,
+        median_ms=timed.median_ms,
+        p95_ms=timed.p95_ms,
+        network_ms=timed.parts_ms['network'],
         miou_change=result.miou - dense.miou,
         gflops_change=100.0 * (result.gflops_mean / dense.gflops_mean - 1.0),
-        fps_to_dense=ratio_of_medians(dense_laps, laps),
-        fps_to_dense_paired=paired_ratio(dense_laps, laps),
+        fps_to_dense=timed.ratio_to_dense,
+        fps_to_dense_paired=timed.ratio_to_dense_paired,
     )
 
 
