@@ -100,7 +100,7 @@ def _play_phases(
                           first=index * len(drive.stamps_ns) // len(_CAMERAS))
         for index, name in enumerate(_CAMERAS)
     }  # fmt: skip
-    play(node, list(cameras.values()), args.rate, _WARM_UP_S)
+    play(node, list(cameras.values()), args.rate, min(_WARM_UP_S, args.phase))
     for phase, names in _PHASES:
         print(f'{schedule}: {phase}, {args.phase:g} s', flush=True)
         before = {name: len(camera.frames) for name, camera in cameras.items()}

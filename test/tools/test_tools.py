@@ -97,7 +97,7 @@ def test_demo_budget(model, tmp_path):
 def test_demo_cameras(model, tmp_path):
     frames = 3
     output = run(
-        'demo_cameras', '--model', model, '--output', tmp_path, '--phase', frames / 4, '--rate', 4, '--limit', 4,
+        'demo_cameras', '--model', model, '--output', tmp_path, '--phase', frames / 8, '--rate', 8, '--limit', 4,
         '--backend', 'pytorch', '--param', 'num_threads:=1',
     )  # fmt: skip
     rows = json.loads((tmp_path / 'report.json').read_text())['rows']
@@ -112,7 +112,7 @@ def test_demo_cameras(model, tmp_path):
             assert row['sent'] == row['answered'] == 0
         else:
             assert row['sent'] == frames and 0 < row['answered'] <= frames and 0 <= row['miou'] <= 100
-    for said in ('silent', 'turns', 'batch', 'front and rear, 4 Hz each'):
+    for said in ('silent', 'turns', 'batch', 'front and rear, 8 Hz each'):
         assert said in output
     sheet = cv2.imread(str(tmp_path / 'cameras.png'))
     assert sheet.shape[0] > 1500 and sheet.std() > 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import time
@@ -58,30 +59,33 @@ def play_bag(bag: BagReader, session: RosSession, options: ReplayOptions) -> Rep
         if options.restamp:
             stamp_ns = time.time_ns()
             cdr = replace_stamp(cdr, stamp_ns)
-        is_frame = message.topic in cameras
-        if is_frame and answers is not None:
+        if message.topic not in cameras:
+            publishers[message.topic.name].publish(cdr)
+            continue
+        if answers is not None:
             answers.ask(stamp_ns)
         publishers[message.topic.name].publish(cdr)
-        if is_frame:
-            last_s = time.monotonic()
-            first_s = first_s if sent else last_s
-        sent += is_frame
-        if is_frame and options.lock_step:
+        last_s = time.monotonic()
+        first_s = first_s if sent else last_s
+        sent += 1
+        if options.lock_step:
             answered = session.spin_until(lambda stamp_ns=stamp_ns: answers.is_answered(stamp_ns), options.timeout_s)
             misses = 0 if answered else misses + 1
-        if misses == _MISSES_IN_A_ROW:
-            raise ReplayError(_no_answer(options, len(cdr)))
+            if misses == _MISSES_IN_A_ROW:
+                raise ReplayError(_no_answer(options, len(cdr)))
     if answers is not None and not options.lock_step:
         _await_stragglers(session, answers, sent, options.timeout_s)
     duration_s = time.monotonic() - start
     for publisher in publishers.values():
         publisher.wait_for_all_acked(_LAST_FRAMES)
-    sent_hz = (sent - 1) / (last_s - first_s) if last_s > first_s else None
+    report = ReplayReport(
+        sent, duration_s, sent_hz=(sent - 1) / (last_s - first_s) if last_s > first_s else None, damage=bag.damage
+    )
     if answers is None:
-        return ReplayReport(sent, duration_s, sent_hz=sent_hz, damage=bag.damage)
-    return ReplayReport(
-        sent, duration_s, answers.count, answers.answers_hz, answers.latencies_ms, answers.stamps_ns, sent_hz,
-        bag.damage,
+        return report
+    return dataclasses.replace(
+        report, answered=answers.count, answers_hz=answers.answers_hz, latencies_ms=answers.latencies_ms,
+        answered_stamps_ns=answers.stamps_ns,
     )  # fmt: skip
 
 
