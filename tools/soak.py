@@ -115,7 +115,10 @@ def _look(node: RunningNode, camera: PlayedCamera, before: int, seconds: float) 
         figures = process_figures(node.pid)
     except OSError as error:
         raise node.error(str(error)) from error
-    return NodeSample(len(camera.frames), seconds, _lost(camera), float(p50_ms), float(p95_ms), **vars(figures))
+    return NodeSample(
+        **vars(figures), frames=len(camera.frames), seconds=seconds, lost=_lost(camera), p50_ms=float(p50_ms),
+        p95_ms=float(p95_ms),
+    )  # fmt: skip
 
 
 def _lost(camera: PlayedCamera) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+from process_figures import ProcessFigures
 
 from hybrid_seg_ros.evaluation.pages.figures import GREY, SMALL, STYLES, TEXT, new_figure, save_figure, style_axis
 
@@ -21,11 +22,11 @@ _RESIDENT, _OWN, _SHARED = (STYLES[name][0] for name in ('dtop@6+8', 'hybrid@6+8
 
 
 @dataclass(frozen=True)
-class NodeSample:
+class NodeSample(ProcessFigures):
     """A look at the node after `frames` frames, `seconds` after the first; latency of the answers since the one before.
 
     `lost` counts all frames so far without an answer, those still at work among them. p50 and p95 are nan where no
-    frame was answered. The others are those of ProcessFigures.
+    frame was answered.
     """
 
     frames: int
@@ -33,12 +34,6 @@ class NodeSample:
     lost: int
     p50_ms: float
     p95_ms: float
-    resident_mib: float
-    anonymous_mib: float
-    shared_mib: float
-    threads: int
-    open_files: int
-    cpu_s: float
 
     def __str__(self) -> str:
         return (

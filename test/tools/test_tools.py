@@ -209,8 +209,8 @@ def report_of(samples, **fields):
 def samples_of(memory_mib, step=10, latency_ms=20.0):
     """Return a sample every `step` frames, of a node that has memory_mib(frames)."""
     return [
-        NodeSample(frames, frames / 50, 0, latency_ms, 2 * latency_ms, memory_mib(frames), memory_mib(frames) / 2,
-                   17.0, 20, 30, frames / 100)
+        NodeSample(memory_mib(frames), memory_mib(frames) / 2, 17.0, 20, 30, frames / 100, frames, frames / 50, 0,
+                   latency_ms, 2 * latency_ms)
         for frames in range(step, 1001, step)
     ]  # fmt: skip
 
