@@ -92,6 +92,19 @@ class NodeProcess:
             raise
 
 
+@contextmanager
+def active_node(folder: Path, *remaps: str, **options: Any) -> Iterator[NodeProcess]:
+    """Start a node with its log in `folder`, and end it in order; options are those of NodeProcess."""
+    node = NodeProcess(folder / 'node.log', *remaps, 'image:=/camera/image', **options)  # the first rule wins
+    try:
+        node.wait_for_output('waiting for images')
+        yield node
+        assert node.stop() == 0, node.output
+        assert 'Traceback' not in node.output
+    finally:
+        node.stop(signal.SIGKILL)
+
+
 class Client(RosSession):
     """Publishes images, collects what the node publishes, calls its services."""
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import Client, NodeProcess, street, values_of
+from node_harness import Client, active_node, street, values_of
 from sensor_msgs.msg import Image
 from std_msgs.msg import Int32MultiArray
 from tiny_model import write_tiny_model, write_tiny_points
@@ -18,11 +16,8 @@ def node(tmp_path_factory):
     folder = tmp_path_factory.mktemp('model')
     model = write_tiny_model(folder)
     write_tiny_points(model)
-    process = NodeProcess(folder / 'node.log', 'image:=/camera/image', model_path=model)
-    process.wait_for_output('waiting for images')
-    yield process
-    assert process.stop(signal.SIGINT) == 0, process.output
-    assert 'Traceback' not in process.output
+    with active_node(folder, model_path=model) as node:
+        yield node
 
 
 @pytest.fixture(scope='module')

@@ -29,7 +29,7 @@ HUMBLE = {
 """Where Humble's rclpy (3.3) has what; rclpy.clock_type, rclpy.event_handler and rclpy.experimental came later."""
 
 
-@pytest.mark.parametrize('path', sorted(ROS.glob('*.py')), ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', sorted(ROS.rglob('*.py')), ids=lambda path: path.relative_to(ROS).as_posix())
 def test_names_are_there_on_humble_or_tried(path):
     tree = ast.parse(path.read_text(encoding='utf-8'))
     attempts = [part for each in ast.walk(tree) if isinstance(each, ast.Try) for part in each.body]

@@ -7,12 +7,11 @@ the node has in the ROS graph are compared with the policy.
 from __future__ import annotations
 
 import importlib.util
-import signal
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from node_harness import NODE, TIMEOUT_S, Client, NodeProcess
+from node_harness import NODE, TIMEOUT_S, Client, active_node
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.ros import publishers
@@ -63,14 +62,10 @@ def graph_once_active(session: RosSession, topic: str) -> dict[str, set[str]]:
 def used(tmp_path_factory):
     """What the real node has, with either image transport."""
     folder = tmp_path_factory.mktemp('policy')
-    node = NodeProcess(folder / 'node.log', f'image:={CAMERA}', model_path=write_tiny_model(folder))
-    try:
-        with Client() as client:
-            raw = graph_once_active(client, CAMERA)
-            assert client.restart(image_transport='compressed')
-            compressed = graph_once_active(client, f'{CAMERA}/compressed')
-    finally:
-        assert node.stop(signal.SIGINT) == 0
+    with active_node(folder, f'image:={CAMERA}', model_path=write_tiny_model(folder)), Client() as client:
+        raw = graph_once_active(client, CAMERA)
+        assert client.restart(image_transport='compressed')
+        compressed = graph_once_active(client, f'{CAMERA}/compressed')
     return {kind: raw[kind] | compressed[kind] for kind in ATTRIBUTES.values()}
 
 

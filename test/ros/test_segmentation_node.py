@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 
 import cv2
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from image_encodings import ENCODINGS, EXACT, GREY, encode
-from node_harness import IMAGE_HW, QUIET_S, Client, NodeProcess, image_message, picture, stamp_of, street, values_of
+from node_harness import IMAGE_HW, QUIET_S, Client, active_node, image_message, picture, stamp_of, street, values_of
 from rclpy.qos import QoSReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Int32MultiArray
@@ -41,12 +40,9 @@ def model(tmp_path_factory):
 @pytest.fixture(scope='module')
 def node(model, tmp_path_factory):
     """Start the node; each test leaves it active, with the parameters that it started with."""
-    log = tmp_path_factory.mktemp('node') / 'node.log'
-    process = NodeProcess(log, 'image:=/camera/image', model_path=model, image_timeout_s=IMAGE_TIMEOUT_S)
-    process.wait_for_output('waiting for images on /camera/image')
-    yield process
-    assert process.stop(signal.SIGINT) == 0, process.output
-    assert 'Traceback' not in process.output
+    folder = tmp_path_factory.mktemp('node')
+    with active_node(folder, model_path=model, image_timeout_s=IMAGE_TIMEOUT_S) as node:
+        yield node
 
 
 @pytest.fixture(scope='module')

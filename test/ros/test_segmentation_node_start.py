@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import IMAGE_HW, NODE, Client, NodeProcess, image_message, picture, values_of
+from node_harness import IMAGE_HW, NODE, Client, active_node, image_message, picture, values_of
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Int32MultiArray
@@ -34,11 +34,8 @@ def model(tmp_path_factory):
 @pytest.fixture(scope='module')
 def node(model, tmp_path_factory):
     """Start one node for all tests that configure it anew."""
-    node = NodeProcess(tmp_path_factory.mktemp('node') / 'node.log', 'image:=/camera/image', model_path=model)
-    node.wait_for_output('waiting for images')
-    yield node
-    assert node.stop(signal.SIGINT) == 0, node.output
-    assert 'Traceback' not in node.output
+    with active_node(tmp_path_factory.mktemp('node'), model_path=model) as node:
+        yield node
 
 
 @pytest.mark.parametrize(
