@@ -20,7 +20,7 @@ from hybrid_seg_ros.evaluation.flops.count import count_flops
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
 from hybrid_seg_ros.files import write_text
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, check_operating_point, load_pipeline
-from hybrid_seg_ros.inference.pipeline_options import add_backend_arguments, keep_value, windows_value
+from hybrid_seg_ros.inference.pipeline_options import add_backend_arguments, keep_value, split_list, windows_value
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant, Windows, sha256_of
 
 KEEPS = (0.2, 0.4, 0.6, 0.8)
@@ -151,8 +151,8 @@ def run(args: argparse.Namespace) -> int:
     frames = count_frames(dataset, args.limit)
     spec = ModelSpec.load(args.model)
     check_classes(spec, dataset)
-    names = [name for text in args.variants or spec.legal_variants() for name in text.split(',') if name]
-    points = plan_points(spec, names, args.keeps, args.thresholds, args.merged)
+    variants = split_list(args.variants or spec.legal_variants())
+    points = plan_points(spec, variants, args.keeps, args.thresholds, args.merged)
     pipeline = load_pipeline(
         args.model, args.backend, args.device, args.precision, inference=args.inference, graph=args.graph,
         cache_dir=args.cache_dir,

@@ -56,7 +56,7 @@ class RowLaps:
 
 
 @dataclass(frozen=True)
-class BenchmarkRow:
+class BenchmarkRow(RowKey):
     """A row of the table, milliseconds per frame from RGB image to label map and confidence.
 
     The ratios are quotients of medians, above 1 where this row is faster; None where the other row was not measured.
@@ -68,11 +68,6 @@ class BenchmarkRow:
     Python and libraries included.
     """
 
-    model: str
-    size_hw: tuple[int, int]
-    variant: str
-    backend: str
-    dtype: str
     device: str
     weights: str
     rounds: int
@@ -90,11 +85,6 @@ class BenchmarkRow:
     parts_ms: dict[str, float]
     peak_memory_mb: Optional[float]
     peak_device_memory_mb: Optional[float] = None
-
-    @property
-    def sized_model(self) -> SizedModel:
-        """The model at its size."""
-        return SizedModel(self.model, self.size_hw)
 
 
 @dataclass(frozen=True)
@@ -260,7 +250,7 @@ class Benchmark:
             parts = {name.partition('.')[2]: ms for name, ms in row.parts_ms.items() if name.startswith('network.')}
             if parts:
                 named = ', '.join(f'{name} {ms:.1f}' for name, ms in parts.items())
-                lines.append(f'  {row.sized_model} {row.variant}, {row.backend} {row.dtype}: {named}')
+                lines.append(f'  {row}: {named}')
         return ['parts of the network, ms:', *lines] if lines else []
 
 

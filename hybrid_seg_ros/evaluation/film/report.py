@@ -16,7 +16,7 @@ _HEADLINE = ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_m
 
 
 @dataclass(frozen=True)
-class LiveFigures:
+class LiveCounts:
     """What became of the frames that were played to a node.
 
     `sent_hz` is the rate at which they were published, measured, `answers_hz` that of the masks. `busy_ms` is how long
@@ -96,7 +96,7 @@ class RowReport:
     reference: Optional[str] = None
     flicker_pairs: int = 0
     median_ms: Mapping[str, float] = field(default_factory=dict)
-    live: Optional[LiveFigures] = None
+    live: Optional[LiveCounts] = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row for JSON."""

@@ -15,7 +15,7 @@ from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
 from hybrid_seg_ros.evaluation.film.best_frames import BestFrames
 from hybrid_seg_ros.evaluation.film.flicker import Motion
 from hybrid_seg_ros.evaluation.film.frame import FrameRecord, FrameResult, VideoFrame
-from hybrid_seg_ros.evaluation.film.report import LiveFigures, RowReport
+from hybrid_seg_ros.evaluation.film.report import LiveCounts, RowReport
 from hybrid_seg_ros.evaluation.flops.count import frame_gflops
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 
@@ -38,7 +38,7 @@ class Row:
     dtype: str
     device: str
     source: Source
-    live: Optional[LiveFigures] = None
+    live: Optional[LiveCounts] = None
     shown: bool = True
     merged_by: str = ''
 

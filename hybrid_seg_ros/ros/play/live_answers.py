@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from hybrid_seg_ros.evaluation.film.frame import FrameResult, VideoFrame
-from hybrid_seg_ros.evaluation.film.report import LiveFigures
+from hybrid_seg_ros.evaluation.film.report import LiveCounts
 from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.health.camera_monitor import WORK_STEPS
 from hybrid_seg_ros.ros.play.running_node import NodeAnswers, RunningNode, drive_parameters, running_node
@@ -46,7 +46,7 @@ class LiveAnswers:
             if not self._places:
                 raise node.error(f'no mask came for {played.sent} frames')
             node.wait_for_diagnostics(_DIAGNOSTICS_S)
-            self.figures = LiveFigures(
+            self.figures = LiveCounts(
                 sent=played.sent, answered=len(self._places), sent_hz=played.sent_hz, answers_hz=played.answers_hz,
                 busy_ms=_busy_ms(node),
             )  # fmt: skip

@@ -17,7 +17,7 @@ from hybrid_seg_ros.evaluation.accuracy.evaluate import evaluate
 from hybrid_seg_ros.evaluation.film.best_frames import BestFrames
 from hybrid_seg_ros.evaluation.film.frame import FrameResult, VideoFrame
 from hybrid_seg_ros.evaluation.film.page import film_page
-from hybrid_seg_ros.evaluation.film.report import FilmReport, LiveFigures
+from hybrid_seg_ros.evaluation.film.report import FilmReport, LiveCounts
 from hybrid_seg_ros.evaluation.film.scoring import Row, reference_of, row_name, score_film
 from hybrid_seg_ros.evaluation.pages.html_page import render_page
 from hybrid_seg_ros.model_spec import Variant
@@ -119,7 +119,7 @@ def test_ground_truth_of_another_size_is_what_counts(dataset, pipelines):
 
 
 def test_json_csv_and_page_hold_the_figures(dataset, pipelines):
-    live = LiveFigures(sent=6, answered=4, sent_hz=10.0, answers_hz=8.0, busy_ms=125.0, unreadable=1)
+    live = LiveCounts(sent=6, answered=4, sent_hz=10.0, answers_hz=8.0, busy_ms=125.0, unreadable=1)
     rows = [row(pipelines, 'hybrid@6+8', drops=(3,), live=live), row(pipelines, 'dense')]
     result, album = run(pipelines, frames_of(dataset), rows)
     report = report_of(result, mode='live', damage='cut off after <5> messages', unreadable=('frame 9: no image',))
@@ -183,7 +183,7 @@ def test_each_row_is_compared_with_the_dense_one_of_its_backend():
     rows = [
         of('cts', 'pytorch'), of('dense', 'pytorch'), of('cts', 'openvino', 'bfloat16'),
         of('dense', 'openvino', 'bfloat16'), of('cts', 'onnxruntime'),
-        of('dense', 'onnxruntime', live=LiveFigures(1, 1, 1.0, 1.0, 1.0)),
+        of('dense', 'onnxruntime', live=LiveCounts(1, 1, 1.0, 1.0, 1.0)),
     ]  # fmt: skip
     assert [reference_of(rows, index) for index in range(6)] == [1, None, 3, None, 1, 1]
     assert reference_of(rows[:1], 0) is None
@@ -203,7 +203,7 @@ def test_each_row_is_compared_with_the_dense_one_of_its_backend():
     ],
 )  # fmt: skip
 def test_drops_are_explained_by_the_time_that_there_is(changes, said):
-    live = LiveFigures(sent=10, answered=8, sent_hz=15.0, answers_hz=12.0, busy_ms=80.0)
+    live = LiveCounts(sent=10, answered=8, sent_hz=15.0, answers_hz=12.0, busy_ms=80.0)
     assert said in str(dataclasses.replace(live, **changes))
 
 
