@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 import numpy as np
@@ -62,35 +62,31 @@ class CameraMonitor:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._known = CameraHealth()  # but for what depends on the moment
         self._in, self._out, self._info = (deque(maxlen=_RATE_EVENTS) for _ in range(3))
-        self._stamp_age_s: Optional[float] = None
-        self._image_bytes = 0
-        self._received = self._segmented = self._bad_frames = self._failures = self._decoder_complaints = 0
-        self._bad_frame, self._bad_frame_s = '', 0.0
-        self._failure = self._incompatible_qos = ''
-        self._incompatible_subscriber, self._incompatible_subscriber_s = '', 0.0
+        self._bad_frame_s = self._incompatible_subscriber_s = 0.0
         self.last_image_s: Optional[float] = None
         """When the last image came, or the waiting began."""
         self._last_info_s: Optional[float] = None
         self._latency_ms = {step: deque[float](maxlen=_LATENCY_FRAMES) for step in STEPS}
-        self._tokens: Optional[TokenReport] = None
 
     def restart(self, now_s: float) -> None:
         """Wait for images from now on."""
         with self._lock:
-            self._in, self._out, self._info = (deque(maxlen=_RATE_EVENTS) for _ in range(3))
-            self._stamp_age_s = None
-            self._failure = self._incompatible_qos = ''
+            for times_s in (self._in, self._out, self._info):
+                times_s.clear()
+            self._known = replace(self._known, stamp_age_s=None, failure='', incompatible_qos='')
             self.last_image_s, self._last_info_s = now_s, None
 
     def image_received(self, now_s: float, stamp_age_s: Optional[float] = None, image_bytes: int = 0) -> None:
         """Note a message. One that comes shows that some publisher's QoS does fit."""
         with self._lock:
-            self._stamp_age_s, self._image_bytes = stamp_age_s, image_bytes
-            self._received += 1
+            received = self._known.received + 1
+            self._known = replace(
+                self._known, received=received, stamp_age_s=stamp_age_s, image_bytes=image_bytes, incompatible_qos=''
+            )
             self._in.append(now_s)
             self.last_image_s = now_s
-            self._incompatible_qos = ''
 
     def info_received(self, now_s: float) -> None:
         """Note a camera_info."""
@@ -107,36 +103,34 @@ class CameraMonitor:
     def bad_frame(self, problem: str, now_s: float) -> None:
         """Note a message that held no usable image."""
         with self._lock:
-            self._bad_frames += 1
-            self._bad_frame, self._bad_frame_s = problem, now_s
+            self._known = replace(self._known, bad_frames=self._known.bad_frames + 1, recent_bad_frame=problem)
+            self._bad_frame_s = now_s
 
     def decoder_complained(self) -> None:
         """Note a picture that could be read, with something wrong about it."""
         with self._lock:
-            self._decoder_complaints += 1
+            self._known = replace(self._known, decoder_complaints=self._known.decoder_complaints + 1)
 
     def inference_failed(self, problem: str) -> None:
         """Note that segmenting or publishing a good image failed; stays until one succeeds."""
         with self._lock:
-            self._failures += 1
-            self._failure = problem
+            self._known = replace(self._known, failures=self._known.failures + 1, failure=problem)
 
     def qos_incompatible(self, problem: str) -> None:
         """Note a publisher that cannot be received."""
         with self._lock:
-            self._incompatible_qos = problem
+            self._known = replace(self._known, incompatible_qos=problem)
 
     def subscriber_incompatible(self, problem: str) -> None:
         """Note a subscriber of an output that cannot receive it. Nobody tells when it goes; it is shown for a while."""
         with self._lock:
-            self._incompatible_subscriber, self._incompatible_subscriber_s = problem, time.monotonic()
+            self._known = replace(self._known, incompatible_subscriber=problem)
+            self._incompatible_subscriber_s = time.monotonic()
 
     def image_segmented(self, latency_ms: Mapping[str, float], tokens: TokenReport, now_s: float) -> float:
         """Note a published mask, with the milliseconds of each of STEPS; return the rate of masks in Hz."""
         with self._lock:
-            self._segmented += 1
-            self._failure = ''
-            self._tokens = tokens
+            self._known = replace(self._known, segmented=self._known.segmented + 1, failure='', tokens=tokens)
             for step in STEPS:
                 self._latency_ms[step].append(latency_ms[step])
             self._out.append(now_s)
@@ -145,31 +139,23 @@ class CameraMonitor:
     def health(self, now_s: float) -> CameraHealth:
         """Return the state at this moment."""
         with self._lock:
-            return CameraHealth(
+            known = self._known
+            is_bad = now_s - self._bad_frame_s <= RECENT_S
+            is_incompatible = now_s - self._incompatible_subscriber_s <= SUBSCRIBER_S
+            return replace(
+                known,
                 fps_in=rate_hz(self._in, now_s),
                 fps_out=rate_hz(self._out, now_s),
-                received=self._received,
-                segmented=self._segmented,
-                bad_frames=self._bad_frames,
-                recent_bad_frame=self._bad_frame if now_s - self._bad_frame_s <= RECENT_S else '',
-                decoder_complaints=self._decoder_complaints,
-                failures=self._failures,
-                failure=self._failure,
-                incompatible_qos=self._incompatible_qos,
-                incompatible_subscriber=(
-                    self._incompatible_subscriber if now_s - self._incompatible_subscriber_s <= SUBSCRIBER_S else ''
-                ),
-                since_image_s=None if self.last_image_s is None else now_s - self.last_image_s,
-                stamp_age_s=self._stamp_age_s,
-                since_info_s=None if self._last_info_s is None else now_s - self._last_info_s,
                 info_fps=rate_hz(self._info, now_s),
-                image_bytes=self._image_bytes,
+                recent_bad_frame=known.recent_bad_frame if is_bad else '',
+                incompatible_subscriber=known.incompatible_subscriber if is_incompatible else '',
+                since_image_s=None if self.last_image_s is None else now_s - self.last_image_s,
+                since_info_s=None if self._last_info_s is None else now_s - self._last_info_s,
                 latency_ms={
                     step: (float(np.percentile(times, 50)), float(np.percentile(times, 95)))
                     for step, times in self._latency_ms.items()
                     if times
                 },
-                tokens=self._tokens,
             )
 
 
