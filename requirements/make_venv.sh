@@ -34,9 +34,10 @@ venv_is_of_this_python() {
 }
 
 # In an activated environment, .venv itself say, $PYTHON is the environment's, where ROS 2's wheels look like a ROS 2
-# that is sourced: what counts is the Python below it.
+# that is sourced: what counts is the Python below it. (Python 3.10 takes its own path for sys._base_executable.)
 leave_environment() {
-    local below='import sys; print(sys._base_executable if sys.prefix != sys.base_prefix else "")'
+    local below='import sys; print("" if sys.prefix == sys.base_prefix else
+        sys.base_prefix + "/bin/python%d.%d" % sys.version_info[:2])'
     below=$("$PYTHON" -c "$below" 2>/dev/null) || return 0
     [ -z "$below" ] || PYTHON=$below
 }

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[1] / 'requirements' / 'make_venv.sh'
 
 PRETENDED_PYTHON = """#!/bin/bash
 case "$*" in
-    *_base_executable*) echo {below} ;;
+    */bin/python*) echo {below} ;;
     *'3, 10'*) exit {old} ;;
     *'import venv'*) exit {without_venv} ;;
     *'import rclpy'*) exit {without_rclpy} ;;
@@ -83,7 +83,7 @@ def test_an_activated_environment_is_no_sourced_ros(make_venv):
 def test_the_python_below_an_environment_is_what_python_says_it_is(tmp_path):
     """What the script asks, of a real environment: the pretended Pythons above answer whatever they are told."""
     venv.create(tmp_path / 'activated', with_pip=False)
-    question = re.search(r"local below='(.+)'", SCRIPT.read_text())[1]
+    question = re.search(r"local below='(.+?)'", SCRIPT.read_text(), re.DOTALL)[1]
     ask = [str(tmp_path / 'activated/bin/python'), '-c', question]
     below = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
     assert below and not below.startswith(str(tmp_path))
