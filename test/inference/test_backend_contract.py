@@ -38,30 +38,34 @@ def frames():
 
 
 @pytest.fixture(scope='module')
-def references(frames):
-    """PyTorch in float32 on the real frames, at each operating point."""
+def pytorch_answers(frames):
+    """What PyTorch in float32 answers to the real frames at a point; each is asked once."""
     found = {}
-    for variant, options in POINTS:
-        pipeline = load_pipeline(SHIPPED, 'pytorch', 'cpu', variant=variant, **options)
-        found[variant, str(options)] = [pipeline(frame) for frame in frames]
-    return found
+
+    def ask(variant, options):
+        if (variant, str(options)) not in found:
+            pipeline = load_pipeline(SHIPPED, 'pytorch', 'cpu', variant=variant, **options)
+            found[variant, str(options)] = [pipeline(frame) for frame in frames]
+        return found[variant, str(options)]
+
+    return ask
 
 
 FIXED, BY_THRESHOLD = POINTS[3], POINTS[5]
 REAL_RUNS = [
-    *(('onnxruntime', 'float32', *point) for point in POINTS),
-    *((*how, *point) for point in (FIXED, BY_THRESHOLD) for how in (
-        ('openvino', 'float32'), ('openvino', 'bfloat16'), ('onnxruntime', 'float16'), ('pytorch', 'bfloat16'))),
+    ('onnxruntime', 'float32', *POINTS[1]), ('onnxruntime', 'float32', *FIXED),
+    ('onnxruntime', 'float32', *BY_THRESHOLD), ('onnxruntime', 'float16', *BY_THRESHOLD),
+    ('openvino', 'float32', *FIXED), ('openvino', 'bfloat16', *BY_THRESHOLD), ('pytorch', 'bfloat16', *FIXED),
 ]  # fmt: skip
-"""All backends and precisions that run without a GPU, and all points; TensorRT is in gpu/test_on_a_gpu.py."""
+"""All backends and precisions that run without a GPU; TensorRT is in gpu/test_on_a_gpu.py."""
 
 
 @pytest.mark.parametrize(('backend', 'precision', 'variant', 'options'), REAL_RUNS)
-def test_real_frames_give_the_labels_of_pytorch(references, frames, cache, backend, precision, variant, options):
+def test_real_frames_give_the_labels_of_pytorch(pytorch_answers, frames, cache, backend, precision, variant, options):
     pipeline = load_pipeline(SHIPPED, backend, precision=precision, variant=variant, cache_dir=cache, **options)
     results = [pipeline(frame) for frame in frames]
     pipeline.close()
-    expected = references[variant, str(options)]
+    expected = pytorch_answers(variant, options)
     same = [np.mean(result.labels == reference.labels) for result, reference in zip(results, expected)]
     assert np.mean(same) >= LEAST_SHARE[precision], same
     for result, reference in zip(results, expected):
@@ -191,7 +195,7 @@ def test_images_that_cannot_be_written_or_are_not_contiguous(backend, spec):
 def test_operating_points_come_and_go(backend, spec):
     image = noise((96, 128))[None]
     first = backend.infer(image, spec.variant, spec.budget)[0]
-    for variant, options in TINY_POINTS:  # more than stay loaded
+    for variant, options in TINY_POINTS[:5]:  # more than stay loaded
         backend.infer(image, Variant.parse(variant), choose_budget(spec.budget, **options))
     assert same(first, backend.infer(image, spec.variant, spec.budget)[0])
 

@@ -1,11 +1,14 @@
 """From an RGB array to a Segmentation, and what is refused."""
 
+import platform
+
 import numpy as np
 import pytest
 from tiny_model import write_tiny_model
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.inference.pipeline import choose_budget
+from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.model_spec import ModelSpecError, SlidingWindow, TokenBudget, Variant
 
 SIZES = [(96, 128), (100, 77), (31, 200), (250, 333), (1, 2)]
@@ -208,3 +211,9 @@ def test_sliding_window_on_one_crop_is_the_whole_frame(tmp_path):
     wide = load(model, inference='sliding')(picture((60, 150)))
     assert wide.labels.shape == (60, 150)
     assert len(wide.tokens.areas) == 4 and wide.tokens.total == 4 * 36  # 96 x 240: starts 0, 64, 128, 144
+
+
+def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
+    assert keep_freed_memory() == (platform.libc_ver()[0] == 'glibc')
+    monkeypatch.setattr(platform, 'libc_ver', lambda: ('', ''))
+    assert not keep_freed_memory()

@@ -16,7 +16,7 @@ from test_backend_contract import (
     SHIPPED,
     frames,
     noise,
-    references,
+    pytorch_answers,
     test_concurrent_use,
     test_images_that_cannot_be_written_or_are_not_contiguous,
     test_wrong_input_is_refused,
@@ -65,9 +65,9 @@ def backend(tiny, cache):
 
 @pytest.mark.parametrize('precision', PRECISIONS)
 @pytest.mark.parametrize(('variant', 'options'), POINTS)
-def test_real_frames_give_the_labels_of_pytorch(references, frames, cache, precision, variant, options):
+def test_real_frames_give_the_labels_of_pytorch(pytorch_answers, frames, cache, precision, variant, options):
     pipeline = open_pipeline(cache, variant, options, precision)
-    expected = references[variant, str(options)]
+    expected = pytorch_answers(variant, options)
     results = [pipeline(frame) for frame in frames]
     same = [np.mean(result.labels == reference.labels) for result, reference in zip(results, expected)]
     assert np.mean(same) >= LEAST_SHARE[precision], same

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Optional
 
 from hybrid_seg_ros.inference.backends.graph_info import GraphError, GraphInfo
@@ -108,7 +108,7 @@ def build_parsed(
     for name in builder_flags(library, info.precision):
         config.set_flag(getattr(module.BuilderFlag, name))
     _add_profile(graph, config, info)
-    with BuildProgress(library, config, graph.path.name):
+    with _told_progress(library, config, graph.path.name):
         plan = graph.builder.build_serialized_network(graph.network, config)
     if plan is None:
         raise GraphError(f'{graph.path}: {library.name} cannot build an engine of it: {_errors(lines)}')
@@ -177,60 +177,40 @@ def _errors(lines: Sequence[LogLine]) -> str:
     return '; '.join(line.text for line in lines if line.is_error) or 'it does not say why'
 
 
-class BuildProgress:
-    """Logs the start, the end, and where TensorRT tells it (10 and newer) every few seconds how far it has come."""
-
-    def __init__(self, library: TensorRt, config: Any, name: str) -> None:
-        self._name = name
-        self._start = self._last = time.monotonic()
-        self._open: dict[str, tuple[int, int]] = {}
-        if hasattr(library.module, 'IProgressMonitor') and hasattr(config, 'progress_monitor'):
-            self._monitor = _make_monitor(library.module, self)  # TensorRT does not keep it alive
-            config.progress_monitor = self._monitor
-
-    def __enter__(self) -> 'BuildProgress':
-        log.info('building an engine of %s; this takes seconds to minutes, once', self._name)
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], where: Optional[TracebackType]
-    ) -> None:  # fmt: skip
-        if error is None:
-            log.info('engine of %s ready after %.0f s', self._name, time.monotonic() - self._start)
-
-    def enter(self, phase: str, steps: int) -> None:
-        """Note that a phase of the build begins."""
-        self._open[phase] = (0, steps)
-
-    def step(self, phase: str, step: int) -> None:
-        """Note that a step of a phase is done."""
-        self._open[phase] = (step + 1, self._open.get(phase, (0, step + 1))[1])
-        now = time.monotonic()
-        if now - self._last >= PROGRESS_EVERY_S:
-            self._last = now
-            phases = ', '.join(f'{name.lower()} {done}/{steps}' for name, (done, steps) in list(self._open.items()))
-            log.info('building an engine of %s, %.0f s: %s', self._name, now - self._start, phases)
-
-    def leave(self, phase: str) -> None:
-        """Note that a phase is over."""
-        self._open.pop(phase, None)
+@contextmanager
+def _told_progress(library: TensorRt, config: Any, name: str) -> Iterator[None]:
+    """Log the start, the end, and where TensorRT tells it (10 and newer) every few seconds how far it has come."""
+    start_s = time.monotonic()
+    log.info('building an engine of %s; this takes seconds to minutes, once', name)
+    if hasattr(library.module, 'IProgressMonitor') and hasattr(config, 'progress_monitor'):
+        monitor = _make_monitor(library.module, name, start_s)  # TensorRT does not keep it alive
+        config.progress_monitor = monitor
+    yield
+    log.info('engine of %s ready after %.0f s', name, time.monotonic() - start_s)
 
 
-def _make_monitor(module: Any, progress: BuildProgress) -> Any:
+def _make_monitor(module: Any, name: str, start_s: float) -> Any:
     class Monitor(module.IProgressMonitor):
-        """Passes on what TensorRT tells, from whichever thread."""
+        """Notes what TensorRT tells, from whichever thread."""
 
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
+            self.last_s = start_s
+            self.open: dict[str, tuple[int, int]] = {}  # of each phase the steps that are done, and all
 
         def phase_start(self, phase: str, parent: Optional[str], steps: int) -> None:
-            progress.enter(phase, steps)
+            self.open[phase] = (0, steps)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            progress.step(phase, step)
+            self.open[phase] = (step + 1, self.open.get(phase, (0, step + 1))[1])
+            now_s = time.monotonic()
+            if now_s - self.last_s >= PROGRESS_EVERY_S:
+                self.last_s = now_s
+                phases = ', '.join(f'{each.lower()} {done}/{steps}' for each, (done, steps) in list(self.open.items()))
+                log.info('building an engine of %s, %.0f s: %s', name, now_s - start_s, phases)
             return True  # go on
 
         def phase_finish(self, phase: str) -> None:
-            progress.leave(phase)
+            self.open.pop(phase, None)
 
     return Monitor()
