@@ -20,8 +20,7 @@ from hybrid_seg_ros.ros.camera import Camera, check_topics
 from hybrid_seg_ros.ros.camera_topics import parse_cameras
 from hybrid_seg_ros.ros.frame_worker import STUCK_S, FrameWorker, Stuck
 from hybrid_seg_ros.ros.health.diagnostics import ModelState, NodeState
-from hybrid_seg_ros.ros.health.diagnostics_publisher import DiagnosticsPublisher
-from hybrid_seg_ros.ros.health.log_forwarder import LogForwarder
+from hybrid_seg_ros.ros.health.reporting import DiagnosticsPublisher, LogForwarder
 from hybrid_seg_ros.ros.model_loading import Load, load_configured, load_model
 from hybrid_seg_ros.ros.node_parameters import (
     check_parameters,

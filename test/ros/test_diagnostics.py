@@ -21,7 +21,7 @@ from hybrid_seg_ros.ros.health.diagnostics import (
     point_verdict,
     segmentation_verdict,
 )
-from hybrid_seg_ros.ros.health.diagnostics_publisher import Alarms
+from hybrid_seg_ros.ros.health.reporting import Alarms
 from hybrid_seg_ros.segmentation import TokenReport
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR

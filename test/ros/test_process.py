@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from hybrid_seg_ros.ros.health.log_forwarder import LogForwarder
+from hybrid_seg_ros.ros.health.reporting import LogForwarder
 from hybrid_seg_ros.ros.model_loading import limit_threads
 from hybrid_seg_ros.ros.process import wait_passively
 from hybrid_seg_ros.ros.segmentation_node import stop_event

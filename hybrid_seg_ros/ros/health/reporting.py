@@ -1,18 +1,21 @@
-"""DiagnosticsPublisher: publishes once a second what the node says of itself, and logs what has become worse."""
+"""How the node tells how it is: on /diagnostics once a second, and in ROS's log, where the core's lines go, too."""
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.node import Node
 
 from hybrid_seg_ros.ros.health.diagnostics import ERROR, OK, NodeState, node_statuses
 from hybrid_seg_ros.ros.health.machine_state import MachineState
 
+_CORE = 'hybrid_seg_ros'
 _PERIOD_S = 1.0
 _AGAIN_S = 60.0
 _SOONEST_S = 5.0
@@ -21,7 +24,10 @@ _TOLD_ELSEWHERE = ('bad frame', 'segmentation failed')
 
 
 class DiagnosticsPublisher:
-    """Publishes on /diagnostics by a clock of its own: simulated time may stand still or jump back."""
+    """Publishes what the node says of itself, and logs what has become worse.
+
+    By a clock of its own: simulated time may stand still or jump back.
+    """
 
     def __init__(self, node: Node, read_state: Callable[[], NodeState]) -> None:
         self._node, self._read_state = node, read_state
@@ -79,3 +85,34 @@ class Alarms:
             return False
         self._told[status.name] = (status.level, now_s)
         return True
+
+
+class LogForwarder(logging.Handler):
+    """Handler of this package's loggers from `attach` to `detach`; `last` is the last thing said."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        super().__init__()
+        self._logger = logger
+        self.last = ''
+        self.setFormatter(logging.Formatter('%(message)s'))
+
+    def attach(self) -> None:
+        """Forward from now on."""
+        logging.getLogger(_CORE).addHandler(self)
+        logging.getLogger(_CORE).setLevel(logging.INFO)
+
+    def detach(self) -> None:
+        """Forward no more."""
+        logging.getLogger(_CORE).removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record; a line per level, because rclpy refuses another severity from the same line."""
+        text = self.last = self.format(record)
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        elif record.levelno >= logging.INFO:
+            self._logger.info(text)
+        else:
+            self._logger.debug(text)
