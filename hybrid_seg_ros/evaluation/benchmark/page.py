@@ -19,12 +19,11 @@ from hybrid_seg_ros.evaluation.benchmark.results import (
     Benchmark,
     BenchmarkRow,
     Violation,
-    row_cells,
     times,
 )
 from hybrid_seg_ros.evaluation.pages.figures import figure_png
 from hybrid_seg_ros.evaluation.pages.html_page import Page, Part, Picture, Section, Table, write_page
-from hybrid_seg_ros.evaluation.pages.tables import format_number
+from hybrid_seg_ros.evaluation.pages.tables import fill_columns, format_number
 
 LIBRARIES = {'torch': 'PyTorch', 'onnxruntime': 'ONNX Runtime', 'onnxruntime-gpu': 'ONNX Runtime for GPUs',
              'openvino': 'OpenVINO', 'tensorrt': 'TensorRT'}  # fmt: skip
@@ -93,7 +92,7 @@ def _compare(benchmark: Benchmark) -> Table:
             continue
         alternative = _fastest([row for row in rows if row.backend in ALTERNATIVES])
         dense = _fastest([row for row in ours if row.variant == DENSE])
-        lines.append([f'{model}, {dtype}', *map(_name_row, (alternative, dense, fastest)),
+        lines.append([f'{model}, {dtype}', *map(_name_time, (alternative, dense, fastest)),
                       times(fastest.ratio_to_alternative)])  # fmt: skip
     return Table(
         ('model', 'best alternative', 'dense here', 'fastest here', 'vs alternative'), lines,
@@ -106,7 +105,7 @@ def _fastest(rows: Sequence[BenchmarkRow]) -> Optional[BenchmarkRow]:
     return min(rows, key=lambda row: row.median_ms, default=None)
 
 
-def _name_row(row: Optional[BenchmarkRow]) -> str:
+def _name_time(row: Optional[BenchmarkRow]) -> str:
     if row is None:
         return 'not measured'
     variant = '' if row.variant == DENSE else f'{row.variant}, '
@@ -118,25 +117,23 @@ def _model_parts(benchmark: Benchmark, model: SizedModel) -> list[Part]:
     rows = benchmark.rows_of(model)
     bars = Picture(figure_png(bar_figure(benchmark, [model], heading=False)),
                    'Medians; pale ends are pre- and postprocessing.', f'bars of milliseconds of {model}')  # fmt: skip
-    found = [row_cells(row) for row in rows]
-    shown = [index for index, name in enumerate(COLUMNS) if index >= NAMES and name not in rows[0].parts_ms
-             and any(cells[index] for cells in found)]  # fmt: skip
-    cells = [[_name_cell(row), *(each[index] for index in shown)] for row, each in zip(rows, found)]
-    parts = list(dict.fromkeys(part for row in rows for part in row.parts_ms))
+    parts = dict.fromkeys(part for row in rows for part in row.parts_ms)
+    figures = {name: text for name, text in list(COLUMNS.items())[NAMES:] if name not in parts}
+    parts_ms = {part.removeprefix('network.').replace('_', ' '): lambda row, part=part: format_number(
+        row.parts_ms.get(part)) for part in parts}  # fmt: skip
     return [
         bars,
-        Table(('variant, backend', *(COLUMNS[index] for index in shown)), cells),
+        Table(*fill_columns({'variant, backend': _name_row, **figures}, rows)),
         Table(
-            ('steps, ms', *(part.removeprefix('network.').replace('_', ' ') for part in parts)),
-            [[_name_cell(row), *(format_number(row.parts_ms.get(part)) for part in parts)] for row in rows],
+            *fill_columns({'steps, ms': _name_row, **parts_ms}, rows),
             'Upsampling and the choice of the best class belong to the network in '
             f'{" and ".join(ALTERNATIVES)}, else to postprocessing. Parts of the PyTorch network are timed alone in '
             'the same rounds; what they lack is merging, gathering tokens and writing them back.',
         ),
-    ]  # fmt: skip
+    ]
 
 
-def _name_cell(row: BenchmarkRow) -> str:
+def _name_row(row: BenchmarkRow) -> str:
     return f'{row.variant}, {row.backend} {row.dtype}'
 
 

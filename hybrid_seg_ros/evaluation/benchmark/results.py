@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
@@ -176,8 +176,16 @@ def chance_of_heads(heads: int, throws: int) -> float:
 DISTURBED = 0.05
 """Where a ratio of medians and the rounds' own ratio differ by more than this, something else ran beside the rows."""
 
-COLUMNS = ('model', 'size', 'variant', 'backend', 'dtype', 'GFLOPs', 'tokens', 'ms', 'p95 ms', 'vs dense', 'vs plain',
-           'vs alternative', 'preprocess', 'network', 'postprocess', 'peak MiB')  # fmt: skip
+COLUMNS: dict[str, Callable[[BenchmarkRow], str]] = {
+    'model': lambda row: row.model, 'size': lambda row: format_size(row.size_hw), 'variant': lambda row: row.variant,
+    'backend': lambda row: row.backend, 'dtype': lambda row: row.dtype, 'GFLOPs': lambda row: f'{row.gflops:.2f}',
+    'tokens': lambda row: format_tokens(row.tokens), 'ms': lambda row: f'{row.median_ms:.1f}',
+    'p95 ms': lambda row: f'{row.p95_ms:.1f}', 'vs dense': lambda row: times(row.ratio_to_dense),
+    'vs plain': lambda row: times(row.ratio_to_plain), 'vs alternative': lambda row: times(row.ratio_to_alternative),
+    **{step: lambda row, step=step: f'{row.parts_ms[step]:.1f}' for step in ('preprocess', 'network', 'postprocess')},
+    'peak MiB': lambda row: format_number(row.peak_memory_mb, 0),
+}  # fmt: skip
+"""The table: what its columns say of a row."""
 NAMES = 5
 """So many columns are names, flush left; the others are numbers, flush right."""
 
@@ -204,7 +212,7 @@ class Benchmark:
 
     def text(self) -> str:
         """Return heading, table in aligned columns, and the parts of the networks."""
-        table = format_table(COLUMNS, [row_cells(row) for row in self.rows], names=NAMES)
+        table = format_table(list(COLUMNS), [row_cells(row) for row in self.rows], names=NAMES)
         return '\n'.join([self.heading(), table, *self._parts(), *self.remarks()]) + '\n'
 
     def markdown(self) -> str:
@@ -213,9 +221,9 @@ class Benchmark:
         for row in self.rows:
             cells = row_cells(row)
             if row.median_ms == min(other.median_ms for other in self.rows if other.sized_model == row.sized_model):
-                cells = [f'**{cell}**' if COLUMNS[column] == 'ms' else cell for column, cell in enumerate(cells)]
+                cells = [f'**{cell}**' if column == 'ms' else cell for column, cell in zip(COLUMNS, cells)]
             rows.append(cells)
-        lines = [self.heading(), '', format_table(COLUMNS, rows, markdown=True, names=NAMES)]
+        lines = [self.heading(), '', format_table(list(COLUMNS), rows, markdown=True, names=NAMES)]
         return '\n'.join([*lines, *([''] if self.remarks() else []), *self.remarks()]) + '\n'
 
     def heading(self) -> str:
@@ -256,14 +264,7 @@ class Benchmark:
 
 def row_cells(row: BenchmarkRow) -> list[str]:
     """Return a row of the table, as COLUMNS name it."""
-    tokens = format_tokens(row.tokens)
-    return [
-        row.model, format_size(row.size_hw), row.variant, row.backend, row.dtype, f'{row.gflops:.2f}', tokens,
-        f'{row.median_ms:.1f}', f'{row.p95_ms:.1f}', times(row.ratio_to_dense), times(row.ratio_to_plain),
-        times(row.ratio_to_alternative),
-        *(f'{row.parts_ms[step]:.1f}' for step in ('preprocess', 'network', 'postprocess')),
-        format_number(row.peak_memory_mb, 0),
-    ]  # fmt: skip
+    return [text(row) for text in COLUMNS.values()]
 
 
 def times(ratio: Optional[float]) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from hybrid_seg_ros.evaluation.film.best_frames import BestFrames, quality_of
 from hybrid_seg_ros.evaluation.film.figures import plot_iou_per_class, plot_over_time, plot_times
 from hybrid_seg_ros.evaluation.film.frame import FrameRecord
 from hybrid_seg_ros.evaluation.film.report import FilmReport, RowReport
 from hybrid_seg_ros.evaluation.pages.html_page import Gallery, Page, Part, Picture, Section, Table
-from hybrid_seg_ros.evaluation.pages.tables import format_number, format_tokens
+from hybrid_seg_ros.evaluation.pages.tables import fill_columns, format_number, format_tokens
 
 _MOST_UNREADABLE = 5
 _PICTURE_PX = 210
@@ -63,18 +63,20 @@ def _figures(report: FilmReport) -> Iterator[Part]:
     rows = report.rows
     has_agreement = any(row.agreement is not None for row in rows)
     is_live = report.mode == 'live'
-    columns = ['', 'backend', *(['frames'] if is_live else []),
-               *(['mIoU %', 'pixel acc. %'] if report.has_truth else []), *(['as dense %'] if has_agreement else []),
-               'flicker %', 'tokens', 'GFLOPs', 'p50 ms', 'p95 ms', *([] if is_live else ['FPS'])]  # fmt: skip
-    table = []
-    for row in rows:
-        cells = [row.variant, f'{row.backend} {row.dtype}', *([str(row.frames)] if is_live else [])]
-        cells += [format_number(row.miou), format_number(row.pixel_accuracy)] if report.has_truth else []
-        cells += [format_number(row.agreement)] if has_agreement else []
-        fps = None if not row.p50_ms else 1e3 / row.p50_ms
-        cells += [format_number(row.flicker, 2), format_tokens(row.tokens_mean), format_number(row.gflops_mean, 2)]
-        cells += [format_number(row.p50_ms), format_number(row.p95_ms), *([] if is_live else [format_number(fps)])]
-        table.append(cells)
+    columns: dict[str, Callable[[RowReport], str]] = {
+        '': lambda row: row.variant,
+        'backend': lambda row: f'{row.backend} {row.dtype}',
+        'frames': lambda row: str(row.frames) if is_live else '',
+        'mIoU %': lambda row: format_number(row.miou),
+        'pixel acc. %': lambda row: format_number(row.pixel_accuracy),
+        'as dense %': lambda row: format_number(row.agreement),
+        'flicker %': lambda row: format_number(row.flicker, 2),
+        'tokens': lambda row: format_tokens(row.tokens_mean),
+        'GFLOPs': lambda row: format_number(row.gflops_mean, 2),
+        'p50 ms': lambda row: format_number(row.p50_ms),
+        'p95 ms': lambda row: format_number(row.p95_ms),
+        'FPS': lambda row: '' if is_live or not row.p50_ms else f'{1e3 / row.p50_ms:.1f}',
+    }
     notes = [_FLICKER]
     if report.truth_flicker is not None:
         notes.append(f'The ground truth itself flickers {report.truth_flicker:.2f} % over all frames.')
@@ -87,7 +89,7 @@ def _figures(report: FilmReport) -> Iterator[Part]:
                      f'over neighbours that were both answered: {pairs}.')  # fmt: skip
     else:
         notes.append('FPS: 1000 / p50.')
-    yield Table(columns, table, ' '.join(notes))
+    yield Table(*fill_columns(columns, rows), ' '.join(notes))
     if report.mode == 'live':
         yield _live_table(rows)
     if report.has_truth:

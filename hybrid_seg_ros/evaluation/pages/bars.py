@@ -15,7 +15,7 @@ LINE_PX, BELOW_PX = 34, 90
 LEFT_PX, RIGHT_PX = 150, 15
 TITLE_PX, TITLE_CHARACTERS = 22, 58
 """Height of a line of a panel's title, and how many characters it takes."""
-HEADING_PX = 50
+HEADING_PX = 60
 """Height of the heading of the figure, or of its legend."""
 THICKNESS = 0.74
 CHARACTER_PX = 9.6

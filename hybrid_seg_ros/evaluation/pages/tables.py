@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional, TypeVar
+
+Row = TypeVar('Row')
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False, names: int = 1) -> str:
@@ -20,6 +22,13 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], markdown
                   for index, (cell, width) in enumerate(zip(line, widths))]  # fmt: skip
         lines.append('  '.join(fitted).rstrip())
     return '\n'.join(lines)
+
+
+def fill_columns(columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings of a table and its cells; a column in which no row has anything is left out."""
+    texts = {name: [text(row) for row in rows] for name, text in columns.items()}
+    filled = {name: column for name, column in texts.items() if any(column)}
+    return list(filled), [list(cells) for cells in zip(*filled.values())]
 
 
 def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
