@@ -15,6 +15,7 @@ from process_figures import process_figures
 from soak_report import NodeSample, SoakReport, draw_soak
 from tool import IDLE_NODE, add_node_arguments, count, positive, run_tool
 
+from hybrid_seg_ros.cli import EXIT_INTERRUPTED
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
 from hybrid_seg_ros.files import write_json
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         draw_soak(report, args.picture)
     print(report)
     if report.ended:
-        return 130 if report.ended == _INTERRUPTED else 1
+        return EXIT_INTERRUPTED if report.ended == _INTERRUPTED else 1
     return 1 if report.verdict == 'grows' else 0
 
 

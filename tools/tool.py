@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Optional
 
-from hybrid_seg_ros.cli import EXIT_ERROR, EXPECTED_ERRORS, describe
+from hybrid_seg_ros.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXPECTED_ERRORS, describe
 from hybrid_seg_ros.ros.play.node_process import NodeError, exit_in_order
 
 IDLE_NODE = (str(Path(__file__).with_name('idle_node.py')),)
@@ -19,13 +19,16 @@ IDLE_NODE = (str(Path(__file__).with_name('idle_node.py')),)
 
 
 def run_tool(tool: ModuleType, argv: Optional[Sequence[str]] = None) -> int:
-    """Run a module with `add_arguments(parser)` and `run(args)`; return its exit status, 1 after an error."""
+    """Run a module with `add_arguments(parser)` and `run(args)`; return its exit status, as of `hybrid_seg`."""
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when PyTorch is loaded, as in hybrid_seg
     signal.signal(signal.SIGTERM, exit_in_order)
     parser = argparse.ArgumentParser(prog=Path(tool.__file__).name, description=tool.__doc__.splitlines()[0])
     tool.add_arguments(parser)
     try:
         return tool.run(parser.parse_args(argv))
+    except KeyboardInterrupt:
+        print(f'{parser.prog}: interrupted', file=sys.stderr)
+        return EXIT_INTERRUPTED
     except NodeError as error:
         print(f'{parser.prog}: {error}', file=sys.stderr)
     except EXPECTED_ERRORS as error:
