@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
-from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
+from hybrid_seg_ros.data.segmentation_dataset import FileDataset, SegmentationDataset
 from hybrid_seg_ros.evaluation.accuracy.calibration import (
     THRESHOLDS,
     StageCalibration,
@@ -96,6 +96,24 @@ def evaluate(
     )
 
 
+def add_model_and_dataset_arguments(parser: argparse.ArgumentParser, of_model: str = '') -> None:
+    """Declare --model, --dataset, --root, --split and --limit, which say what is evaluated."""
+    parser.add_argument('--model', type=Path, required=True, help=f'model specification (YAML){of_model}')
+    add_dataset_arguments(parser)
+    parser.add_argument('--split', default='val')
+    parser.add_argument('--limit', type=int, help='only the first images')
+
+
+def open_samples(args: argparse.Namespace, spec: ModelSpec) -> tuple[FileDataset, int]:
+    """Open the dataset that the options name, and count the samples that they ask for.
+
+    Raises ValueError or OSError for one that is not there, or whose classes are not the model's.
+    """
+    dataset = open_dataset(args.dataset, args.root, args.split)
+    check_classes(spec, dataset)
+    return dataset, count_frames(dataset, args.limit)
+
+
 def count_frames(dataset: SegmentationDataset, limit: Optional[int]) -> int:
     """Return how many samples an evaluation covers. Raises ValueError for a limit below 1."""
     if limit is not None and limit < 1:
@@ -123,11 +141,8 @@ def check_classes(spec: ModelSpec, dataset: SegmentationDataset) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
-    add_dataset_arguments(parser)
-    parser.add_argument('--split', default='val')
+    add_model_and_dataset_arguments(parser)
     add_operating_point_arguments(parser, compared=True)
-    parser.add_argument('--limit', type=int, help='only the first images')
     parser.add_argument('--calibration', nargs='?', const=True, metavar='FIGURE', help='also say whether the '
                         'confidence that prunes can be trusted, and draw a PNG file of it')  # fmt: skip
     parser.add_argument('--json', type=Path, help='write the results here')
@@ -135,9 +150,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    dataset = open_dataset(args.dataset, args.root, args.split)
+    dataset, _ = open_samples(args, ModelSpec.load(args.model))
     pipeline = open_pipeline(args)
-    check_classes(pipeline.spec, dataset)
     if args.calibration:
         _check_calibration(pipeline.spec, args)
     result = evaluate(pipeline, dataset, args.limit)

@@ -11,9 +11,13 @@ from typing import Optional, Union
 
 from tqdm import tqdm
 
-from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import FileDataset, SegmentationDataset
-from hybrid_seg_ros.evaluation.accuracy.evaluate import EvaluationResult, check_classes, count_frames, evaluate
+from hybrid_seg_ros.evaluation.accuracy.evaluate import (
+    EvaluationResult,
+    add_model_and_dataset_arguments,
+    evaluate,
+    open_samples,
+)
 from hybrid_seg_ros.evaluation.accuracy.sweep_figure import draw_sweep
 from hybrid_seg_ros.evaluation.accuracy.sweep_results import Sweep, SweepPoint, SweepRow, SweepSubject
 from hybrid_seg_ros.evaluation.flops.count import count_flops
@@ -126,9 +130,7 @@ def resume(path: Path, subject: SweepSubject, default: Optional[SweepPoint], for
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
-    add_dataset_arguments(parser)
-    parser.add_argument('--split', default='val')
+    add_model_and_dataset_arguments(parser)
     parser.add_argument('--output', type=Path, required=True, help='folder of sweep.json, .csv, .md and .png; '
                         'points that sweep.json holds are not evaluated again')  # fmt: skip
     parser.add_argument('--variants', nargs='+', metavar='VARIANT', help='as in dense,cts,hybrid@8 (default: all that '
@@ -140,17 +142,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--merged', type=windows_value, nargs='+', default=(), metavar='WINDOWS',
                         help="windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: the model's own)")
     add_backend_arguments(parser, compared=True)
-    parser.add_argument('--limit', type=int, help='only the first images')
     parser.add_argument('--force', action='store_true', help='start anew if the folder holds another sweep')
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     require_matplotlib()  # now rather than after hours
-    dataset = open_dataset(args.dataset, args.root, args.split)
-    frames = count_frames(dataset, args.limit)
     spec = ModelSpec.load(args.model)
-    check_classes(spec, dataset)
+    dataset, frames = open_samples(args, spec)
     variants = split_list(args.variants or spec.legal_variants())
     points = plan_points(spec, variants, args.keeps, args.thresholds, args.merged)
     pipeline = load_pipeline(

@@ -14,7 +14,7 @@ import torch
 from hybrid_seg_ros.evaluation.benchmark.figures import bar_figure
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu, describe_load, foreign_load, is_busy
 from hybrid_seg_ros.evaluation.benchmark.models import ModelStore, load_frames, load_specs
-from hybrid_seg_ros.evaluation.benchmark.opening import OpenRow, check_backends, limit_threads, open_rows
+from hybrid_seg_ros.evaluation.benchmark.open_rows import OpenRow, check_backends, limit_threads, open_rows
 from hybrid_seg_ros.evaluation.benchmark.page import write_benchmark_page
 from hybrid_seg_ros.evaluation.benchmark.plan import (
     ALTERNATIVES,

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.benchmark.network_parts import WHOLE_NETWORK, parts_of, sum_parts
-from hybrid_seg_ros.evaluation.benchmark.opening import OpenRow
+from hybrid_seg_ros.evaluation.benchmark.open_rows import OpenRow
 from hybrid_seg_ros.evaluation.benchmark.peak_memory import MemoryJob, measure_peak_memory
 from hybrid_seg_ros.evaluation.benchmark.plan import RowKey, SizedModel
 from hybrid_seg_ros.evaluation.benchmark.results import Lap, RowLaps

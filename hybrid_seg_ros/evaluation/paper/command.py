@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
-from hybrid_seg_ros.evaluation.accuracy.evaluate import check_classes, count_frames
+from hybrid_seg_ros.evaluation.accuracy.evaluate import add_model_and_dataset_arguments, open_samples
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.evaluation.benchmark.models import ModelStore
-from hybrid_seg_ros.evaluation.benchmark.opening import check_backends, limit_threads, open_rows
+from hybrid_seg_ros.evaluation.benchmark.open_rows import check_backends, limit_threads, open_rows
 from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice, SizedModel, plan_rows
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.pages.html_page import Picture, render_page, require_jinja2
@@ -45,10 +44,7 @@ TABLES, PAGE = 'tables.md', 'index.html'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML); one without weights '
-                        'gets random ones')  # fmt: skip
-    add_dataset_arguments(parser)
-    parser.add_argument('--split', default='val')
+    add_model_and_dataset_arguments(parser, '; one without weights gets random ones')
     parser.add_argument('--output', type=Path, default=Path('out/paper'), help='folder of the page, tables and figures '
                         '(default: %(default)s)')  # fmt: skip
     parser.add_argument('--backend', default='pytorch', metavar='BACKEND[:DTYPE]',
@@ -56,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'layers are timed, and tokens drawn, in PyTorch and float32')  # fmt: skip
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N; onnxruntime also takes tensorrt')
     add_pruning_arguments(parser)
-    parser.add_argument('--limit', type=int, help='only the first images')
     parser.add_argument('--rounds', type=int, default=30, help='of timing (default: %(default)s)')
     parser.add_argument('--images', nargs='+', metavar='NAME',
                         help='samples that figure 1.2 shows (default: some that are spread over the split)')
@@ -88,9 +83,7 @@ def measure(args: argparse.Namespace, choice: BackendChoice) -> tuple[PaperTable
     variants = [Variant.parse(name) for name in spec.legal_variants()]
     for variant in variants:
         check_operating_point(spec, variant, budget)
-    dataset = open_dataset(args.dataset, args.root, args.split)
-    check_classes(spec, dataset)
-    frames = count_frames(dataset, args.limit)
+    dataset, frames = open_samples(args, spec)
     if args.images is not None:
         find_samples(dataset, frames, args.images)
     for problem in check_backends([choice], spec, args.device).values():

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.accuracy.evaluate import EvaluationResult, evaluate
-from hybrid_seg_ros.evaluation.benchmark.opening import OpenRow
+from hybrid_seg_ros.evaluation.benchmark.open_rows import OpenRow
 from hybrid_seg_ros.evaluation.benchmark.results import (
     DENSE,
     FEWEST_ROUNDS,
