@@ -103,7 +103,7 @@ class EvaluateBagOptions:
 
 
 @dataclass(frozen=True)
-class Point:
+class _Point:
     """A variant on a backend; `shown` is false for one that is only there to compare with."""
 
     variant: Variant
@@ -117,7 +117,7 @@ def evaluate_bag(options: EvaluateBagOptions) -> tuple[FilmReport, BestFrames]:
     model = resolve_model_path(str(options.model or ''))
     spec = ModelSpec.load(model)
     points = [
-        Point(variant, choice, merge_by=merge_by)
+        _Point(variant, choice, merge_by=merge_by)
         for choice in options.choices
         for variant in options.variants or (spec.variant,)
         for merge_by in (options.merge_by if variant.merges else ('policy',))
@@ -193,10 +193,10 @@ def _has_truth(drive: Drive) -> bool:
 
 
 def _rows(
-    options: EvaluateBagOptions, points: Sequence[Point], drive: Drive, model: Path, stack: ExitStack
+    options: EvaluateBagOptions, points: Sequence[_Point], drive: Drive, model: Path, stack: ExitStack
 ) -> list[Row]:
     """Open the rows to be shown and, if the dense model is needed to compare with and not among them, that one."""
-    hidden = Point(Variant(), points[0].choice, shown=False)
+    hidden = _Point(Variant(), points[0].choice, shown=False)
     compares = options.with_dense or drive.truth is None
     if options.live:
         rows = _live_rows(options, points, drive, model, stack)
@@ -208,7 +208,7 @@ def _rows(
 
 
 def _offline_row(
-    options: EvaluateBagOptions, point: Point, model: Path, stack: ExitStack, output_size: str = 'image'
+    options: EvaluateBagOptions, point: _Point, model: Path, stack: ExitStack, output_size: str = 'image'
 ) -> Row:
     pipeline = load_pipeline(
         model, point.choice.name, options.device, point.choice.dtype, str(point.variant), options.keep,
@@ -230,7 +230,7 @@ def _offline_row(
 
 
 def _live_rows(
-    options: EvaluateBagOptions, points: Sequence[Point], drive: Drive, model: Path, stack: ExitStack
+    options: EvaluateBagOptions, points: Sequence[_Point], drive: Drive, model: Path, stack: ExitStack
 ) -> list[Row]:
     """Play the bag once for each point, to a node of its own."""
     from hybrid_seg_ros.ros.play.live_answers import LiveAnswers
@@ -246,7 +246,7 @@ def _live_rows(
     return rows
 
 
-def _node_parameters(options: EvaluateBagOptions, point: Point, model: Path) -> Mapping[str, str]:
+def _node_parameters(options: EvaluateBagOptions, point: _Point, model: Path) -> Mapping[str, str]:
     parameters = {
         'model_path': str(model.resolve()), 'variant': str(point.variant), 'backend': point.choice.name,
         'precision': point.choice.dtype, 'device': options.device, 'mask_size': _MASK_SIZE,
