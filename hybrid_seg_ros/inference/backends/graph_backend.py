@@ -29,7 +29,7 @@ class Runner(Protocol):
     """One loaded graph.
 
     What `run` returns for the names in `fetch` is a NumPy array; other outputs are in whatever form the same library
-    takes as an input of another graph without a copy.
+    takes as an input of another graph without a copy. Inputs may be among them, too.
 
     A runner on a GPU may also have `keeps_scores`, true where scores that are not fetched come as DeviceScores.
     """
@@ -211,6 +211,7 @@ class GraphNetwork:
             return feeds, np.ones((len(images), *grid_hw), np.uint8)
         if scores is None:
             out = self._runners[POLICY].run(feeds, tuple(self._score_names.values()))
+            feeds['image'] = out.get('image', images)  # on a GPU it is there by now
             scores = {window: out[name] for window, name in self._score_names.items()}
         choice = choose_windows(scores, self._merged_windows, grid_hw)
         return {**feeds, 'token_source': choice.source, 'token_of_cell': choice.token_of_cell}, choice.window_size()

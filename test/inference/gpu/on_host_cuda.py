@@ -109,6 +109,17 @@ def test_frames_one_after_the_other(driver, tiny, cache, open_pipeline, monkeypa
     assert driver.host_cuda_graphs() - graphs == fixed * len(images), 'warm-up has captured all graphs'
 
 
+def test_a_film_leaves_the_policy_network_out(tiny, cache, open_pipeline):
+    """The image, which otherwise lies where the policy network has it, is then uploaded for the network itself."""
+    variant, options = POINTS[2]
+    reference = load_pipeline(tiny, 'onnxruntime', variant=variant, cache_dir=cache, **options)
+    pipeline, film = open_pipeline(tiny, variant, options), ([noise()] * 4, [0.0, 0.1, 9.0, 9.1], 'previous')
+    results = list(pipeline.stream(*film))
+    assert [result.tokens.merged_by for result in results] == ['policy', 'previous'] * 2
+    for result, wanted in zip(results, reference.stream(*film)):
+        assert_same(result, wanted)
+
+
 def test_half_precision(tiny, cache, open_pipeline):
     variant, options = POINTS[-1]
     reference = load_pipeline(tiny, 'onnxruntime', precision='float16', variant=variant, cache_dir=cache, **options)

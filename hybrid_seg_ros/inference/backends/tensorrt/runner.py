@@ -67,18 +67,20 @@ class TensorRtRunner:
         self.keeps_scores = queues.keeper is not None and 'scores' in self._tensors
         self._static = not any(tensor.is_dynamic for tensor in self._tensors.values())
         self._buffers: dict[str, MirroredArray] = {}
-        self._graph: Optional[Any] = None
-        self._tried_to_capture = False
+        self._graphs: dict[frozenset, Optional[Any]] = {}  # CUDA graphs, by the memory of others that they read
 
     def run(self, feeds: Mapping[str, Any], fetch: Sequence[str]) -> dict[str, Any]:
-        """Run the engine and wait for it."""
+        """Run the engine and wait for it. What was uploaded is returned, too, for the next one."""
         queues = self._queues
         queues.gpu.use()
         shapes = self._feed(feeds)
         # feeds may also name what earlier graphs gave under the names of this one's outputs
         addresses = {name: feeds[name].address for name in self.input_names if isinstance(feeds[name], DeviceTensor)}
         self._compute(addresses)
-        outputs: dict[str, Any] = {}
+        outputs: dict[str, Any] = {
+            name: DeviceTensor(self._buffers[name].device, tuple(feeds[name].shape))
+            for name in self.input_names if name not in addresses
+        }  # fmt: skip
         for name, shape in shapes.items():
             buffer = self._buffers[name]
             if name in fetch:
@@ -97,9 +99,10 @@ class TensorRtRunner:
         """Free the engine and its buffers."""
         self._queues.gpu.use()
         self._queues.compute.synchronize()
-        if self._graph is not None:
-            self._queues.compute.free_graph(self._graph)
-            self._graph = None
+        while self._graphs:
+            graph = self._graphs.popitem()[1]
+            if graph is not None:
+                self._queues.compute.free_graph(graph)
         while self._buffers:
             self._buffers.popitem()[1].close()
         self._context = self._engine = None
@@ -132,9 +135,10 @@ class TensorRtRunner:
 
     def _compute(self, addresses: Mapping[str, int]) -> None:
         """Queue the computation on the engine's own buffers, or on those of other engines at `addresses`."""
-        stream = self._queues.compute
-        if self._graph is not None:
-            stream.replay(self._graph)
+        stream, key = self._queues.compute, frozenset(addresses.items())
+        graph = self._graphs.get(key)
+        if graph is not None:
+            stream.replay(graph)
             return
         for name in self._tensors:
             address = addresses[name] if name in addresses else self._buffers[name].device
@@ -143,9 +147,8 @@ class TensorRtRunner:
         # TensorRT sets itself up in the first launch, which cannot be captured; the next ones replay the graph.
         if not self._context.execute_async_v3(stream.handle):
             raise CudaError(f'{self._name}: TensorRT cannot run it')
-        if self._static and not addresses and not self._tried_to_capture:
-            self._tried_to_capture = True
-            self._graph = self._capture(stream)
+        if self._static and key not in self._graphs:
+            self._graphs[key] = self._capture(stream)
 
     def _buffer(self, tensor: TensorSpec) -> MirroredArray:
         """Return the buffer of a tensor, made when it is first needed, for its largest shape."""
