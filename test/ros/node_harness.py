@@ -248,8 +248,9 @@ class Client(RosSession):
         """Clean the node up, set parameters, configure and activate it; return whether it could be."""
         for state, label in (('active', 'deactivate'), ('inactive', 'cleanup')):
             assert self.state() != state or self.transition(label)
-        result = self.set_parameters_atomically(parameters)
-        assert result.successful, result.reason
+        if parameters:
+            result = self.set_parameters_atomically(parameters)
+            assert result.successful, result.reason
         return self.transition('configure') and self.transition('activate')
 
     def begin_transition(self, label: str) -> None:

@@ -101,3 +101,4 @@ def test_without_a_table_a_target_is_refused_and_a_table_that_is_named_must_be_t
     ):  # fmt: skip
         assert not client.restart(**parameters)
         assert f'on_configure failed: {reason}' in node.output
+    assert client.state() == 'unconfigured', 'where a signal ends it in order, too'
