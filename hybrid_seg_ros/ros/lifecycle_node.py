@@ -190,8 +190,6 @@ class SegmentationNode(LifecycleNode):
     @reported
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Go back to unconfigured with everything freed but what hangs."""
-        for camera in self.cameras:
-            camera.stop()
         super().on_deactivate(state)
         self._release(_CLOSE_S)
         self.lifecycle = 'unconfigured'
