@@ -22,12 +22,11 @@ from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.backends import AUTO
 from hybrid_seg_ros.inference.points_table import OperatingPoint, default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.ros.bags.bag_reader import BagReader
-from hybrid_seg_ros.ros.bags.drive import Drive
+from hybrid_seg_ros.ros.bags.drive import Drive, opened_drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.play.demo import add_drive_arguments
 from hybrid_seg_ros.ros.play.node_process import ChildProcess, parse_parameter
-from hybrid_seg_ros.ros.play.running_node import SHIPPED_DRIVE, drive_parameters, running_node
+from hybrid_seg_ros.ros.play.running_node import drive_parameters, running_node
 
 _PHASES = ('idle', 'loaded', 'idle')
 _START_S, _LAST_S = 300.0, 3.0
@@ -75,8 +74,7 @@ def demo_budget(args: argparse.Namespace) -> BudgetReport:
     dearest = args.output / 'fixed.points.yaml'  # the most accurate point only: a budget has no choice then
     content = yaml.safe_load(table.read_text(encoding='utf-8'))
     dearest.write_text(yaml.safe_dump({**content, 'points': content['points'][-1:]}), encoding='utf-8')
-    with BagReader(args.bag or resolve_model_path(SHIPPED_DRIVE)) as bag:
-        drive = Drive(bag, args.topic, args.label_topic, args.limit)
+    with opened_drive(args.bag, args.topic, args.label_topic, args.limit) as drive:
         parameters = {**drive_parameters(drive, args.model, given), 'target_latency_ms': args.target}
         budget, says = play_phases('budget', {**parameters, 'operating_points': table}, args, spec, drive, points)
         fixed, _ = play_phases('fixed', {**parameters, 'operating_points': dearest}, args, spec, drive, points)

@@ -16,14 +16,13 @@ from tool import positive, run_tool
 from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.backends import AUTO
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.ros.bags.bag_reader import BagReader
-from hybrid_seg_ros.ros.bags.drive import Drive
+from hybrid_seg_ros.ros.bags.drive import Drive, opened_drive
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import SCHEDULES
 from hybrid_seg_ros.ros.play.demo import add_drive_arguments
 from hybrid_seg_ros.ros.play.demo_pictures import SheetRow, draw_contact_sheet
 from hybrid_seg_ros.ros.play.node_process import NODE, parse_parameter
-from hybrid_seg_ros.ros.play.running_node import SHIPPED_DRIVE, RunningNode, drive_parameters, running_node
+from hybrid_seg_ros.ros.play.running_node import RunningNode, drive_parameters, running_node
 from hybrid_seg_ros.visualization import draw_overlay, write_png
 
 _CAMERAS = ('front', 'rear')
@@ -69,8 +68,7 @@ def run(args: argparse.Namespace) -> int:
     spec = ModelSpec.load(resolve_model_path(str(args.model or '')))
     args.output.mkdir(parents=True, exist_ok=True)
     rows, pictures = [], []
-    with BagReader(args.bag or resolve_model_path(SHIPPED_DRIVE)) as bag:
-        drive = Drive(bag, args.topic, args.label_topic, args.limit)
+    with opened_drive(args.bag, args.topic, args.label_topic, args.limit) as drive:
         for schedule in SCHEDULES:
             cameras = {'cameras': f'[{", ".join(_CAMERAS)}]', 'schedule': schedule}
             parameters = {**drive_parameters(drive, args.model, given), **cameras}

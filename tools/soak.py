@@ -19,11 +19,9 @@ from hybrid_seg_ros.cli import EXIT_INTERRUPTED
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
 from hybrid_seg_ros.files import write_json
-from hybrid_seg_ros.ros.bags.bag_reader import BagReader
-from hybrid_seg_ros.ros.bags.drive import Drive
-from hybrid_seg_ros.ros.model_path import resolve_model_path
+from hybrid_seg_ros.ros.bags.drive import opened_drive
 from hybrid_seg_ros.ros.play.node_process import SEGMENTATION_NODE, NodeError, parse_parameter
-from hybrid_seg_ros.ros.play.running_node import IMAGE, SHIPPED_DRIVE, RunningNode, drive_parameters, running_node
+from hybrid_seg_ros.ros.play.running_node import IMAGE, RunningNode, drive_parameters, running_node
 
 _START_S = 120.0
 _SAMPLES, _LINES = 200, 20
@@ -64,8 +62,10 @@ def run(args: argparse.Namespace) -> int:
 def soak(args: argparse.Namespace) -> SoakReport:
     """Soak the node, and report; also if it dies, or by Ctrl-C. Raises NodeError if it does not start, or BagError."""
     given = dict(map(parse_parameter, args.param))
-    with BagReader(args.bag or resolve_model_path(SHIPPED_DRIVE)) as bag, tempfile.TemporaryDirectory() as folder:
-        drive = Drive(bag, args.topic, with_labels=False)
+    with (
+        opened_drive(args.bag, args.topic, with_labels=False) as drive,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         parameters, log = drive_parameters(drive, args.model, given), Path(folder) / 'node.log'
         program = IDLE_NODE if args.idle else SEGMENTATION_NODE
         with running_node(parameters, log, _START_S, program=program) as node:
@@ -80,7 +80,7 @@ def soak(args: argparse.Namespace) -> SoakReport:
             if samples:  # answers that came after it are no longer lost
                 samples[-1] = dataclasses.replace(samples[-1], lost=_lost(camera))
             return SoakReport(
-                describe_cpu(), node.model.removeprefix('active: '), str(args.bag or bag.path.name), args.frames,
+                describe_cpu(), node.model.removeprefix('active: '), str(args.bag or drive.bag.path.name), args.frames,
                 args.max_growth, len(camera.frames), tuple(samples), ended,
             )  # fmt: skip
 

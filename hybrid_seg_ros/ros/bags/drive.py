@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, islice
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -22,6 +24,9 @@ from hybrid_seg_ros.ros.bags.bag_content import (
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth, TopicTruth, UnreadableLabelsError, have_one_aspect
 from hybrid_seg_ros.ros.image_decoding import compressed_to_rgb, image_to_rgb
+from hybrid_seg_ros.ros.model_path import resolve_model_path
+
+_SHIPPED_BAG = 'package://hybrid_seg_ros/bags/camvid_val'
 
 
 class Drive:
@@ -100,6 +105,16 @@ class Drive:
         if name is not None:
             raise BagError(f'bag {self.bag.path}: {topic.name} holds no readable ground truth ({self.bag.damage})')
         return None
+
+
+@contextmanager
+def opened_drive(
+    bag: Optional[Path], topic: Optional[str] = None, label_topic: Optional[str] = None, limit: Optional[int] = None,
+    with_labels: bool = True,
+) -> Iterator[Drive]:  # fmt: skip
+    """Open a bag, the one that comes with the package if it is None, and yield a drive; the others are as in Drive."""
+    with BagReader(bag or resolve_model_path(_SHIPPED_BAG)) as reader:
+        yield Drive(reader, topic, label_topic, limit, with_labels=with_labels)
 
 
 class BagFrames:

@@ -14,20 +14,12 @@ from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
 from hybrid_seg_ros.model_spec import ModelSpec
-from hybrid_seg_ros.ros.bags.bag_reader import BagReader
-from hybrid_seg_ros.ros.bags.drive import Drive
+from hybrid_seg_ros.ros.bags.drive import Drive, opened_drive
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.play.demo_pictures import SheetRow, Video, draw_contact_sheet
 from hybrid_seg_ros.ros.play.node_process import NODE, NodeError, parse_parameter
-from hybrid_seg_ros.ros.play.running_node import (
-    SHIPPED_DRIVE,
-    NodeAnswers,
-    RunningNode,
-    drive_parameters,
-    running_node,
-    stamp_of,
-)
+from hybrid_seg_ros.ros.play.running_node import NodeAnswers, RunningNode, drive_parameters, running_node, stamp_of
 from hybrid_seg_ros.ros.play.session import RosSession
 from hybrid_seg_ros.ros.qos import reliable_qos
 from hybrid_seg_ros.visualization import write_png
@@ -100,8 +92,7 @@ class DemoReport:
 def run_demo(args: argparse.Namespace) -> DemoReport:
     """Run the demo as the command's arguments say. Raises NodeError or BagError."""
     spec = ModelSpec.load(resolve_model_path(str(args.model or '')))
-    with BagReader(args.bag or resolve_model_path(SHIPPED_DRIVE)) as bag:
-        drive = Drive(bag, args.topic, args.label_topic, args.limit)
+    with opened_drive(args.bag, args.topic, args.label_topic, args.limit) as drive:
         variant = {'variant': args.variant} if args.variant else {}
         given = dict(map(parse_parameter, args.param))
         parameters = drive_parameters(drive, args.model, {'merge_by': 'auto', **variant, **given})
@@ -120,7 +111,7 @@ def run_demo(args: argparse.Namespace) -> DemoReport:
         write_png(sheet, draw_contact_sheet(album.rows(spec), spec.classes, f'segmentation_node {model}'))
         album.write_video(video)
         return DemoReport(
-            str(args.bag or bag.path.name), args.rate * drive.rate_hz, model, real_time, lock_step, tokens,
+            str(args.bag or drive.bag.path.name), args.rate * drive.rate_hz, model, real_time, lock_step, tokens,
             (str(video), str(sheet)),
         )  # fmt: skip
 

@@ -28,7 +28,6 @@ from hybrid_seg_ros.ros.qos import reliable_qos
 
 IMAGE = '/camera/image'
 """The node's image topic."""
-SHIPPED_DRIVE = 'package://hybrid_seg_ros/bags/camvid_val'
 
 _DEPTH = 200
 _CALL_S = 5.0
