@@ -107,8 +107,7 @@ def test_plain_rows_of_each_size():
     assert [str(row) for row in rows][1] == 'fast 64x64 dense, pytorch-plain float32'
 
 
-@pytest.mark.parametrize('variants', ['dense,cts', 'hybrid@8'])
-@pytest.mark.parametrize('backend', ['torch-compile', 'onnxruntime-plain'])
+@pytest.mark.parametrize('variants, backend', [('dense,cts', 'torch-compile'), ('hybrid@8', 'onnxruntime-plain')])
 def test_an_alternative_is_dense_whatever_the_variants(variants, backend):
     rows = rows_of([FAST, PAPER], variants, backend)
     assert [(row.model, row.variant) for row in rows] == [('fast', 'dense'), ('paper', 'dense')]

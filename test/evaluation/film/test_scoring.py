@@ -53,8 +53,8 @@ def row(pipelines, name, shown=True, drops=(), live=None):
 
 def run(pipelines, frames, rows, focus=0):
     spec = pipelines['dense'].spec
-    album = BestFrames(spec.classes, [str(each.variant) for each in rows if each.shown], focus)
-    return score_film(frames, rows, spec, album), album
+    best_frames = BestFrames(spec.classes, [str(each.variant) for each in rows if each.shown], focus)
+    return score_film(frames, rows, spec, best_frames), best_frames
 
 
 def report_of(result, mode='offline', **others):
@@ -77,7 +77,7 @@ def test_the_figures_are_those_of_evaluate(dataset, pipelines):
 
 def test_without_ground_truth_the_dense_model_is_compared_with(dataset, pipelines):
     rows = [row(pipelines, 'hybrid@6+8'), row(pipelines, 'dense', shown=False)]
-    result, album = run(pipelines, frames_of(dataset, truth=False), rows)
+    result, best_frames = run(pipelines, frames_of(dataset, truth=False), rows)
     assert [figures.variant for figures in result.rows] == ['hybrid@6+8']
     figures, records = result.rows[0], result.records[0]
     same = [
@@ -87,7 +87,7 @@ def test_without_ground_truth_the_dense_model_is_compared_with(dataset, pipeline
     assert figures.miou is None and figures.iou_per_class == {} and figures.labelled_frames == 0
     assert [record.agreement for record in records] == pytest.approx([100 * share for share in same])
     assert figures.agreement == pytest.approx(100 * np.mean(same)) and 0 < figures.agreement_miou < 100
-    assert 'agreement with dense' in render_page(film_page(report_of(result), album))
+    assert 'agreement with dense' in render_page(film_page(report_of(result), best_frames))
 
 
 def test_flicker_counts_from_the_frame_before_only(dataset, pipelines):
@@ -121,7 +121,7 @@ def test_ground_truth_of_another_size_is_what_counts(dataset, pipelines):
 def test_json_csv_and_page_hold_the_figures(dataset, pipelines):
     live = LiveCounts(sent=6, answered=4, sent_hz=10.0, answers_hz=8.0, busy_ms=125.0, unreadable=1)
     rows = [row(pipelines, 'hybrid@6+8', drops=(3,), live=live), row(pipelines, 'dense')]
-    result, album = run(pipelines, frames_of(dataset), rows)
+    result, best_frames = run(pipelines, frames_of(dataset), rows)
     report = report_of(result, mode='live', damage='cut off after <5> messages', unreadable=('frame 9: no image',))
     content = json.loads(report.to_json())
     assert [each['variant'] for each in content['rows']] == ['hybrid@6+8', 'dense']
@@ -135,24 +135,25 @@ def test_json_csv_and_page_hold_the_figures(dataset, pipelines):
     assert float(table[0]['miou']) == pytest.approx(result.records[0][0].miou, rel=1e-5)
     assert [line['tokens_kept@8'] == '' for line in table] == [i == 3 or i >= COUNT for i in range(2 * COUNT)]
 
-    page = render_page(film_page(report, album))
+    page = render_page(film_page(report, best_frames))
     assert f'<td>{content["miou"]:.1f}</td>' in page and 'cut off after &lt;5&gt; messages' in page
     assert 'frame 9: no image' in page and page.count('<img') >= 7
 
 
-def test_the_album_keeps_the_best_and_the_worst(dataset, pipelines):
-    result, album = run_with_errors(dataset, pipelines, [5, 30, 0, 60, 20], seconds_apart=2)
+def test_the_best_and_the_worst_frames_are_kept(dataset, pipelines):
+    result, best_frames = run_with_errors(dataset, pipelines, [5, 30, 0, 60, 20], seconds_apart=2)
     assert result.records[0][2].miou == 100.0
-    assert [page.record.index for page in album.best] == [2, 0, 4]
-    assert [page.record.index for page in album.worst] == [3, 1]  # the third is among the best
-    assert [picture.caption for picture in album.best[0].pictures] == [
+    assert [frame.record.index for frame in best_frames.best] == [2, 0, 4]
+    assert [frame.record.index for frame in best_frames.worst] == [3, 1]  # the third is among the best
+    assert [picture.caption for picture in best_frames.best[0].pictures] == [
         'image', 'ground truth', 'dense', 'dense: not as in ground truth',
     ]  # fmt: skip
 
 
-def test_the_album_keeps_one_of_frames_that_look_alike(dataset, pipelines):
-    _, album = run_with_errors(dataset, pipelines, [5, 30, 0, 60, 20], seconds_apart=0.1)
-    assert [page.record.index for page in album.best] == [2] and [page.record.index for page in album.worst] == [3]
+def test_one_of_frames_that_look_alike_is_kept(dataset, pipelines):
+    _, best_frames = run_with_errors(dataset, pipelines, [5, 30, 0, 60, 20], seconds_apart=0.1)
+    assert [frame.record.index for frame in best_frames.best] == [2]
+    assert [frame.record.index for frame in best_frames.worst] == [3]
 
 
 def run_with_errors(dataset, pipelines, wrong_rows, seconds_apart):
@@ -169,11 +170,11 @@ def run_with_errors(dataset, pipelines, wrong_rows, seconds_apart):
 
 def test_pictures_are_judged_by_the_first_row_that_is_not_the_reference(dataset, pipelines):
     rows = [row(pipelines, 'dense'), row(pipelines, 'hybrid@6+8')]
-    result, album = run(pipelines, frames_of(dataset, truth=False), rows, focus=1)
+    result, best_frames = run(pipelines, frames_of(dataset, truth=False), rows, focus=1)
     assert result.rows[0].agreement is None and result.rows[1].reference == 'dense, pytorch float32'
     best = max(result.records[1], key=lambda record: record.agreement)
-    assert [page.record for page in album.best] == [best] and album.judge == 'hybrid@6+8'
-    assert [picture.caption for picture in album.best[0].pictures][-2] == 'hybrid@6+8: not as in dense'
+    assert [frame.record for frame in best_frames.best] == [best] and best_frames.judge == 'hybrid@6+8'
+    assert [picture.caption for picture in best_frames.best[0].pictures][-2] == 'hybrid@6+8: not as in dense'
 
 
 def test_each_row_is_compared_with_the_dense_one_of_its_backend():
@@ -208,9 +209,9 @@ def test_drops_are_explained_by_the_time_that_there_is(changes, said):
 
 
 def test_a_video_of_one_frame_has_a_page(dataset, pipelines):
-    result, album = run(pipelines, list(frames_of(dataset, truth=False))[:1], [row(pipelines, 'dense')])
+    result, best_frames = run(pipelines, list(frames_of(dataset, truth=False))[:1], [row(pipelines, 'dense')])
     assert result.frames == 1 and result.duration_s == 0.0 and result.rows[0].flicker is None
-    page = render_page(film_page(report_of(result), album))
+    page = render_page(film_page(report_of(result), best_frames))
     assert 'Frame 0 at 0.00 s' in page and json.loads(report_of(result).to_json())['miou'] is None
 
 
@@ -227,16 +228,16 @@ def test_tokens_that_are_not_known_leave_the_rest(dataset, pipelines):
         found = FrameResult.of(pipelines['dense'](frame.image))
         return dataclasses.replace(found, tokens={} if frame.index < 2 else found.tokens)
 
-    result, album = run(pipelines, frames_of(dataset), [Row(Variant(), 'pytorch', 'float32', 'cpu', source)])
+    result, best_frames = run(pipelines, frames_of(dataset), [Row(Variant(), 'pytorch', 'float32', 'cpu', source)])
     figures, expected = result.rows[0], evaluate(pipelines['dense'], dataset)
     assert figures.miou == expected.miou and figures.tokens_mean == expected.tokens_mean
     assert [record.gflops is None for record in result.records[0]] == [True, True, False, False, False]
-    render_page(film_page(report_of(result), album))
+    render_page(film_page(report_of(result), best_frames))
 
 
 def test_many_classes_stand_in_a_table(dataset, pipelines):
-    result, album = run(pipelines, frames_of(dataset), [row(pipelines, 'dense')])
+    result, best_frames = run(pipelines, frames_of(dataset), [row(pipelines, 'dense')])
     ious = {f'class {index}': float(index % 100) for index in range(300)}
     many = dataclasses.replace(result, rows=[dataclasses.replace(result.rows[0], iou_per_class=ious)])
-    page = render_page(film_page(report_of(many), album))
+    page = render_page(film_page(report_of(many), best_frames))
     assert '<td>class 299</td><td>99.0</td>' in page

@@ -72,7 +72,6 @@ def test_several_backbones_make_one_more_level(tmp_path, capsys):
         assert table['dense']['tokens'] == 23 * 40
         assert f'{name}: 19 classes, 360x640' in printed
     assert tables['vit_large']['dense']['total'] > tables['vit_base']['dense']['total']
-    assert flops(tmp_path, '--backbone', 'vit_base', '--classes', '19', '--size', '360', '640') == tables['vit_base']
 
 
 def test_operating_points_are_those_of_the_options(tmp_path):
@@ -99,12 +98,6 @@ def test_windows_that_cannot_be_read(windows, capsys):
     with pytest.raises(SystemExit, match='2'):
         main(['flops', f'--merged-windows={windows}'])
     assert f"0 to 1, or one of them for each size, as in 4:12,2:72, got '{windows}'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize('head', ['segvit_atm', 'mask_transformer'])
-def test_heads_that_cannot_prune_are_counted_without(head, tmp_path):
-    table = flops(tmp_path, '--head', head)
-    assert list(table) == ['dense', 'cts'] and table['cts']['head'] < table['dense']['head']
 
 
 def test_layers_sum_up_to_the_total(tmp_path, capsys):
@@ -174,7 +167,7 @@ def test_bad_input_is_refused_and_nothing_is_written(options, complaint, tmp_pat
 
 def test_a_picture_is_drawn_of_what_was_counted(tmp_path):
     path = tmp_path / 'flops.png'
-    flops(tmp_path, '--backbone', 'vit_tiny', 'vit_small', 'vit_base', '--refinement', 'image', '--picture', str(path))
+    flops(tmp_path, '--backbone', 'vit_tiny', 'vit_base', '--refinement', 'image', '--picture', str(path))
     assert path.read_bytes().startswith(b'\x89PNG')
 
 
