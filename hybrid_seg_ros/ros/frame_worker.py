@@ -179,10 +179,10 @@ class FrameWorker:
             return
         self._began_s = start_s
         try:
-            self._follow(settings, start_s)
+            streams = self._follow(settings, start_s)
             jobs = [job for job in (self._convert(camera, frame) for camera, frame in frames) if job is not None]
             if jobs:
-                self._segment(jobs, settings, start_s)
+                self._segment(jobs, settings, streams, start_s)
         except Exception as error:  # whatever a backend raises: the next frame may well succeed
             self._failed([camera for camera, _ in frames], error)
         finally:
@@ -192,16 +192,17 @@ class FrameWorker:
         """Whether a batch has a frame of every camera that is live: one that is silent holds nobody up."""
         return all(camera in self._asking for camera in self.cameras if camera.is_live)
 
-    def _streams(self) -> int:
-        """Return the number of cameras that send images."""
-        return sum(camera.is_live for camera in self.cameras)
+    def _follow(self, settings: LiveSettings, now_s: float) -> int:
+        """Let the model do as the live parameters say, from this frame on where that needs no preparation.
 
-    def _follow(self, settings: LiveSettings, now_s: float) -> None:
-        """Let the model do as the live parameters say, from this frame on where that needs no preparation."""
+        Return the number of cameras that send images: they share the model, and with it a latency budget.
+        """
         if settings != self._settings:
             self._wanted = settings.wanted(self._model.pipeline.spec)
             self._settings = settings
-        self._keeper.follow(self._wanted, self._streams(), now_s)
+        streams = sum(camera.is_live for camera in self.cameras)
+        self._keeper.follow(self._wanted, streams, now_s)
+        return streams
 
     def _convert(self, camera: Camera, frame: Frame) -> Optional[_Job]:
         start_s = time.monotonic()
@@ -216,7 +217,7 @@ class FrameWorker:
             return None
         return _Job(camera, frame, image, (time.monotonic() - start_s) * 1e3)
 
-    def _segment(self, jobs: Sequence[_Job], settings: LiveSettings, start_s: float) -> None:
+    def _segment(self, jobs: Sequence[_Job], settings: LiveSettings, streams: int, start_s: float) -> None:
         pipeline, films = self._model.pipeline, [job.camera.film for job in jobs]
         is_film = settings.merge_by != 'policy'  # which looks at the confidence of the frame before
         pipeline.with_confidence = is_film or any(job.camera.publishers.needs_confidence for job in jobs)
@@ -233,7 +234,7 @@ class FrameWorker:
         self._failures_in_a_row = 0
         now_s = time.monotonic()
         cost = FrameCost(  # one for a batch: it is late, or not, as a whole
-            max(latencies_ms), (masks_s - start_s) * 1e3 / len(jobs), results[0].timings.inference_ms, self._streams(),
+            max(latencies_ms), (masks_s - start_s) * 1e3 / len(jobs), results[0].timings.inference_ms, streams,
             jobs[0].camera.monitor.period_ms(now_s), (now_s - masks_s) * 1e3 / len(jobs),
         )  # fmt: skip
         self._keeper.observe(cost, now_s)
