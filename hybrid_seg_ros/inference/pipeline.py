@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 from typing import Optional, Union
 
@@ -128,7 +128,8 @@ class SegmentationPipeline:
         outputs = [self._complete(prediction, each, merged_by) for prediction, each in zip(predictions, geometries)]
         for film, output in zip(films, outputs):
             film.remember(*output)
-        timings = _timings((start_s, ready_s, inferred_s, time.perf_counter()), len(images))
+        times_s = (start_s, ready_s, inferred_s, time.perf_counter())
+        timings = StageTimings(*(np.diff(times_s) * 1e3 / len(images)).tolist())
         return [Segmentation(*output, timings) for output in outputs]
 
     def stream(
@@ -159,8 +160,10 @@ class SegmentationPipeline:
     ) -> Optional[dict[int, np.ndarray]]:  # fmt: skip
         """Return what the frames before say of windows, as `Backend.infer` takes it; None where any says nothing."""
         patch_size = self.spec.backbone.patch_size
-        each = [film.scores(*frame, patch_size, stamp_s, merged_windows)
-                for film, *frame, stamp_s in zip(films, inputs, geometries, stamps_s)]  # fmt: skip
+        each = [
+            film.scores(network_input, geometry, patch_size, stamp_s, merged_windows)
+            for film, network_input, geometry, stamp_s in zip(films, inputs, geometries, stamps_s)
+        ]
         if any(one is None for one in each):
             return None
         return {window: np.stack([one[window] for one in each]) for window in merged_windows}
@@ -174,7 +177,8 @@ class SegmentationPipeline:
         inferred_s = time.perf_counter()
         labels, confidence = postprocess_crops(predictions, plan, self.output_size_hw(plan.image_hw))
         tokens = stack_reports(predictions, plan, self.spec.backbone.patch_size)
-        return Segmentation(labels, confidence, tokens, _timings((start_s, ready_s, inferred_s, time.perf_counter())))
+        times_s = (start_s, ready_s, inferred_s, time.perf_counter())
+        return Segmentation(labels, confidence, tokens, StageTimings(*(np.diff(times_s) * 1e3).tolist()))
 
     def warm_up(
         self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None, batch: int = 1
@@ -246,11 +250,6 @@ def load_pipeline(
     keep_freed_memory()
     runs = create_backend(placement.backend, spec, placement.device, placement.precision, graph, cache_dir)
     return SegmentationPipeline(spec, runs, placement.backend, placement.precision, chosen, budget, output_size)
-
-
-def _timings(times_s: Sequence[float], images: int = 1) -> StageTimings:
-    """Share out evenly what the three steps between four times took."""
-    return StageTimings(*((after - before) / images * 1e3 for before, after in pairwise(times_s)))
 
 
 def check_operating_point(spec: ModelSpec, variant: Variant, budget: TokenBudget) -> None:
