@@ -49,10 +49,6 @@ class LiveCounts:
             return None
         return 100.0 * min(1.0, 1e3 / (self.busy_ms * self.sent_hz))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything, what follows from the rest included."""
-        return {**dataclasses.asdict(self), 'dropped': self.dropped, 'expected': self.expected}
-
     def __str__(self) -> str:
         rate = '' if self.sent_hz is None else f' at {self.sent_hz:.1f} Hz'
         text = f'{self.sent} frames{rate}: {self.answered} answered ({self.answers_hz:.1f} FPS), {self.dropped} dropped'
@@ -99,32 +95,42 @@ class RowReport:
     live: Optional[LiveCounts] = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row for JSON."""
-        live = None if self.live is None else self.live.as_dict()
-        return {**dataclasses.asdict(dataclasses.replace(self, live=None)), 'live': live}
+        """Return the row for JSON, what follows from the rest included."""
+        row = dataclasses.asdict(self)
+        if self.live is not None:
+            row['live'].update(dropped=self.live.dropped, expected=self.live.expected)
+        return row
 
 
 @dataclass(frozen=True)
-class FilmReport:
-    """A video at several operating points.
+class FilmResult:
+    """What came of a video: its rows, and the records of their frames, in the order of `rows`.
 
-    `frames` were read; `unreadable` says of those that could not be decoded why, `unreadable_truth` the same of ground
-    truth; `damage` says where the video's file is damaged. `truth` says where ground truth is from, `truth_frames` how
-    many frames have it. `records` has the frames of each row, in the order of `rows`. `truth_flicker` is what the
-    ground truth itself flickers, in per cent.
+    `frames` were read, `truth_frames` of them have ground truth; `truth_flicker` is what the ground truth itself
+    flickers, in per cent.
+    """
+
+    rows: Sequence[RowReport]
+    records: Sequence[Sequence[FrameRecord]]
+    frames: int
+    duration_s: float
+    truth_frames: int
+    truth_flicker: Optional[float]
+
+
+@dataclass(frozen=True)
+class FilmReport(FilmResult):
+    """A video at several operating points, and what there is to say of the video.
+
+    `truth` says where ground truth is from, `damage` where the video's file is damaged, `unreadable` of the frames that
+    could not be decoded why, `unreadable_truth` the same of ground truth.
     """
 
     video: str
     mode: str
     model: str
     pruning: str
-    frames: int
-    duration_s: float
-    rows: Sequence[RowReport]
-    records: Sequence[Sequence[FrameRecord]]
     truth: Optional[str] = None
-    truth_frames: int = 0
-    truth_flicker: Optional[float] = None
     damage: Optional[str] = None
     unreadable: Sequence[str] = ()
     unreadable_truth: Sequence[str] = ()

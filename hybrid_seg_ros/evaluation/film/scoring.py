@@ -15,7 +15,7 @@ from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
 from hybrid_seg_ros.evaluation.film.best_frames import BestFrames
 from hybrid_seg_ros.evaluation.film.flicker import Motion
 from hybrid_seg_ros.evaluation.film.frame import FrameRecord, FrameResult, VideoFrame
-from hybrid_seg_ros.evaluation.film.report import LiveCounts, RowReport
+from hybrid_seg_ros.evaluation.film.report import FilmResult, LiveCounts, RowReport
 from hybrid_seg_ros.evaluation.flops.count import frame_gflops
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
 
@@ -46,18 +46,6 @@ class Row:
     def is_reference(self) -> bool:
         """Whether others are compared with it: the dense model, on every frame."""
         return self.variant == DENSE and self.live is None
-
-
-@dataclass(frozen=True)
-class FilmResult:
-    """The rows that are shown, the records of their frames, the number of frames, and of those with ground truth."""
-
-    rows: Sequence[RowReport]
-    records: Sequence[Sequence[FrameRecord]]
-    frames: int
-    duration_s: float
-    truth_frames: int
-    truth_flicker: Optional[float]
 
 
 def score_film(

@@ -58,10 +58,8 @@ def run(pipelines, frames, rows, focus=0):
 
 
 def report_of(result, mode='offline', **others):
-    return FilmReport(
-        'bags/x', mode, 'tiny', 'threshold 0.3', result.frames, result.duration_s, result.rows, result.records,
-        '/labels', result.truth_frames, result.truth_flicker, **others,
-    )  # fmt: skip
+    return FilmReport(**vars(result), video='bags/x', mode=mode, model='tiny', pruning='threshold 0.3',
+                      truth='/labels', **others)  # fmt: skip
 
 
 def test_the_figures_are_those_of_evaluate(dataset, pipelines):
