@@ -58,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='frames that are run before each timed one (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of random weights, and of the order in each round')
     parser.add_argument('--threads', type=int, help='CPU threads of each backend (default: one per core)')
-    parser.add_argument('--random-weights', action='store_true', help='do not read the weights that models name')
     parser.add_argument('--cache-dir', type=Path, help='where graphs and engines are kept (default: in ~/.cache; those '
                         'of random weights are deleted in the end)')  # fmt: skip
     parser.add_argument('--skip-missing', action='store_true', help='leave out backends that cannot run here')
@@ -101,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         return dataclasses.replace(spec.budget, keep=tuple(args.keep or spec.budget.keep or (KEEP,)))
 
     with tempfile.TemporaryDirectory(prefix='hybrid_seg_benchmark_') as folder:
-        store = ModelStore(models, frames, Path(folder), args.seed, args.random_weights, args.cache_dir)
+        store = ModelStore(models, frames, Path(folder), args.seed, args.cache_dir)
         rows = open_rows(keys, store, budget_of, args.device, args.skip_missing)
         measured = run_rounds(rows, frames, args.rounds, args.seed, args.settle, not args.no_parts)
         for row in rows:

@@ -82,10 +82,10 @@ class ModelStore:
 
     def __init__(
         self, models: Mapping[SizedModel, tuple[Path, ModelSpec]], frames: Mapping[SizedModel, Sequence[np.ndarray]],
-        folder: Path, seed: int, random_weights: bool, cache_dir: Optional[Path],
+        folder: Path, seed: int, cache_dir: Optional[Path],
     ) -> None:  # fmt: skip
         self._models, self._frames = models, frames
-        self._folder, self._seed, self._random_weights, self._cache_dir = folder, seed, random_weights, cache_dir
+        self._folder, self._seed, self._cache_dir = folder, seed, cache_dir
         self._made: dict[ModelSpec, ModelOnDisk] = {}
 
     def find(self, key: RowKey) -> ModelOnDisk:
@@ -93,7 +93,7 @@ class ModelStore:
         path, spec = self._models[key.sized_model]
         if key.backend == PLAIN:
             spec = paper_form(spec)
-        has_weights = spec.weights is not None and not self._random_weights
+        has_weights = spec.weights is not None
         own = dataclasses.replace(ModelSpec.load(path), inference=spec.inference)
         weights = (spec.sha256 or sha256_of(spec.weights_path)) if has_weights else 'random'
         if has_weights and own.input_size_hw == spec.input_size_hw:

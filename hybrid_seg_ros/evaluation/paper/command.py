@@ -92,7 +92,7 @@ def measure(args: argparse.Namespace, choice: BackendChoice) -> tuple[PaperTable
     model = SizedModel(spec.name, spec.network_size_hw)
     device = pytorch_device(args.device)
     with tempfile.TemporaryDirectory(prefix='hybrid_seg_paper_') as folder:
-        store = ModelStore({model: (args.model, spec)}, {model: images}, Path(folder), 0, False, args.cache_dir)
+        store = ModelStore({model: (args.model, spec)}, {model: images}, Path(folder), 0, args.cache_dir)
         opened = open_rows(plan_rows({model: spec}, variants, [choice]), store, lambda spec: budget, args.device)
         rows, slower = measure_rows(opened, dataset, args.limit, images, args.rounds)
         opened[0].pipeline.close()  # they share one backend

@@ -107,14 +107,14 @@ def test_sizes_memory_and_markdown(trained, tmp_path, capsys):
     assert '| tiny | 64x160 | cts | pytorch | float32 |' in capsys.readouterr().out
 
 
-def test_images_of_a_folder_and_random_weights_for_a_model_that_has_some(trained, tmp_path):
+def test_images_of_a_folder(trained, tmp_path):
     images = tmp_path / 'images'
     images.mkdir()
     for index, height in enumerate((40, 80)):
         cv2.imwrite(str(images / f'{index}.png'), street_scene((height, 70)))
     status, content = benchmark(tmp_path, '--model', trained, '--variants', 'dense', '--rounds', '3', '--no-memory',
-                                '--images', str(images), '--random-weights', '--settle', '0')  # fmt: skip
-    assert status == 0 and content['rows'][0]['weights'] == 'random'
+                                '--images', str(images), '--settle', '0')  # fmt: skip
+    assert status == 0 and content['rows'][0]['weights'] == ModelSpec.load(trained).sha256
 
 
 @pytest.mark.parametrize('words, complaint', [
