@@ -155,8 +155,11 @@ def test_without_a_compiler_the_cpu_makes_the_label_map(driver, tiny, open_pipel
     assert 'label maps are made on the CPU: broken.cu: nvrtcCompileProgram' in caplog.text
 
 
-@pytest.mark.parametrize('budget', [{'threshold': 0.3}, {'keep': (0.7, 11)}], ids=str)
-def test_many_threads(spec, open_backend, pace, budget):
+@pytest.mark.parametrize(('budget', 'eager'), [
+    ({'threshold': 0.3}, ''), ({'threshold': 0.3}, STREAMS['scores']), ({'keep': (0.7, 11)}, STREAMS['compute']),
+], ids=str)  # fmt: skip
+def test_many_threads(spec, open_backend, monkeypatch, budget, eager):
+    monkeypatch.setenv('HOST_CUDA_EAGER', eager)
     budget = dataclasses.replace(spec.budget, **budget)
     backend = open_backend(spec)
     images = [noise(seed)[None] for seed in range(6)]
@@ -168,7 +171,7 @@ def test_many_threads(spec, open_backend, pace, budget):
 
 
 @pytest.mark.parametrize('budget', [{'threshold': 0.3}, {'keep': (0.7, 11)}], ids=str)
-def test_a_batch_of_more_than_the_graph_takes(spec, open_backend, pace, budget):
+def test_a_batch_of_more_than_the_graph_takes(spec, open_backend, budget):
     budget = dataclasses.replace(spec.budget, **budget)
     backend = open_backend(spec)
     images = np.stack([noise(seed) for seed in range(3)])
