@@ -1,6 +1,7 @@
 """`hybrid_seg evaluate-bag`: as accurate as `evaluate` says, offline without ROS 2, live through the real node."""
 
 import csv
+import functools
 import json
 import shutil
 import signal
@@ -30,6 +31,8 @@ from tiny_model import write_tiny_model
 
 from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
+from hybrid_seg_ros.ros.play import live_answers
+from hybrid_seg_ros.ros.play.running_node import running_node
 
 FRAMES = 6
 SAME = ('miou', 'pixel_accuracy', 'iou_per_class', 'tokens_mean', 'gflops_mean', 'frames')
@@ -263,9 +266,13 @@ def test_frames_that_share_a_stamp_have_no_ground_truth(model, tmp_path, capsys)
 
 
 @pytest.fixture
-def evaluate_live(bag, model, tmp_path, capfd):
-    """Run the command with --live; return its status and what it printed."""
+def evaluate_live(bag, model, tmp_path, capfd, monkeypatch):
+    """Run the command with --live; return its status and what it printed.
+
+    Without the shared-memory profile: Fast DDS keeps that of a process's first node, and later tests count on none.
+    """
     before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(live_answers, 'running_node', functools.partial(running_node, shared_memory=False))
 
     def run_live(*options, bag=bag):
         arguments = (bag, '--model', model, '--output', tmp_path / 'out', '--live', '--param', 'num_threads:=1')
