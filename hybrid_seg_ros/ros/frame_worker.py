@@ -107,8 +107,9 @@ class FrameWorker:
             error = None if self._following is None else self._following.exception()
             if error is not None:
                 self._node.get_logger().error(f'live parameters: {error}', throttle_duration_sec=_LOG_PERIOD_S)
-            settings = read_live_settings(self._node)
-            self._following = self._thread.submit(lambda: self._follow(settings, time.monotonic()))
+            self._following = self._thread.submit(
+                lambda: self._follow(read_live_settings(self._node), time.monotonic())
+            )
 
     def problem(self, changes: Mapping[str, Any]) -> str:
         """Return what the model has against new values of live parameters, '' for nothing."""
@@ -178,13 +179,15 @@ class FrameWorker:
         if not frames or not settings.enabled or self._is_abandoned.is_set():
             return
         self._began_s = start_s
+        unanswered = [camera for camera, _ in frames]
         try:
             streams = self._follow(settings, start_s)
             jobs = [job for job in (self._convert(camera, frame) for camera, frame in frames) if job is not None]
+            unanswered = [job.camera for job in jobs]
             if jobs:
-                self._segment(jobs, settings, streams, start_s)
+                self._segment(jobs, settings, streams, start_s, unanswered)
         except Exception as error:  # whatever a backend raises: the next frame may well succeed
-            self._failed([camera for camera, _ in frames], error)
+            self._failed(unanswered, error)
         finally:
             self._began_s = None
 
@@ -217,7 +220,10 @@ class FrameWorker:
             return None
         return _Job(camera, frame, image, (time.monotonic() - start_s) * 1e3)
 
-    def _segment(self, jobs: Sequence[_Job], settings: LiveSettings, streams: int, start_s: float) -> None:
+    def _segment(
+        self, jobs: Sequence[_Job], settings: LiveSettings, streams: int, start_s: float, unanswered: list[Camera]
+    ) -> None:  # fmt: skip
+        """Segment and publish; takes out of `unanswered` each camera that has all of its answer."""
         pipeline, films = self._model.pipeline, [job.camera.film for job in jobs]
         is_film = settings.merge_by != 'policy'  # which looks at the confidence of the frame before
         pipeline.with_confidence = is_film or any(job.camera.publishers.needs_confidence for job in jobs)
@@ -231,6 +237,7 @@ class FrameWorker:
         masks_s = time.monotonic()
         for job, result in zip(jobs, results):
             job.camera.publishers.publish_pictures(job.frame.message.header, job.image, result, settings)
+            unanswered.remove(job.camera)
         self._failures_in_a_row = 0
         now_s = time.monotonic()
         cost = FrameCost(  # one for a batch: it is late, or not, as a whole

@@ -164,8 +164,8 @@ def decoder_complaints(tell: Callable[[str], Any]) -> Iterator[None]:
             os.close(stderr)
             said.seek(0)
             lines = said.read().splitlines(keepends=True)
-    complaints = [line for line in lines if _DECODER_LINE.match(line)]
-    os.write(2, b''.join(line for line in lines if line not in complaints))
+            complaints = [line for line in lines if _DECODER_LINE.match(line)]
+            os.write(2, b''.join(line for line in lines if line not in complaints))
     if complaints:
         tell(complaints[0].decode(errors='replace').strip())
 

@@ -60,8 +60,11 @@ def test_what_decoders_complain_of_is_told_and_what_others_write_to_stderr_goes_
         with decoder_complaints(told.append):
             assert compressed_to_rgb(message(data)).shape == (40, 40, 3)
             os.write(2, b'a line of another thread\n')
+    with pytest.raises(BadFrameError), decoder_complaints(told.append):
+        os.write(2, b'a line of another thread\n')
+        compressed_to_rgb(message(b'no picture'))
     assert [text.split(':')[0] for text in told] == ['Corrupt JPEG data', 'libpng warning']
-    assert capfd.readouterr().err == 3 * 'a line of another thread\n'
+    assert capfd.readouterr().err == 4 * 'a line of another thread\n'
 
 
 @pytest.mark.parametrize('image_format', [*AS_THEY_ARE, *EXCHANGED])

@@ -198,6 +198,24 @@ def test_a_bad_frame_is_not_a_failure(worker, camera, lines):
     assert (health.bad_frames, health.failures, lines) == (1, 0, ['bad frame on /camera0: too short'])
 
 
+def test_a_failure_of_a_batch_is_that_of_cameras_that_were_not_answered(make_worker):
+    """One camera's frame is bad, one is answered before publishing fails for the third, which alone has failed."""
+    told = []
+    worker = make_worker(cameras=3, at_once=3, wait_s=TIMEOUT_S, on_failure=told.append)
+    bad, answered, failing = worker.cameras
+    bad.conversion_error = BadFrameError('too short')
+
+    def publish_pictures(*arguments):
+        raise RuntimeError('no')
+
+    failing.publishers.publish_pictures = publish_pictures
+    for camera in worker.cameras:
+        camera.send(worker, 1)
+    worker.finish()
+    assert [camera.monitor.health(0.0).failures for camera in worker.cameras] == [0, 0, 1]
+    assert (answered.published, told) == ([1], [1])
+
+
 def test_live_settings_reach_the_model_before_the_next_frame_and_only_when_they_change(worker, camera, settings):
     for second, variant in enumerate(['', 'cts', 'cts']):
         settings.value = dataclasses.replace(SETTINGS, variant=variant)
