@@ -143,7 +143,7 @@ def fit_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
         raise ValueError(f'expected an RGB image (H, W, 3) uint8, got {image.shape} {image.dtype}')
     if image.shape[:2] == tuple(size_hw):
         return image
-    shrinks = size_hw[0] < image.shape[0]
+    shrinks = size_hw[0] * size_hw[1] < image.shape[0] * image.shape[1]
     return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 

@@ -171,6 +171,12 @@ def test_a_legend_fits_into_every_size(size_hw):
     assert add_class_legend(np.zeros((*size_hw, 3), np.uint8), labels, names(40)).shape == (*size_hw, 3)
 
 
+def test_a_picture_that_gets_narrower_alone_is_averaged():
+    stripes = np.zeros((4, 64, 3), np.uint8)
+    stripes[:, ::4] = 200
+    assert (fit_image(stripes, (4, 16)) == 50).all()
+
+
 @pytest.mark.parametrize('image', [GREY.astype(float), GREY[..., 0], GREY[..., :2]])
 def test_other_images_are_refused(image):
     with pytest.raises(ValueError, match='expected an RGB image'):

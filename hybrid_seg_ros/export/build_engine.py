@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional, Union
@@ -14,6 +15,8 @@ from hybrid_seg_ros.inference.backends.tensorrt.engine_build import DEFAULT_BUIL
 from hybrid_seg_ros.inference.backends.tensorrt.engine_file import ENGINE_SUFFIX, EngineInfo, write_engines
 from hybrid_seg_ros.inference.backends.tensorrt.library import TensorRt, load_tensorrt
 from hybrid_seg_ros.model_spec import sha256_of
+
+log = logging.getLogger(__name__)
 
 CURRENT = 'current'
 
@@ -43,6 +46,7 @@ def build_engines(
         capabilities, gpu_name = (gpu.model.compute_capability,), gpu.model.name
     built = {}
     for part, path in graphs.files.items():
+        log.info('building an engine of %s; this takes seconds to minutes', path.name)
         plan = build_plan(library, path, graphs.info, options)
         info = EngineInfo(graphs.info, part, sha256_of(path), library.name, capabilities, gpu_name)
         built[graphs.info.part_path(output, part)] = (plan.data, info)

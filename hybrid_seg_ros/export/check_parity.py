@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from hybrid_seg_ros.data.image_files import IMAGE_SUFFIXES, list_images, read_image
-from hybrid_seg_ros.inference.backends import BACKENDS, check_choice
+from hybrid_seg_ros.inference.backends import BACKENDS, BackendChoice, check_choice
 from hybrid_seg_ros.inference.pipeline import load_pipeline
-from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect
+from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect, split_list
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
 from hybrid_seg_ros.segmentation import Segmentation
 
@@ -75,10 +75,10 @@ def compare(reference: Sequence[Segmentation], results: Sequence[Segmentation], 
 
 
 def check_parity(
-    model: Path, images: Sequence[np.ndarray], variants: Sequence[str], backends: Sequence[tuple[str, str]],
+    model: Path, images: Sequence[np.ndarray], variants: Sequence[str], backends: Sequence[BackendChoice],
     keep: Sequence[Keep], threshold: float, device: str = 'cpu', cache_dir: Optional[Path] = None,
 ) -> list[ParityRow]:  # fmt: skip
-    """Run each variant on each (backend, dtype); one that prunes, by fixed keep and by threshold."""
+    """Run each variant on each backend; one that prunes, by fixed keep and by threshold."""
     points = [
         (variant, pruning)
         for variant in variants
@@ -91,10 +91,11 @@ def check_parity(
             reference = _segment(images, model, backend='pytorch', precision='float32', device='cpu', variant=variant,
                                  **options)  # fmt: skip
             bar.update()
-            for backend, dtype in backends:
-                results = _segment(images, model, backend=backend, precision=dtype, device=device, variant=variant,
-                                   cache_dir=cache_dir, **options)  # fmt: skip
-                rows.append(ParityRow(variant, pruning, backend, dtype, **compare(reference, results, dtype)))
+            for choice in backends:
+                results = _segment(images, model, backend=choice.name, precision=choice.dtype, device=device,
+                                   variant=variant, cache_dir=cache_dir, **options)  # fmt: skip
+                measured = compare(reference, results, choice.dtype)
+                rows.append(ParityRow(variant, pruning, choice.name, choice.dtype, **measured))
                 bar.update()
     return rows
 
@@ -126,9 +127,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit status is 1 if any row falls short."""
     spec = ModelSpec.load(args.model)
-    backends = [(name, dtype or 'float32') for name, _, dtype in (text.partition(':') for text in args.backends)]
-    for name, dtype in backends:
-        check_choice(name, args.device, dtype)
+    backends = [BackendChoice.parse(text) for text in split_list(args.backends)]
+    for choice in backends:
+        check_choice(choice.name, args.device, choice.dtype)
     for variant in args.variants or ():
         spec.check_variant(Variant.parse(variant))
     variants = args.variants or spec.legal_variants()

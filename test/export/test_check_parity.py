@@ -54,7 +54,7 @@ def test_the_command(model, tmp_path, capsys):
     images = np.random.default_rng(0).integers(0, 256, (2, 70, 90, 3), dtype=np.uint8)
     for index, image in enumerate(images):
         cv2.imwrite(str(tmp_path / f'{index}.png'), image)
-    options = ['--model', str(model), '--variants', 'cts', 'hybrid@8', '--backends', 'onnxruntime', 'openvino:float32',
+    options = ['--model', str(model), '--variants', 'cts', 'hybrid@8', '--backends', 'onnxruntime,openvino:float32',
                '--cache-dir', str(tmp_path / 'cache'), '--threshold', '0.3']  # fmt: skip
     assert cli.main(['check-parity', str(tmp_path), *options]) == 0
     lines = capsys.readouterr().out.splitlines()

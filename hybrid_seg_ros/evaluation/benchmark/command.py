@@ -16,19 +16,13 @@ from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu, describe_l
 from hybrid_seg_ros.evaluation.benchmark.models import ModelStore, load_frames, load_specs
 from hybrid_seg_ros.evaluation.benchmark.open_rows import OpenRow, check_backends, limit_threads, open_rows
 from hybrid_seg_ros.evaluation.benchmark.page import write_benchmark_page
-from hybrid_seg_ros.evaluation.benchmark.plan import (
-    ALTERNATIVES,
-    PLAIN,
-    BackendChoice,
-    parse_size,
-    plain_model,
-    plan_rows,
-)
+from hybrid_seg_ros.evaluation.benchmark.plan import ALTERNATIVES, MEASURED, PLAIN, parse_size, plain_model, plan_rows
 from hybrid_seg_ros.evaluation.benchmark.results import FEWEST_ROUNDS, Benchmark, Violation, find_violations, summarize
 from hybrid_seg_ros.evaluation.benchmark.rounds import add_peak_memory, run_rounds
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib, save_figure
 from hybrid_seg_ros.evaluation.pages.html_page import require_jinja2
 from hybrid_seg_ros.files import check_file
+from hybrid_seg_ros.inference.backends import BackendChoice
 from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect, split_list
 from hybrid_seg_ros.model_spec import INFERENCE_MODES, ModelSpec, TokenBudget, Variant
 
@@ -88,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     specs = {model: spec for model, (_, spec) in models.items()}
     variants = [Variant.parse(name) for name in split_list(args.variants)]
     say_what_has_no_effect(args, variants)
-    choices = [BackendChoice.parse(text) for text in split_list(args.backends)]
+    choices = [BackendChoice.parse(text, MEASURED) for text in split_list(args.backends)]
     plan_rows(specs, variants, choices)  # what is wrong with it is said before backends are looked for
     keys = plan_rows(specs, variants, _usable(choices, next(iter(specs.values())), args.device, args.skip_missing))
     frames = load_frames(args.images, specs, args.rounds)

@@ -16,16 +16,9 @@ from tqdm import tqdm
 from hybrid_seg_ros.evaluation.benchmark.baseline_pipeline import BaselinePipeline
 from hybrid_seg_ros.evaluation.benchmark.baselines import open_baseline
 from hybrid_seg_ros.evaluation.benchmark.models import ModelOnDisk, ModelStore
-from hybrid_seg_ros.evaluation.benchmark.plan import (
-    BASELINES,
-    ONNXRUNTIME_PLAIN,
-    PLAIN,
-    TORCH_COMPILE,
-    BackendChoice,
-    RowKey,
-)
+from hybrid_seg_ros.evaluation.benchmark.plan import BASELINES, ONNXRUNTIME_PLAIN, PLAIN, TORCH_COMPILE, RowKey
 from hybrid_seg_ros.evaluation.benchmark.torch_baselines import CompileError, check_compiler
-from hybrid_seg_ros.inference.backends import Backend, create_backend
+from hybrid_seg_ros.inference.backends import Backend, BackendChoice, create_backend
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend, torch_device
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hybrid_seg_ros.evaluation.flops.paper import paper_form
-from hybrid_seg_ros.inference.backends import BACKENDS
+from hybrid_seg_ros.inference.backends import BACKENDS, BackendChoice
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 PLAIN = 'pytorch-plain'
@@ -28,36 +28,6 @@ MEASURED: dict[str, tuple[str, ...]] = {
     ONNXRUNTIME_PLAIN: BACKENDS['onnxruntime'],
 }  # fmt: skip
 """What can be measured, with the precisions of each."""
-
-
-@dataclass(frozen=True)
-class BackendChoice:
-    """A backend and the precision that it computes in."""
-
-    name: str
-    dtype: str
-
-    @classmethod
-    def parse(cls, text: str, legal: Mapping[str, tuple[str, ...]] = MEASURED) -> 'BackendChoice':
-        """Read `openvino` (float32) or `openvino:bfloat16`. Raises ValueError that lists what is legal."""
-        name, _, dtype = text.partition(':')
-        if name not in legal:
-            raise ValueError(f'unknown backend {name!r}; legal are {", ".join(legal)}')
-        choice = cls(name, dtype or 'float32')
-        if choice.dtype not in legal[name]:
-            raise ValueError(f'unknown dtype {dtype!r}; legal for {name} are {", ".join(legal[name])}')
-        return choice
-
-    @classmethod
-    def parse_own(cls, text: str) -> 'BackendChoice':
-        """Read like `parse`, but only a backend of this package: BASELINES are there for a benchmark."""
-        name = text.partition(':')[0]
-        if name in BASELINES:
-            raise ValueError(f'backend {name!r} is only for `hybrid_seg benchmark`; legal are {", ".join(BACKENDS)}')
-        return cls.parse(text, BACKENDS)
-
-    def __str__(self) -> str:
-        return f'{self.name}:{self.dtype}'
 
 
 class SizedModel(NamedTuple):

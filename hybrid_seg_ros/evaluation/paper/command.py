@@ -16,7 +16,7 @@ from hybrid_seg_ros.evaluation.accuracy.evaluate import add_model_and_dataset_ar
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.evaluation.benchmark.models import ModelStore
 from hybrid_seg_ros.evaluation.benchmark.open_rows import check_backends, limit_threads, open_rows
-from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice, SizedModel, plan_rows
+from hybrid_seg_ros.evaluation.benchmark.plan import SizedModel, plan_rows
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.pages.html_page import Picture, render_page, require_jinja2
 from hybrid_seg_ros.evaluation.paper.layers import draw_layers, measure_layers
@@ -32,7 +32,7 @@ from hybrid_seg_ros.evaluation.paper.tables import (
 )
 from hybrid_seg_ros.evaluation.paper.token_figures import TokenFigures, draw_token_figures, find_samples
 from hybrid_seg_ros.files import check_folder, write_files
-from hybrid_seg_ros.inference.backends import BACKENDS
+from hybrid_seg_ros.inference.backends import BACKENDS, BackendChoice
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend, torch_device
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget
 from hybrid_seg_ros.inference.pipeline_options import add_pruning_arguments
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     require_matplotlib()  # now rather than after minutes
     require_jinja2()
-    choice = BackendChoice.parse_own(args.backend)
+    choice = BackendChoice.parse(args.backend)
     check_folder(args.output)
     if args.rounds < 1:
         raise ValueError(f'--rounds: expected at least 1, got {args.rounds}')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
@@ -29,7 +31,29 @@ DEVICES: dict[str, tuple[str, ...]] = {
 AUTO = 'auto'
 """In the place of a backend, device or precision: what is fastest here (automatic.py)."""
 
-__all__ = ['AUTO', 'BACKENDS', 'DEVICES', 'PRECISIONS', 'Backend', 'check_choice', 'create_backend']
+__all__ = ['AUTO', 'BACKENDS', 'DEVICES', 'PRECISIONS', 'Backend', 'BackendChoice', 'check_choice', 'create_backend']
+
+
+@dataclass(frozen=True)
+class BackendChoice:
+    """A backend and the precision that it computes in."""
+
+    name: str
+    dtype: str
+
+    @classmethod
+    def parse(cls, text: str, legal: Mapping[str, tuple[str, ...]] = BACKENDS) -> 'BackendChoice':
+        """Read `openvino` (float32) or `openvino:bfloat16`. Raises ValueError that lists what is legal."""
+        name, _, dtype = text.partition(':')
+        if name not in legal:
+            raise ValueError(f'unknown backend {name!r}; legal are {", ".join(legal)}')
+        choice = cls(name, dtype or 'float32')
+        if choice.dtype not in legal[name]:
+            raise ValueError(f'unknown precision {dtype!r}; legal for {name} are {", ".join(legal[name])}')
+        return choice
+
+    def __str__(self) -> str:
+        return f'{self.name}:{self.dtype}'
 
 
 def check_choice(backend: str, device: str, precision: str, also: tuple[str, ...] = ()) -> None:

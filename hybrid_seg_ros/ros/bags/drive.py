@@ -46,7 +46,7 @@ class Drive:
         """Read the stamps, of `limit` frames only. Raises BagError where the bag does not hold the topics.
 
         Ground truth is `truth`, or else `label_topic`, or else the label topic that belongs to the camera, if one does
-        (TopicChoice.select_label_topic); none at all without `with_labels`. `void` and `classes` are how the ids of a
+        (BagReader.select_label_topic); none at all without `with_labels`. `void` and `classes` are how the ids of a
         topic are read (label_id_code).
         """
         self.bag, self.limit = bag, limit

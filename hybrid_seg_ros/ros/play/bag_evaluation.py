@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
-from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice
 from hybrid_seg_ros.evaluation.film.best_frames import BestFrames
 from hybrid_seg_ros.evaluation.film.frame import FrameResult, VideoFrame
 from hybrid_seg_ros.evaluation.film.report import FilmReport, RowReport
 from hybrid_seg_ros.evaluation.film.scoring import Row, row_name, score_film
+from hybrid_seg_ros.inference.backends import BackendChoice
 from hybrid_seg_ros.inference.film import Film
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
 from hybrid_seg_ros.inference.pipeline_options import say_what_has_no_effect

@@ -8,14 +8,13 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from hybrid_seg_ros.evaluation.benchmark.plan import BackendChoice
 from hybrid_seg_ros.evaluation.film.page import film_page
 from hybrid_seg_ros.evaluation.film.report import FilmReport, RowReport
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.pages.html_page import render_page, require_jinja2
 from hybrid_seg_ros.evaluation.pages.tables import format_tokens
 from hybrid_seg_ros.files import check_file, check_folder, write_files, write_text
-from hybrid_seg_ros.inference.backends import BACKENDS
+from hybrid_seg_ros.inference.backends import BACKENDS, BackendChoice
 from hybrid_seg_ros.inference.film import MERGE_BY
 from hybrid_seg_ros.inference.pipeline_options import add_merged_windows_argument, add_pruning_arguments, split_list
 from hybrid_seg_ros.model_spec import Variant
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     options = EvaluateBagOptions(**{
         **{name: value for name, value in vars(args).items() if name in names},
         'variants': tuple(map(Variant.parse, split_list(args.variants))),
-        'choices': tuple(map(BackendChoice.parse_own, split_list(args.backends))),
+        'choices': tuple(map(BackendChoice.parse, split_list(args.backends))),
         'merge_by': tuple(split_list(args.merge_by)),
         'parameters': dict(map(parse_parameter, args.param)),
     })  # fmt: skip

@@ -70,4 +70,3 @@ def _parse_remap(text: str) -> tuple[str, str]:
     if not (before and separator and after):
         raise ReplayError(f'remap: expected FROM:=TO, got {text!r}')
     return '/' + before.lstrip('/'), after
-

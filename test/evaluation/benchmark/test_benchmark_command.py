@@ -123,7 +123,7 @@ def test_images_of_a_folder(trained, tmp_path):
     (['--sizes', '64x64', '--inference', 'sliding'], 'fast: expected inference whole to run at other sizes'),
     (['--backends', 'onnxruntime-plain', '--inference', 'sliding'], 'expected inference whole, got sliding'),
     (['--backends', 'torch'], "unknown backend 'torch'; legal are pytorch"),
-    (['--backends', 'pytorch:int8'], "unknown dtype 'int8'; legal for pytorch are float32"),
+    (['--backends', 'pytorch:int8'], "unknown precision 'int8'; legal for pytorch are float32"),
     (['--backends', 'pytorch:float16'], 'backend pytorch:float16: precision float16 needs a CUDA device'),
     (['--backends', 'pytorch', '--device', 'tpu'], "unknown device 'tpu'; legal are cpu"),
     (['--variants', 'hybrid'], "unknown variant 'hybrid'; legal are dense"),

@@ -6,7 +6,7 @@ import pytest
 from tiny_model import tiny_spec
 
 from hybrid_seg_ros.evaluation.benchmark.plan import (
-    BackendChoice,
+    MEASURED,
     RowKey,
     SizedModel,
     format_size,
@@ -15,6 +15,7 @@ from hybrid_seg_ros.evaluation.benchmark.plan import (
     plan_rows,
 )
 from hybrid_seg_ros.evaluation.flops.paper import paper_form
+from hybrid_seg_ros.inference.backends import BackendChoice
 from hybrid_seg_ros.inference.pipeline_options import split_list
 from hybrid_seg_ros.model_spec import Backbone, ModelSpec, Variant
 
@@ -36,7 +37,7 @@ def test_paper_form_keeps_weights_only_where_they_fit():
     ('torch-compile:bfloat16', ('torch-compile', 'bfloat16')),
 ])  # fmt: skip
 def test_a_backend_and_its_dtype(text, expected):
-    choice = BackendChoice.parse(text)
+    choice = BackendChoice.parse(text, MEASURED)
     assert (choice.name, choice.dtype) == expected
     assert str(choice) == ':'.join(expected)
 
@@ -44,25 +45,19 @@ def test_a_backend_and_its_dtype(text, expected):
 @pytest.mark.parametrize('text, complaint', [
     ('torch', 'unknown backend .torch.; legal are pytorch, onnxruntime, openvino, tensorrt, '
      'pytorch-plain, torch-compile, onnxruntime-plain'),
-    ('onnxruntime:bfloat16', 'unknown dtype .bfloat16.; legal for onnxruntime are float32, float16'),
+    ('onnxruntime:bfloat16', 'unknown precision .bfloat16.; legal for onnxruntime are float32, float16'),
     ('onnxruntime-plain:bfloat16', 'legal for onnxruntime-plain are float32, float16'),
     ('pytorch:int8', 'legal for pytorch are float32, bfloat16, float16'),
 ])  # fmt: skip
 def test_an_unknown_backend_or_dtype(text, complaint):
     with pytest.raises(ValueError, match=complaint):
-        BackendChoice.parse(text)
+        BackendChoice.parse(text, MEASURED)
 
 
-@pytest.mark.parametrize('text, complaint', [
-    ('torch', 'unknown backend .torch.; legal are pytorch, onnxruntime, openvino, tensorrt$'),
-    ('pytorch-plain', '.pytorch-plain. is only for `hybrid_seg benchmark`; legal are pytorch'),
-    ('torch-compile:bfloat16', '.torch-compile. is only for'),
-    ('pytorch:int8', 'legal for pytorch are float32, bfloat16, float16'),
-])  # fmt: skip
-def test_what_is_no_backend_of_this_package(text, complaint):
-    assert BackendChoice.parse_own('openvino:bfloat16') == BackendChoice('openvino', 'bfloat16')
-    with pytest.raises(ValueError, match=complaint):
-        BackendChoice.parse_own(text)
+def test_a_baseline_is_no_backend_of_this_package():
+    assert BackendChoice.parse('openvino:bfloat16') == BackendChoice('openvino', 'bfloat16')
+    with pytest.raises(ValueError, match='unknown backend .pytorch-plain.; legal are .*, tensorrt$'):
+        BackendChoice.parse('pytorch-plain')
 
 
 def test_lists():
@@ -70,7 +65,7 @@ def test_lists():
 
 
 def rows_of(specs: list[ModelSpec], variants: str, backends: str) -> list[RowKey]:
-    choices = [BackendChoice.parse(text) for text in split_list([backends])]
+    choices = [BackendChoice.parse(text, MEASURED) for text in split_list([backends])]
     return plan_rows(by_subject(specs), [Variant.parse(v) for v in split_list([variants])], choices)
 
 

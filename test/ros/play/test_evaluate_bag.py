@@ -204,7 +204,7 @@ def test_frames_that_cannot_be_decoded_are_left_out_and_named(root, model, tmp_p
         (('--keep', '0.5', '--threshold', '0.9'), 'not both'),
         (('--variants', 'dtop@13'), 'dtop@13'),
         (('--backends', 'abacus'), "unknown backend 'abacus'; legal are pytorch"),
-        (('--backends', 'pytorch-plain'), "'pytorch-plain' is only for `hybrid_seg benchmark`"),
+        (('--backends', 'pytorch-plain'), "unknown backend 'pytorch-plain'; legal are pytorch"),
         (('--topic', '/nothing'), 'no topic /nothing; it holds /camera/image/compressed'),
         (('--live', '--keep', '0.7', '0.5'), '--keep with --live: the node takes one value for all pruning layers'),
         (('--live', '--keep', '1'), 'a fraction or a count from 2 on; got 1'),

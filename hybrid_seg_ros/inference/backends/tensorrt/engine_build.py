@@ -179,9 +179,8 @@ def _errors(lines: Sequence[LogLine]) -> str:
 
 @contextmanager
 def _told_progress(library: TensorRt, config: Any, name: str) -> Iterator[None]:
-    """Log the start, the end, and where TensorRT tells it (10 and newer) every few seconds how far it has come."""
+    """Log the end, and before it, where TensorRT tells it (10 and newer), every few seconds how far it has come."""
     start_s = time.monotonic()
-    log.info('building an engine of %s; this takes seconds to minutes, once', name)
     if hasattr(library.module, 'IProgressMonitor') and hasattr(config, 'progress_monitor'):
         monitor = _make_monitor(library.module, name, start_s)  # TensorRT does not keep it alive
         config.progress_monitor = monitor
