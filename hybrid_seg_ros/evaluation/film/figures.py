@@ -154,13 +154,13 @@ def _color(row: RowReport) -> str:
 
 
 def _line(report: FilmReport, row: RowReport) -> str:
-    return _LINES[_backend_index(report, row) % len(_LINES)]
+    return _LINES[_rank(report, row) % len(_LINES)]
 
 
 def _hatch(report: FilmReport, row: RowReport) -> Optional[str]:
-    return (None, '///', '...', 'xxx')[_backend_index(report, row) % 4]
+    return (None, '///', '...', 'xxx')[_rank(report, row) % 4]
 
 
-def _backend_index(report: FilmReport, row: RowReport) -> int:
-    backends = list(dict.fromkeys((each.backend, each.dtype) for each in report.rows))
-    return backends.index((row.backend, row.dtype))
+def _rank(report: FilmReport, row: RowReport) -> int:
+    """Return its place among the rows of one variant, which have one colour."""
+    return [each.name for each in report.rows if each.variant == row.variant].index(row.name)

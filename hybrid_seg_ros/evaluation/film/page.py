@@ -64,7 +64,7 @@ def _figures(report: FilmReport) -> Iterator[Part]:
     has_agreement = any(row.agreement is not None for row in rows)
     is_live = report.mode == 'live'
     columns: dict[str, Callable[[RowReport], str]] = {
-        '': lambda row: row.variant,
+        '': lambda row: row.name.partition(', ')[0],
         'backend': lambda row: f'{row.backend} {row.dtype}',
         'frames': lambda row: str(row.frames) if is_live else '',
         'mIoU %': lambda row: format_number(row.miou),
