@@ -46,8 +46,6 @@ COMMANDS = {
     'benchmark': Command(
         'hybrid_seg_ros.evaluation.benchmark.command', 'time variants and backends, from image to label map'),
     'paper': Command('hybrid_seg_ros.evaluation.paper.command', "the paper's tables and figures, for a model and data"),
-    'paste-objects': Command(
-        'hybrid_seg_ros.evaluation.film.pasted_objects', 'how soon a film sees what comes into it'),
     'check-dataset': Command('hybrid_seg_ros.data.check_dataset', 'read a whole dataset and name what is wrong'),
     'train': Command('hybrid_seg_ros.training.train_segmenter', 'train a segmenter with its auxiliary heads'),
     'train-policy': Command('hybrid_seg_ros.training.train_policy', 'train the policy network that merges tokens'),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 
-from hybrid_seg_ros.ros.play.own_network import reserve_domain
+from hybrid_seg_ros.ros.play.node_process import reserve_domain
 
 # Set before anything imports rclpy, and inherited by the processes that tests start. Reserved, so that no command that
 # the other worker starts has the same.

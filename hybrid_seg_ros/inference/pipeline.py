@@ -19,7 +19,7 @@ from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_
 from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.inference.sliding_window import plan_crops, postprocess_crops, stack_reports
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant, Windows
-from hybrid_seg_ros.network.token_counts import count_merged_windows
+from hybrid_seg_ros.network.token_merging import count_merged_windows
 from hybrid_seg_ros.segmentation import GridPrediction, Segmentation, StageTimings, TokenReport
 
 OUTPUT_SIZES = ('image', 'network')

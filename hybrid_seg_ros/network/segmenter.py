@@ -13,10 +13,9 @@ from hybrid_seg_ros.model_spec import PRUNING_HEADS, ModelSpec, TokenBudget, Var
 from hybrid_seg_ros.network.attention_to_mask import AtmHead, AtmOutput, SegVitHead
 from hybrid_seg_ros.network.mask_refinement import MaskRefinement
 from hybrid_seg_ros.network.merge_policy import PolicyLogits, create_policy, scores_on_host
-from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.network.token_heads import LightHead, LinearHead, MaskTransformerHead
 from hybrid_seg_ros.network.token_layout import TokenLayout
-from hybrid_seg_ros.network.token_merging import choose_windows
+from hybrid_seg_ros.network.token_merging import choose_windows, count_merged_windows
 from hybrid_seg_ros.network.token_pruning import (
     AliveTokens,
     class_confidence,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hybrid_seg_ros.model_spec import Keep
-from hybrid_seg_ros.network.token_counts import kept_count
+from hybrid_seg_ros.network.token_merging import kept_count
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hybrid_seg_ros.data.image_files import DatasetError
 from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.model_spec import ModelSpec, Variant
-from hybrid_seg_ros.network.token_counts import count_merged_windows
+from hybrid_seg_ros.network.token_merging import count_merged_windows
 from hybrid_seg_ros.training.batches import POLICY_PATCH, batches, default_workers
 from hybrid_seg_ros.training.devices import Processes, joined_processes, prepare_model, training_device
 from hybrid_seg_ros.training.initial_model import initial_model

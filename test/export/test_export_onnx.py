@@ -17,8 +17,7 @@ from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, ModelSpec, Token
 from hybrid_seg_ros.network.attention_to_mask import AtmHead
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.exportable import label_map
-from hybrid_seg_ros.network.token_counts import count_merged_windows
-from hybrid_seg_ros.network.token_merging import choose_windows
+from hybrid_seg_ros.network.token_merging import choose_windows, count_merged_windows
 from hybrid_seg_ros.network.token_pruning import class_confidence
 
 GENERATOR = np.random.default_rng(0)

@@ -8,9 +8,8 @@ from tiny_model import tiny_spec
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Backbone, ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.network.merge_policy import window_scores
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, pad_to_multiple, to_grid
-from hybrid_seg_ros.network.token_counts import count_entering, count_merged_windows
 from hybrid_seg_ros.network.token_layout import TokenLayout
-from hybrid_seg_ros.network.token_merging import choose_windows
+from hybrid_seg_ros.network.token_merging import choose_windows, count_entering, count_merged_windows
 
 SIZES = {'96x128': (96, 128), 'odd 100x77': (100, 77)}
 DENSE = Variant()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hybrid_seg_ros.network.token_counts import kept_count
 from hybrid_seg_ros.network.token_layout import gather_tokens
+from hybrid_seg_ros.network.token_merging import kept_count
 from hybrid_seg_ros.network.token_pruning import (
     AliveTokens,
     class_confidence,

@@ -7,7 +7,7 @@ from tiny_model import tiny_spec
 from tiny_training import tiny_config
 
 from hybrid_seg_ros.model_spec import TokenBudget, Variant
-from hybrid_seg_ros.network.token_counts import count_entering, count_merged_windows
+from hybrid_seg_ros.network.token_merging import count_entering, count_merged_windows
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.train_segmenter import random_windows, step_budget
 

@@ -14,8 +14,7 @@ from hybrid_seg_ros.label_space import UNLABELLED
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.merge_policy import scores_on_host
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, pad_to_multiple
-from hybrid_seg_ros.network.token_counts import count_merged_windows
-from hybrid_seg_ros.network.token_merging import choose_windows
+from hybrid_seg_ros.network.token_merging import choose_windows, count_merged_windows
 from hybrid_seg_ros.segmentation import TokenReport
 
 

@@ -11,7 +11,7 @@ from hybrid_seg_ros.evaluation.flops.count import expected_tokens
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.network.token_counts import count_entering
+from hybrid_seg_ros.network.token_merging import count_entering
 
 WHOLE_NETWORK = 'whole network'
 

@@ -19,7 +19,7 @@ from hybrid_seg_ros.evaluation.flops.formulas import (
 )
 from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.token_counts import count_entering, count_merged_windows, kept_count
+from hybrid_seg_ros.network.token_merging import count_entering, count_merged_windows, kept_count
 
 COMPONENTS = ('embedding', 'policy', 'blocks', 'auxiliary_heads', 'head', 'refinement', 'upsampling')
 """In the order in which they run."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.token_counts import count_entering, count_merged_windows, kept_count
+from hybrid_seg_ros.network.token_merging import count_entering, count_merged_windows, kept_count
 
 METADATA_KEY = 'hybrid_seg_ros'
 POLICY, WHOLE, HEAD, MIDDLE, TAIL = 'policy', 'whole', 'head', 'middle', 'tail'

@@ -13,9 +13,8 @@ from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.inference_form import prepare_for_inference
 from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput
-from hybrid_seg_ros.network.token_counts import count_merged_windows
 from hybrid_seg_ros.network.token_layout import TokenLayout
-from hybrid_seg_ros.network.token_merging import choose_windows
+from hybrid_seg_ros.network.token_merging import choose_windows, count_merged_windows
 from hybrid_seg_ros.segmentation import GridPrediction, TokenReport
 
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}

@@ -20,8 +20,14 @@ from std_msgs.msg import Int32MultiArray
 from hybrid_seg_ros.ros.bags.bag_content import NANOSECONDS, read_stamp_ns
 from hybrid_seg_ros.ros.bags.drive import Drive
 from hybrid_seg_ros.ros.image_decoding import grey_values
-from hybrid_seg_ros.ros.play.node_process import NODE, SEGMENTATION_NODE, ChildProcess, NodeError, node_command
-from hybrid_seg_ros.ros.play.own_network import own_network
+from hybrid_seg_ros.ros.play.node_process import (
+    NODE,
+    SEGMENTATION_NODE,
+    ChildProcess,
+    NodeError,
+    node_command,
+    own_network,
+)
 from hybrid_seg_ros.ros.play.replay_options import ReplayReport
 from hybrid_seg_ros.ros.play.session import RosSession
 from hybrid_seg_ros.ros.qos import reliable_qos

@@ -13,7 +13,7 @@ from hybrid_seg_ros.evaluation.benchmark.street_scene import street_scene
 from hybrid_seg_ros.inference.pipeline import load_pipeline
 from hybrid_seg_ros.model_spec import BACKBONES, Backbone, ModelSpec, ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
-from hybrid_seg_ros.network.token_counts import count_merged_windows
+from hybrid_seg_ros.network.token_merging import count_merged_windows
 
 STREET = street_scene((96, 128))
 PATCH = {'policy': 'patch_mlp', 'auxiliary_head': 'light'}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_seg_ros.ros.play.own_network import own_network, reserve_domain
+from hybrid_seg_ros.ros.play.node_process import own_network, reserve_domain
 
 
 @pytest.mark.parametrize(('distro', 'variable'), [
@@ -46,7 +46,7 @@ def test_a_domain_is_reserved_once_and_given_back():
 
 def test_another_process_gets_another_domain_until_this_one_lets_go():
     unused = range(1001, 1004)  # no ids of real domains: the other tests need those
-    program = f'from hybrid_seg_ros.ros.play.own_network import *; print(reserve_domain({unused!r}).domain_id)'
+    program = f'from hybrid_seg_ros.ros.play.node_process import *; print(reserve_domain({unused!r}).domain_id)'
 
     def elsewhere():
         return subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)

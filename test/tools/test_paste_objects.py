@@ -1,23 +1,16 @@
-"""`hybrid_seg paste-objects`: what is cut out, where it may lie, and when it counts as seen."""
+"""tools/paste_objects.py: what is cut out, where it may lie, and when it counts as seen."""
 
 from types import SimpleNamespace
 
 import numpy as np
+import paste_objects
 import pytest
 from camvid_folder import write_camvid_folder
+from paste_objects import SHOWN, WARM_UP, CutOut, cut_objects, frames_until_seen, merged_places
 from tiny_model import write_tiny_model
+from tool import run_tool
 
-from hybrid_seg_ros.cli import main
 from hybrid_seg_ros.data.segmentation_dataset import Sample
-from hybrid_seg_ros.evaluation.film import pasted_objects
-from hybrid_seg_ros.evaluation.film.pasted_objects import (
-    SHOWN,
-    WARM_UP,
-    CutOut,
-    cut_objects,
-    frames_until_seen,
-    merged_places,
-)
 from hybrid_seg_ros.inference.film import Film
 
 
@@ -60,13 +53,13 @@ def test_frames_are_counted_until_most_of_it_has_its_class(delay):
 
 def test_command(tmp_path, monkeypatch, capsys):
     for name, value in (('SIDES_PX', (8, 200)), ('WARM_UP', 2), ('SHOWN', 3)):
-        monkeypatch.setattr(pasted_objects, name, value)
+        monkeypatch.setattr(paste_objects, name, value)
     root = write_camvid_folder(tmp_path / 'camvid', train=2, val=5)
     model = write_tiny_model(tmp_path)
     options = ['--root', str(root), '--classes', 'road', 'sky', 'building', '--variant', 'cts', '--count', '2',
                '--merged-windows', '1.0']  # fmt: skip
-    assert main(['paste-objects', '--model', str(model), *options, '--json', str(tmp_path / 'o.json')]) == 0
+    assert run_tool(paste_objects, ['--model', str(model), *options, '--json', str(tmp_path / 'o.json')]) == 0
     assert 'previous' in capsys.readouterr().out and (tmp_path / 'o.json').is_file()
     for wrong, complaint in [(['--variant', 'dense'], 'expected one that merges'), (['--classes', 'moon'], 'got moon')]:
-        assert main(['paste-objects', '--model', str(model), *options, *wrong]) == 1
+        assert run_tool(paste_objects, ['--model', str(model), *options, *wrong]) == 1
         assert complaint in capsys.readouterr().err

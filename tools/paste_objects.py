@@ -1,4 +1,4 @@
-"""`hybrid_seg paste-objects`: how soon what appears inside a merged window is seen, in a film.
+"""How soon what appears inside a merged window is seen, in a film.
 
 A window that merges because the answer before was "all road" must not hide who steps onto it. So objects cut out of one
 split are pasted into windows that have merged, in the frames of another, from a known frame on; counted are the frames
@@ -8,6 +8,7 @@ until most of their pixels have their class, for the dense model, the policy net
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Optional
 
 import cv2
 import numpy as np
+from tool import count, positive, run_tool
 
 from hybrid_seg_ros.data.registry import add_dataset_arguments, open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
@@ -35,6 +37,52 @@ SIDES_PX = (24, 96)
 WARM_UP, SHOWN = 6, 10
 """Frames of the film before the object appears, and with it."""
 ROWS = ('dense', 'policy', 'previous')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
+    add_dataset_arguments(parser)
+    add_operating_point_arguments(parser, compared=True)
+    add_merged_windows_argument(parser)
+    parser.add_argument('--classes', nargs='+', default=['pedestrian', 'bicyclist', 'sign symbol'], metavar='NAME')
+    parser.add_argument('--count', type=count, default=40, help='objects (default: %(default)s)')
+    parser.add_argument('--rate', type=positive, default=15.0, help='frames a second (default: %(default)s)')
+    parser.add_argument('--json', type=Path, help='write the figures here')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Paste objects of the train split, pasted into the val split, whose frames are a film."""
+    train, video = (open_dataset(args.dataset, args.root, split) for split in ('train', 'val'))
+    pipeline = open_pipeline(args)
+    check_classes(pipeline.spec, video)
+    if not pipeline.variant.merges:
+        raise ValueError(f'--variant: expected one that merges windows, got {pipeline.variant}')
+    if len(video) < WARM_UP + SHOWN:
+        raise ValueError(f'{args.dataset}: expected at least {WARM_UP + SHOWN} frames in val, got {len(video)}')
+    unknown = [name for name in args.classes if name not in video.classes.names]
+    if unknown:
+        raise ValueError(f'--classes: expected some of {", ".join(video.classes.names)}; got {", ".join(unknown)}')
+    pipeline.set_operating_point(budget=choose_budget(pipeline.budget, merged_windows=args.merged_windows))
+    cuts = list(cut_objects(train, [video.classes.names.index(name) for name in args.classes]))
+    if not cuts:
+        raise ValueError(f'{args.dataset}: no {", ".join(args.classes)} is {SIDES_PX[0]} to {SIDES_PX[1]} px high')
+    found = paste_objects(pipeline, video, cuts, args.count, args.rate)
+    if not found:
+        raise ValueError('expected merged windows that hold an object; none does')
+    by_dense = [each for each in found if each['dense'] is not None]
+    lines = []
+    for row in ROWS:
+        late = [each[row] - each['dense'] for each in by_dense if each[row] is not None]
+        share = 100 * sum(frames <= 2 for frames in late) / max(1, len(by_dense))
+        seen = sum(each[row] is not None for each in found)
+        lines.append([row, f'{seen}', f'{len(late)}', f'{sum(frames <= 0 for frames in late)}', f'{share:.1f}'])
+    print(f'{pipeline.spec.name} {pipeline.variant}: {len(found)} objects, {SHOWN} frames each, {args.rate:g} Hz')
+    columns = ['windows by', 'seen', 'of those dense sees', 'as soon as dense', '% within 2 frames of dense']
+    print(format_table(columns, lines))
+    if args.json:
+        write_json(args.json, found)
+    return 0
 
 
 @dataclass(frozen=True)
@@ -115,49 +163,5 @@ def paste_objects(
     return found
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
-    add_dataset_arguments(parser)
-    add_operating_point_arguments(parser, compared=True)
-    add_merged_windows_argument(parser)
-    parser.add_argument('--classes', nargs='+', default=['pedestrian', 'bicyclist', 'sign symbol'], metavar='NAME')
-    parser.add_argument('--count', type=int, default=40, help='objects (default: %(default)s)')
-    parser.add_argument('--rate', type=float, default=15.0, help='frames a second of the film (default: %(default)s)')
-    parser.add_argument('--json', type=Path, help='write the figures here')
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run the command: objects of the train split, pasted into the val split, whose frames are a film."""
-    if args.count < 1 or args.rate <= 0:
-        raise ValueError('--count, --rate: expected more than 0')
-    train, video = (open_dataset(args.dataset, args.root, split) for split in ('train', 'val'))
-    pipeline = open_pipeline(args)
-    check_classes(pipeline.spec, video)
-    if not pipeline.variant.merges:
-        raise ValueError(f'--variant: expected one that merges windows, got {pipeline.variant}')
-    if len(video) < WARM_UP + SHOWN:
-        raise ValueError(f'{args.dataset}: expected at least {WARM_UP + SHOWN} frames in val, got {len(video)}')
-    unknown = [name for name in args.classes if name not in video.classes.names]
-    if unknown:
-        raise ValueError(f'--classes: expected some of {", ".join(video.classes.names)}; got {", ".join(unknown)}')
-    pipeline.set_operating_point(budget=choose_budget(pipeline.budget, merged_windows=args.merged_windows))
-    cuts = list(cut_objects(train, [video.classes.names.index(name) for name in args.classes]))
-    if not cuts:
-        raise ValueError(f'{args.dataset}: no {", ".join(args.classes)} is {SIDES_PX[0]} to {SIDES_PX[1]} px high')
-    found = paste_objects(pipeline, video, cuts, args.count, args.rate)
-    if not found:
-        raise ValueError('expected merged windows that hold an object; none does')
-    by_dense = [each for each in found if each['dense'] is not None]
-    lines = []
-    for row in ROWS:
-        late = [each[row] - each['dense'] for each in by_dense if each[row] is not None]
-        share = 100 * sum(frames <= 2 for frames in late) / max(1, len(by_dense))
-        seen = sum(each[row] is not None for each in found)
-        lines.append([row, f'{seen}', f'{len(late)}', f'{sum(frames <= 0 for frames in late)}', f'{share:.1f}'])
-    print(f'{pipeline.spec.name} {pipeline.variant}: {len(found)} objects, {SHOWN} frames each, {args.rate:g} Hz')
-    columns = ['windows by', 'seen', 'of those dense sees', 'as soon as dense', '% within 2 frames of dense']
-    print(format_table(columns, lines))
-    if args.json:
-        write_json(args.json, found)
-    return 0
+if __name__ == '__main__':
+    sys.exit(run_tool(sys.modules[__name__]))
