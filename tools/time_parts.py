@@ -15,6 +15,7 @@ from tool import count, run_tool
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect
+from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--variants', nargs='*', default=['dense', 'cts', 'hybrid@8'], help='(default: %(default)s)')
     add_keep_argument(parser, f"the first model's own where it has one, else {KEEP}")
     parser.add_argument('--rounds', type=count, default=20, help='(default: %(default)s)')
-    parser.add_argument('--threads', type=int, help='CPU threads of PyTorch')
+    parser.add_argument('--threads', type=count, help='CPU threads of PyTorch')
     parser.add_argument('--json', type=Path, help='write the table here')
 
 
@@ -39,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    limit_threads(args.threads)
     specs = [ModelSpec.load(path) for path in args.models]
     names = [spec.name for spec in specs]
     if len(set(names)) != len(names):

@@ -1,11 +1,13 @@
-"""How this process keeps its memory."""
+"""What this process takes of the machine: memory, and threads."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import platform
 import sys
+from typing import Optional
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MIB = 1 << 20
@@ -36,3 +38,19 @@ def free_unused_memory() -> None:
     torch = sys.modules.get('torch')
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def limit_threads(threads: Optional[int]) -> None:
+    """Let numerical libraries use so many threads; None leaves one per core. Raises ValueError for less than 1.
+
+    Libraries that are loaded later, and child processes, read it in the environment; those that are there are told.
+    Call it again once a model is open.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f'--threads: expected at least 1, got {threads}')
+    os.environ['OMP_NUM_THREADS'] = str(threads)
+    torch = sys.modules.get('torch')
+    if torch is not None:
+        torch.set_num_threads(threads)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hybrid_seg_ros.inference import SegmentationPipeline, load_pipeline
 from hybrid_seg_ros.inference.points_table import OperatingPoint, default_points_path, load_operating_points
+from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import NodeConfig
 
@@ -27,12 +26,12 @@ class Model:
 
 def load_configured(config: NodeConfig) -> SegmentationPipeline:
     """Load the pipeline that the parameters name. Raises what load_pipeline raises."""
-    limit_threads(config.num_threads)
+    limit_threads(config.num_threads or None)
     pipeline = load_pipeline(
         resolve_model_path(config.model_path), backend=config.backend, device=config.device,
         precision=config.precision, output_size=config.mask_size, graph=config.engine_path or None,
     )  # fmt: skip
-    limit_threads(config.num_threads)
+    limit_threads(config.num_threads or None)
     return pipeline
 
 
@@ -55,13 +54,3 @@ def load_model(config: NodeConfig, load: Load = load_configured) -> Model:
         pipeline.close()
         raise
     return Model(pipeline, points)
-
-
-def limit_threads(count: int) -> None:
-    """Let numerical libraries use `count` threads; 0 leaves them alone. Call it before and after they are loaded."""
-    if count == 0:
-        return
-    os.environ['OMP_NUM_THREADS'] = str(count)
-    torch = sys.modules.get('torch')  # the backend imports it, if it needs it
-    if torch is not None:
-        torch.set_num_threads(count)

@@ -8,8 +8,8 @@ import types
 
 import pytest
 
+from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.ros.health.reporting import LogForwarder
-from hybrid_seg_ros.ros.model_loading import limit_threads
 from hybrid_seg_ros.ros.process import wait_passively
 from hybrid_seg_ros.ros.segmentation_node import stop_event
 
@@ -18,7 +18,7 @@ def test_threads_are_limited_before_and_after_torch_is_loaded(monkeypatch):
     counts = []
     monkeypatch.setenv('OMP_NUM_THREADS', '7')
     monkeypatch.setitem(sys.modules, 'torch', types.SimpleNamespace(set_num_threads=counts.append))
-    limit_threads(0)
+    limit_threads(None)
     assert os.environ['OMP_NUM_THREADS'] == '7' and counts == []
     limit_threads(2)
     assert os.environ['OMP_NUM_THREADS'] == '2' and counts == [2]

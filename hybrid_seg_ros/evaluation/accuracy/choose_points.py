@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybrid_seg_ros.evaluation.accuracy.sweep_results import Sweep, SweepRow
-from hybrid_seg_ros.evaluation.pages.tables import format_tokens
+from hybrid_seg_ros.evaluation.pages.tables import format_table, format_tokens
 from hybrid_seg_ros.files import write_text
 from hybrid_seg_ros.inference.points_table import (
     OperatingPoint,
@@ -72,15 +72,13 @@ def points_source(sweep: Sweep) -> PointsSource:
 
 def points_markdown(points: Sequence[OperatingPoint]) -> str:
     """Return the model card's table."""
-    lines = [
-        '| operating point | mIoU % | GFLOPs | of the dearest | tokens in → after pruning |',
-        '|---|---|---|---|---|',
-    ]
-    for point in points:
-        tokens = format_tokens(point.tokens)
-        share = 100 * point.gflops / points[-1].gflops
-        lines.append(f'| {point.name} | {point.miou:.2f} | {point.gflops:.2f} | {share:.0f} % | {tokens} |')
-    return '\n'.join(lines) + '\n'
+    columns = ['operating point', 'mIoU %', 'GFLOPs', 'of the dearest', 'tokens in → after pruning']
+    rows = [
+        [point.name, f'{point.miou:.2f}', f'{point.gflops:.2f}', f'{100 * point.gflops / points[-1].gflops:.0f} %',
+         format_tokens(point.tokens)]
+        for point in points
+    ]  # fmt: skip
+    return format_table(columns, rows, markdown=True, names=len(columns)) + '\n'
 
 
 def _measured_point(row: SweepRow, spec: ModelSpec) -> OperatingPoint:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from hybrid_seg_ros.evaluation.pages.tables import format_csv, format_tokens
+from hybrid_seg_ros.evaluation.pages.tables import format_csv, format_table, format_tokens
 from hybrid_seg_ros.files import write_json, write_text
 from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.inference.points_table import name_point, windows_text
@@ -165,22 +165,20 @@ class Sweep:
     def markdown(self) -> str:
         """Return the model card's table; the model's own operating point is in bold."""
         subject = self.subject
-        lines = [
+        heading = (
             f'{subject.model}, {subject.dataset} {subject.split} ({subject.frames} frames), {subject.backend} '
             f'{subject.precision} on {subject.device}. GFLOPs (multiply-add = 1) count everything that runs, policy '
-            'network and auxiliary heads included. Tokens are the mean per frame.',
-            '',
-            '| variant | merged | pruning | mIoU % | pixel accuracy % | tokens in → after pruning | GFLOPs '
-            '| of dense |',
-            '|---|---|---|---|---|---|---|---|',
-        ]
-        for row in self.rows:
-            name = f'**{row.point.variant}** (default)' if self.is_default(row) else row.point.variant
-            tokens = format_tokens(row.tokens_mean)
-            lines.append(f'| {name} | {row.point.merging} | {row.point.pruning} | {row.miou:.2f} '
-                         f'| {row.pixel_accuracy:.2f} | {tokens} | {row.gflops_mean:.2f} '
-                         f'| {100 * row.of_dense:.0f} % |')  # fmt: skip
-        return '\n'.join(lines) + '\n'
+            'network and auxiliary heads included. Tokens are the mean per frame.'
+        )
+        columns = ['variant', 'merged', 'pruning', 'mIoU %', 'pixel accuracy %', 'tokens in → after pruning', 'GFLOPs',
+                   'of dense']  # fmt: skip
+        rows = [
+            [f'**{row.point.variant}** (default)' if self.is_default(row) else row.point.variant, row.point.merging,
+             row.point.pruning, f'{row.miou:.2f}', f'{row.pixel_accuracy:.2f}', format_tokens(row.tokens_mean),
+             f'{row.gflops_mean:.2f}', f'{100 * row.of_dense:.0f} %']
+            for row in self.rows
+        ]  # fmt: skip
+        return f'{heading}\n\n{format_table(columns, rows, markdown=True, names=len(columns))}\n'
 
 
 def _without_point(row: SweepRow) -> dict[str, Any]:

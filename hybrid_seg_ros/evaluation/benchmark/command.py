@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 import torch
 
 from hybrid_seg_ros.evaluation.benchmark.figures import bar_figure
-from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu, describe_load, foreign_load, is_busy
+from hybrid_seg_ros.evaluation.benchmark.machine import busy_remark, describe_cpu
 from hybrid_seg_ros.evaluation.benchmark.models import ModelStore, load_frames, load_specs
-from hybrid_seg_ros.evaluation.benchmark.open_rows import OpenRow, check_backends, limit_threads, open_rows
+from hybrid_seg_ros.evaluation.benchmark.open_rows import OpenRow, check_backends, open_rows
 from hybrid_seg_ros.evaluation.benchmark.page import write_benchmark_page
 from hybrid_seg_ros.evaluation.benchmark.plan import ALTERNATIVES, MEASURED, PLAIN, parse_size, plain_model, plan_rows
 from hybrid_seg_ros.evaluation.benchmark.results import FEWEST_ROUNDS, Benchmark, Violation, find_violations, summarize
@@ -24,6 +25,7 @@ from hybrid_seg_ros.evaluation.pages.html_page import require_jinja2
 from hybrid_seg_ros.files import check_file
 from hybrid_seg_ros.inference.backends import BackendChoice
 from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect, split_list
+from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.model_spec import INFERENCE_MODES, ModelSpec, TokenBudget, Variant
 
 log = logging.getLogger(__name__)
@@ -86,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
     plan_rows(specs, variants, choices)  # what is wrong with it is said before backends are looked for
     keys = plan_rows(specs, variants, _usable(choices, next(iter(specs.values())), args.device, args.skip_missing))
     frames = load_frames(args.images, specs, args.rounds)
-    load = foreign_load()
-    if is_busy(load):
-        log.warning(describe_load(load))
+    load = os.getloadavg()[0]
+    if busy_remark(load):
+        log.warning(busy_remark(load))
 
     def budget_of(spec: ModelSpec) -> TokenBudget:
         return dataclasses.replace(spec.budget, keep=tuple(args.keep or spec.budget.keep or (KEEP,)))

@@ -40,17 +40,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def foreign_load() -> float:
-    """Return how many processes wanted a core in the last minute, by the system's load average."""
-    return os.getloadavg()[0]
-
-
-def is_busy(load: float) -> bool:
-    """Say whether so many processes beside a measurement would disturb it."""
-    return load > BUSY * usable_cores()
-
-
-def describe_load(load: float) -> str:
-    """Say what a load average that is high means for numbers."""
+def busy_remark(load: float) -> str:
+    """Say what a high load average before a measurement means for its numbers; nothing where it is low."""
+    if load <= BUSY * usable_cores():
+        return ''
     return (f'the machine is busy (load average {load:.1f} on {usable_cores()} cores): medians of different runs will '
             'not compare')  # fmt: skip

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.benchmark.baseline_pipeline import BaselinePipeline
@@ -61,16 +59,6 @@ def check_backends(choices: Sequence[BackendChoice], spec: ModelSpec, device: st
         except (ModuleNotFoundError, ValueError) as error:
             problems[choice] = type(error)(f'backend {choice}: {error}')
     return problems
-
-
-def limit_threads(threads: Optional[int]) -> None:
-    """Let what is opened from now on compute with so many threads; None leaves one per core."""
-    if threads is None:
-        return
-    if threads < 1:
-        raise ValueError(f'--threads: expected at least 1, got {threads}')
-    os.environ['OMP_NUM_THREADS'] = str(threads)  # the other backends, and the processes for memory, read it
-    torch.set_num_threads(threads)
 
 
 def open_rows(

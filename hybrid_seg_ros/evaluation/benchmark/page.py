@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from hybrid_seg_ros.evaluation.benchmark.figures import bar_figure, gflops_figure
-from hybrid_seg_ros.evaluation.benchmark.machine import describe_load, is_busy
+from hybrid_seg_ros.evaluation.benchmark.machine import busy_remark
 from hybrid_seg_ros.evaluation.benchmark.plan import ALTERNATIVES, BASELINES, PLAIN, SizedModel
 from hybrid_seg_ros.evaluation.benchmark.results import (
     COLUMNS,
@@ -55,7 +55,7 @@ def build_page(benchmark: Benchmark, violations: Sequence[Violation], load: floa
         ('measured', f'{len(benchmark.rows)} rows in {benchmark.rows[0].rounds} interleaved rounds'),
         ('load average before', f'{load:.1f}'),
     )
-    busy = [describe_load(load).capitalize() + '.'] if is_busy(load) else []
+    busy = [busy_remark(load).capitalize() + '.'] if busy_remark(load) else []
     return Page(
         'Benchmark: milliseconds from image to label map',
         (

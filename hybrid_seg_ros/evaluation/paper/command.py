@@ -15,7 +15,7 @@ from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.evaluation.accuracy.evaluate import add_model_and_dataset_arguments, open_samples
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.evaluation.benchmark.models import ModelStore
-from hybrid_seg_ros.evaluation.benchmark.open_rows import check_backends, limit_threads, open_rows
+from hybrid_seg_ros.evaluation.benchmark.open_rows import check_backends, open_rows
 from hybrid_seg_ros.evaluation.benchmark.plan import SizedModel, plan_rows
 from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib
 from hybrid_seg_ros.evaluation.pages.html_page import Picture, render_page, require_jinja2
@@ -36,6 +36,7 @@ from hybrid_seg_ros.inference.backends import BACKENDS, BackendChoice
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend, torch_device
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget
 from hybrid_seg_ros.inference.pipeline_options import add_pruning_arguments
+from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 
