@@ -14,21 +14,19 @@ from tool import count, run_tool
 
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.files import write_json
-from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect
+from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, fixed_keep, say_what_has_no_effect
 from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 
 if TYPE_CHECKING:
     from hybrid_seg_ros.network.segmenter import HybridSegmenter
 
-KEEP = 0.6
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('models', type=Path, nargs='+', help='model specifications (YAML); weights are not needed')
     parser.add_argument('--variants', nargs='*', default=['dense', 'cts', 'hybrid@8'], help='(default: %(default)s)')
-    add_keep_argument(parser, f"the first model's own where it has one, else {KEEP}")
+    add_keep_argument(parser, fixed=True)
     parser.add_argument('--rounds', type=count, default=20, help='(default: %(default)s)')
     parser.add_argument('--threads', type=count, help='CPU threads of PyTorch')
     parser.add_argument('--json', type=Path, help='write the table here')
@@ -48,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     models = {name: HybridSegmenter(spec) for name, spec in zip(names, specs)}
     variants = [Variant.parse(name) for name in args.variants]
     say_what_has_no_effect(args, variants)
-    budget = dataclasses.replace(specs[0].budget, keep=args.keep or specs[0].budget.keep or KEEP)
+    budget = dataclasses.replace(specs[0].budget, keep=fixed_keep(args.keep, specs[0].budget))
     table = time_parts(models, variants, budget, args.rounds)
     print(f'milliseconds, median of {args.rounds} interleaved rounds, float32; {describe_cpu(torch.get_num_threads())}')
     for name, row in table.items():

@@ -14,13 +14,12 @@ from tqdm import tqdm
 from hybrid_seg_ros.data.image_files import IMAGE_SUFFIXES, list_images, read_image
 from hybrid_seg_ros.inference.backends import BACKENDS, BackendChoice, check_choice
 from hybrid_seg_ros.inference.pipeline import load_pipeline
-from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect, split_list
+from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, fixed_keep, say_what_has_no_effect, split_list
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant
 from hybrid_seg_ros.segmentation import Segmentation
 
 REQUIRED_PERCENT = {'float32': 99.9, 'float16': 99.5, 'bfloat16': 99.5}
 """Least share of pixels with PyTorch's label, over all images."""
-KEEP = 0.6
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--variants', nargs='+', help='(default: all of the model)')
     parser.add_argument('--backends', nargs='+', default=['onnxruntime'], metavar='NAME[:DTYPE]',
                         help=f'of {", ".join(BACKENDS)}; float32 if not named (default: onnxruntime)')  # fmt: skip
-    add_keep_argument(parser, f"the model's own where it has one, else {KEEP}; thresholds are tried as well")
-    parser.add_argument('--threshold', type=float, help="pruning threshold (default: the model's)")
+    add_keep_argument(parser, fixed=True)
+    parser.add_argument('--threshold', type=float, help="pruning threshold, tried as well (default: the model's)")
     parser.add_argument('--device', default='cpu', help='(default: %(default)s)')
     parser.add_argument('--cache-dir', type=Path, help='where graphs and engines are kept (default: in ~/.cache)')
 
@@ -135,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
     variants = args.variants or spec.legal_variants()
     say_what_has_no_effect(args, list(map(Variant.parse, variants)))
     threshold = spec.budget.threshold if args.threshold is None else args.threshold
-    keep = args.keep or spec.budget.keep or (KEEP,)
+    keep = fixed_keep(args.keep, spec.budget)
     images = read_images(args.images)
     rows = check_parity(args.model, images, variants, backends, keep, threshold, args.device, args.cache_dir)
     print(f'{spec.name}, {len(images)} images, against PyTorch in float32 (per cent)')

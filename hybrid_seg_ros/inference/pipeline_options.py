@@ -6,13 +6,16 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 from hybrid_seg_ros.inference.backends import AUTO, BACKENDS, PRECISIONS
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline, load_pipeline
-from hybrid_seg_ros.model_spec import INFERENCE_MODES, PAPER_VARIANTS, Keep, Variant, Windows
+from hybrid_seg_ros.model_spec import INFERENCE_MODES, PAPER_VARIANTS, Keep, TokenBudget, Variant, Windows
 
 log = logging.getLogger(__name__)
+
+USUAL_KEEP = 0.6
+"""What stays at a pruning layer where a fixed number of tokens is wanted and neither user nor model names it."""
 
 
 def add_operating_point_arguments(parser: argparse.ArgumentParser, compared: bool = False) -> None:
@@ -28,8 +31,9 @@ def add_pruning_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--threshold', type=float, metavar='P', help='confidence above which tokens leave')
 
 
-def add_keep_argument(parser: 'argparse._ActionsContainer', default: str = "the model's own rule") -> None:
-    """Declare --keep, which is the same for every command; `default` says what None means."""
+def add_keep_argument(parser: 'argparse._ActionsContainer', fixed: bool = False) -> None:
+    """Declare --keep, which is the same for every command; `fixed` for one that reads it with `fixed_keep`."""
+    default = f"the model's own where it has one, else {USUAL_KEEP}" if fixed else "the model's own rule"
     parser.add_argument(
         '--keep', type=keep_value, nargs='+', metavar='KEEP', help='tokens that stay at a pruning layer, a count as in '
         f'400 or a fraction as in 0.6: one for all layers, or one for each (default: {default})'
@@ -65,6 +69,11 @@ def keep_value(text: str) -> Keep:
         return float(text) if '.' in text or 'e' in text.lower() else int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f'expected a count as in 400 or a fraction as in 0.6, got {text!r}') from None
+
+
+def fixed_keep(keep: Optional[Sequence[Keep]], budget: TokenBudget) -> tuple[Keep, ...]:
+    """Return what --keep says, else the model's own, else USUAL_KEEP: with a threshold each image keeps as it likes."""
+    return tuple(keep or budget.keep or (USUAL_KEEP,))
 
 
 def windows_value(text: str) -> Union[Keep, Windows]:

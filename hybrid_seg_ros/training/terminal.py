@@ -147,18 +147,10 @@ class Progress:
             self._shown_step, self._shown_s = done, now
             per_step = (now - self._started_s) / (done - self._first)
             losses = ', '.join(f'{name} {value:.4f}' for name, value in shown.items())
-            left = duration((self._total - done) * per_step)
+            left = tqdm.format_interval((self._total - done) * per_step)
             log.info('step %d of %d: %s; %.2f s a step, %s left', done, self._total, losses, per_step, left)
 
     def close(self) -> None:
         """Leave the terminal's line."""
         if self._bar is not None:
             self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """Write a time as `3 h 05 min`, `12 min` or `40 s`."""
-    if seconds < 90:
-        return f'{seconds:.0f} s'
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f'{hours} h {minutes:02d} min' if hours else f'{minutes} min'

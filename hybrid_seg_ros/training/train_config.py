@@ -24,8 +24,7 @@ DATASET_CLASSES = 'dataset'
 _LISTS = ('crop_hw', 'scale', 'variants', 'betas', 'freeze', 'reinitialize', 'fit_sides',
           'entering_share', 'keep_share')
 _NUMBERS = {
-    **dict.fromkeys(('learning_rate', 'clip_norm', 'trunk_factor', 'head_factor', 'weight_decay', 'poly_power'),
-                    (0.0, math.inf)),
+    **dict.fromkeys(('learning_rate', 'clip_norm', 'head_factor', 'weight_decay', 'poly_power'), (0.0, math.inf)),
     **dict.fromkeys(('atm_weight', 'auxiliary_weight', 'distillation_weight', 'pixel_weight', 'class_balance',
                      'lovasz_weight', 'policy_weight'), (0.0, math.inf)),
     **dict.fromkeys(('ema_decay', 'drop_path'), (0.0, 0.999999)),
@@ -53,10 +52,10 @@ class TrainConfig:
     `augmentation` 'crop' is mmseg's: resize by a factor of `scale`, crop to `crop_hw`, flip, photometric distortion;
     the factor is of the image's own size or, with `fit_sides` (short, long), of the largest that fits into these.
     'stretch' resizes straight to `crop_hw` and flips (CTS' policy network). A step sees `accumulate` batches of
-    `batch_size` samples in each process. Learning-rate factors multiply `learning_rate` for the policy's EfficientNet
-    and for the heads; with `layer_decay` d, an encoder layer that has k layers behind it has a rate of d^k (BEiT's
-    layer-wise decay; the embedding counts as one layer). Warm-up is linear from `warmup_factor` (None: 1 /
-    `warmup_steps`), then polynomial decay to 0.
+    `batch_size` samples in each process. `head_factor` multiplies `learning_rate` for the heads and the policy network,
+    but not for its EfficientNet, which comes pretrained; with `layer_decay` d, an encoder layer that has k layers
+    behind it has a rate of d^k (BEiT's layer-wise decay; the embedding counts as one layer). Warm-up is linear from
+    `warmup_factor` (None: 1 / `warmup_steps`), then polynomial decay to 0.
 
     `variants` are trained in turn, step by step, so that one set of weights serves them all. With `entering_share`
     (low, high) each step merges windows of random sizes until a random share of the tokens is left to enter the
@@ -87,7 +86,6 @@ class TrainConfig:
     steps: int = 40_000
     learning_rate: float = 2e-5
     betas: tuple[float, float] = (0.9, 0.999)
-    trunk_factor: float = 1.0
     head_factor: float = 10.0
     layer_decay: float = 1.0
     weight_decay: float = 0.01

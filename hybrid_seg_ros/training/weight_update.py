@@ -127,7 +127,7 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with factors for policy, heads and layers; no weight decay on norms, biases and embeddings.
+    """AdamW with factors for heads and layers; no weight decay on norms, biases and embeddings.
 
     Each group's own base rate is kept in `base_lr`. Raises ValueError if no parameter is to be trained.
     """
@@ -136,10 +136,8 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW
         if not parameter.requires_grad:
             continue
         factor = 1.0
-        if name.startswith('policy.backbone.'):
-            factor = config.trunk_factor
-        elif name.startswith(('head.', 'auxiliary_heads.', 'refinement.', 'policy.')):
-            factor = config.head_factor
+        if name.startswith(('head.', 'auxiliary_heads.', 'refinement.', 'policy.')):
+            factor = 1.0 if name.startswith('policy.backbone.') else config.head_factor  # that one comes pretrained
         elif name.startswith('encoder.'):
             parts, depth = name.split('.'), len(model.encoder.blocks)
             layer = int(parts[2]) + 1 if parts[1] == 'blocks' else depth if parts[1] == 'norm' else 0

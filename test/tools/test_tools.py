@@ -129,7 +129,7 @@ def test_time_parts(tmp_path):
     both = {'embedding', 'policy', 'block, 48 tokens', 'block, 33 tokens', 'head, 48 tokens', 'head, 33 tokens',
             'whole network, dense', 'whole network, cts'}  # fmt: skip
     assert list(table) == list(map(str, models))
-    assert set(table[str(models[0])]) == {'auxiliary head, 33 tokens', 'refinement', *both}
+    assert set(table[str(models[0])]) == {'refinement', *both}
     assert set(table[str(models[1])]) == both
     assert all(milliseconds > 0 for row in table.values() for milliseconds in row.values())
     assert 'median of 1 interleaved rounds' in output and all(part in output for part in both)

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from hybrid_seg_ros.training import terminal
-from hybrid_seg_ros.training.terminal import SIGNALS, Interruption, Progress, duration
+from hybrid_seg_ros.training.terminal import SIGNALS, Interruption, Progress
 
 
 def test_handlers_are_put_back():
@@ -62,8 +62,8 @@ def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch, caplog):
         shown.close()
     lines = [record.getMessage() for record in caplog.records]
     assert [line.split()[1] for line in lines] == ['501', '531', '561', '591', '691', '791', '891', '991', '1000']
-    assert lines[1] == 'step 531 of 1000: loss 2.0000; 1.00 s a step, 8 min left'
-    assert lines[-1].endswith('0 s left')
+    assert lines[1] == 'step 531 of 1000: loss 2.0000; 1.00 s a step, 07:49 left'
+    assert lines[-1].endswith('00:00 left')
 
 
 def test_on_a_terminal_there_is_a_bar(monkeypatch):
@@ -81,11 +81,3 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch):
             text += chunk
     os.close(reading_end)
     assert b'4/4' in text and b'loss=1.500' in text, text
-
-
-@pytest.mark.parametrize(
-    'seconds, text',
-    [(0, '0 s'), (89, '89 s'), (90, '2 min'), (3590, '1 h 00 min'), (3 * 3600 + 300, '3 h 05 min')],
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text

@@ -15,7 +15,7 @@ from hybrid_seg_ros.training.initial_model import keep_evaluation_mode, load_ima
 def test_every_policy_is_trained_alone_and_by_a_teacher(tmp_path):
     """Alone, by a teacher of another kind, and by one of the third; all else, ImageNet's statistics too, stays."""
     root = write_dataset(tmp_path / 'data', train=2, val=1)
-    tiny_config(steps=3, ema_decay=0.0, trunk_factor=1.0).save(tmp_path / 'train.yaml')
+    tiny_config(steps=3, ema_decay=0.0).save(tmp_path / 'train.yaml')
     policies = [name for name in POLICIES if name != 'none']
     weights = []
     for number, policy in enumerate(policies):

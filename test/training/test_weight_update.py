@@ -184,7 +184,7 @@ def test_warmup_starts_at_its_factor_and_ends_at_one(first):
 
 def test_optimiser_groups():
     model = HybridSegmenter(tiny_spec())
-    config = tiny_config(learning_rate=0.1, trunk_factor=0.5, head_factor=10.0, weight_decay=0.3, betas=(0.8, 0.95))
+    config = tiny_config(learning_rate=0.1, head_factor=10.0, weight_decay=0.3, betas=(0.8, 0.95))
     optimizer = create_optimizer(model, config)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {names[id(parameter)]: (group['lr'], group['weight_decay'])
@@ -200,9 +200,9 @@ def test_optimiser_groups():
         'head.query.weight': (1.0, 0.0),
         'auxiliary_heads.6.class_embed.weight': (1.0, 0.3),
         'policy.head.weight': (1.0, 0.3),
-        'policy.backbone.blocks.5.0.conv_pw.weight': (0.05, 0.3),
-        'policy.backbone.conv_stem.weight': (0.05, 0.3),
-        'policy.backbone.bn1.weight': (0.05, 0.0),
+        'policy.backbone.blocks.5.0.conv_pw.weight': (0.1, 0.3),
+        'policy.backbone.conv_stem.weight': (0.1, 0.3),
+        'policy.backbone.bn1.weight': (0.1, 0.0),
     }.items():
         assert found[name] == pytest.approx(expected), name
 
@@ -212,7 +212,7 @@ def test_layers_of_the_encoder_learn_at_rates_of_their_own(factor):
     """Each layer that is behind one more has a rate so much lower; the embedding counts as a layer, heads as none."""
     backbone = Backbone(24, 12, 3, class_token=True, register_tokens=2, final_norm=True)
     model = HybridSegmenter(tiny_spec(backbone=backbone))
-    config = tiny_config(learning_rate=1.0, head_factor=3.0, trunk_factor=2.0, layer_decay=factor)
+    config = tiny_config(learning_rate=1.0, head_factor=3.0, layer_decay=factor)
     optimizer = create_optimizer(model, config)
     rates = {id(parameter): group['lr'] for group in optimizer.param_groups for parameter in group['params']}
     for name, parameter in model.named_parameters():
@@ -222,7 +222,7 @@ def test_layers_of_the_encoder_learn_at_rates_of_their_own(factor):
             behind = 11 - int(rest.split('.')[1]) if rest.startswith('blocks.') else behind
             assert rates[id(parameter)] == pytest.approx(factor**behind), name
         else:
-            assert rates[id(parameter)] == (2.0 if name.startswith('policy.backbone.') else 3.0), name
+            assert rates[id(parameter)] == (1.0 if name.startswith('policy.backbone.') else 3.0), name
     decays = {id(parameter): group['weight_decay'] for group in optimizer.param_groups for parameter in group['params']}
     for parameter in (model.encoder.cls_token, model.encoder.register_tokens, model.encoder.pos_embed):
         assert decays[id(parameter)] == 0

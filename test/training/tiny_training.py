@@ -32,7 +32,7 @@ def tiny_config(**changes: Any) -> TrainConfig:
     fields = {
         'model': {**spec, 'classes': 'dataset', 'policy': 'patch_mlp'},
         'crop_hw': (64, 64), 'scale': (0.9, 1.1), 'batch_size': 2, 'steps': 12, 'learning_rate': 3e-3,
-        'trunk_factor': 0.1, 'head_factor': 1.0, 'warmup_steps': 2, 'ema_decay': 0.9,
+        'head_factor': 1.0, 'warmup_steps': 2, 'ema_decay': 0.9,
         'variants': ('dense', 'hybrid@6+8'), 'pixel_weight': 1.0, 'policy_weight': 1.0, 'precision': 'float32',
         'evaluate_every': 100, 'save_every': 5, 'loss_stride': 2,
     }  # fmt: skip

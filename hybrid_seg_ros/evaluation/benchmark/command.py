@@ -24,14 +24,11 @@ from hybrid_seg_ros.evaluation.pages.figures import require_matplotlib, save_fig
 from hybrid_seg_ros.evaluation.pages.html_page import require_jinja2
 from hybrid_seg_ros.files import check_file
 from hybrid_seg_ros.inference.backends import BackendChoice
-from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, say_what_has_no_effect, split_list
+from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, fixed_keep, say_what_has_no_effect, split_list
 from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.model_spec import INFERENCE_MODES, ModelSpec, TokenBudget, Variant
 
 log = logging.getLogger(__name__)
-
-KEEP = 0.6
-"""What stays at a pruning layer of a model whose own rule is a threshold: all rows are to run as many tokens."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--sizes', nargs='+', default=[], metavar='HEIGHTxWIDTH',
                         help="of the network's input, as in 384x512,512x512 (default: the model's own)")
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N, for all backends (default: %(default)s)')
-    add_keep_argument(parser, f"the model's own where it has one, else {KEEP}")
+    add_keep_argument(parser, fixed=True)
     parser.add_argument('--images', type=Path, help='folder of images to run on (default: a street that is made up)')
     parser.add_argument('--inference', choices=INFERENCE_MODES, help="default: the model's")
     parser.add_argument('--rounds', type=int, default=30, help='(default: %(default)s)')
@@ -93,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         log.warning(busy_remark(load))
 
     def budget_of(spec: ModelSpec) -> TokenBudget:
-        return dataclasses.replace(spec.budget, keep=tuple(args.keep or spec.budget.keep or (KEEP,)))
+        return dataclasses.replace(spec.budget, keep=fixed_keep(args.keep, spec.budget))
 
     with tempfile.TemporaryDirectory(prefix='hybrid_seg_benchmark_') as folder:
         store = ModelStore(models, frames, Path(folder), args.seed, args.cache_dir)

@@ -11,7 +11,6 @@ from hybrid_seg_ros.evaluation.flops.count import expected_tokens
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.network.token_merging import count_entering
 
 WHOLE_NETWORK = 'whole network'
 
@@ -53,29 +52,23 @@ def sum_parts(
 def parts_of(
     model: HybridSegmenter, variants: Sequence[Variant], budget: TokenBudget
 ) -> dict[str, Callable[[], Any]]:
-    """Return calls that run one part each, on inputs of the size that they have in the whole model.
-
-    Besides the parts of the variants, a block on all patches, and a block and an auxiliary head on what merging leaves.
-    """
+    """Return calls that run each part of the variants once, and each variant whole, on inputs of the size they have."""
     spec = model.spec
     grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
     image = torch.zeros(1, 3, *(side * spec.backbone.patch_size for side in grid_hw))
     image = image.contiguous(memory_format=torch.channels_last)  # as `normalize` leaves it
-    parts: dict[str, Callable[[], Any]] = {'embedding': lambda: model.encoder.patch_embed(image)}
-    if model.policy is not None:
-        parts['policy'] = lambda: model.window_logits(image)
-    merged = count_entering(grid_hw, budget.windows)
-    names = [f'block, {grid_hw[0] * grid_hw[1]} tokens', f'block, {merged} tokens', f'auxiliary head, {merged} tokens']
-    names += [part for variant in variants for part in parts_of_steps(spec, variant, budget).values()]
+    masks = torch.randn(1, len(spec.classes), *grid_hw)
+    of_image = {
+        'embedding': lambda: model.encoder.patch_embed(image), 'policy': lambda: model.window_logits(image),
+        'refinement': lambda: model.refinement(masks, masks, model.refinement.detail(image)),
+    }  # fmt: skip
     auxiliary = next(iter(model.auxiliary_heads.values()), None)
-    modules = {'block': model.encoder.blocks[0], 'head': model.head, 'auxiliary head': auxiliary}
-    for name in dict.fromkeys(names):
+    of_tokens = {'block': model.encoder.blocks[0], 'head': model.head, 'auxiliary head': auxiliary}
+    parts: dict[str, Callable[[], Any]] = {}
+    for name in (part for variant in variants for part in parts_of_steps(spec, variant, budget).values()):
         kind, _, tokens = name.partition(', ')
-        if modules.get(kind) is not None:
-            parts[name] = _call_on_tokens(model, modules[kind], int(tokens.split()[0]))
-    if model.refinement is not None:
-        masks = torch.randn(1, len(spec.classes), *grid_hw)
-        parts['refinement'] = lambda: model.refinement(masks, masks, model.refinement.detail(image))
+        if name not in parts:
+            parts[name] = of_image.get(kind) or _call_on_tokens(model, of_tokens[kind], int(tokens.split()[0]))
     for variant in variants:
         parts[f'{WHOLE_NETWORK}, {variant}'] = lambda variant=variant: model(image, variant, budget)
     return parts

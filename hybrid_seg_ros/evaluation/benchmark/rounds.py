@@ -94,8 +94,8 @@ def _network_parts(rows: Sequence[OpenRow]) -> dict[tuple[int, str], Callable[[]
     for row in rows:
         if row.network is None:
             continue
-        needed = parts_of(row.network, [row.variant], row.budget)
-        parts.update({(id(row.network), name): call for name, call in needed.items() if WHOLE_NETWORK not in name})
+        run = parts_of(row.network, [row.variant], row.budget)
+        parts.update({(id(row.network), name): call for name, call in run.items() if WHOLE_NETWORK not in name})
     return parts
 
 

@@ -26,6 +26,7 @@ from hybrid_seg_ros.inference.pipeline import choose_budget
 from hybrid_seg_ros.inference.pipeline_options import (
     add_keep_argument,
     add_merged_windows_argument,
+    fixed_keep,
     say_what_has_no_effect,
     split_list,
 )
@@ -41,8 +42,6 @@ from hybrid_seg_ros.model_spec import (
     Variant,
 )
 
-KEEP = 0.6
-"""Fraction kept at each pruning layer where neither the options nor the model say it."""
 FORM = ('head', 'policy', 'auxiliary_head', 'refinement')
 ARCHITECTURE = ('backbone', 'classes', 'decoder_layers', 'decoder_dim', *FORM)
 """Options that say what a model spec says."""
@@ -71,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     points.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'),
                         help="input size; sides are padded to whole patches (default: 512 512, or the model's own)")
     points.add_argument('--variants', nargs='+', metavar='VARIANT', help='as dense,cts,hybrid@8 (default: all legal)')
-    add_keep_argument(points, f"the model's own where it has one, else {KEEP}")
+    add_keep_argument(points, fixed=True)
     add_merged_windows_argument(points, "103/256, or the model's own")
     shown = parser.add_argument_group('what to show')
     shown.add_argument('--layers', action='store_true', help='GFLOPs layer by layer as well, in --json too')
@@ -111,7 +110,7 @@ def _run_paper(args: argparse.Namespace) -> int:
     _refuse_options(args, FIXED_BY_PAPER, f'--paper counts {PAPER_CLASSES} classes, {height}x{width}, in two forms')
     if args.keep is not None and len(args.keep) > 1:
         raise ValueError(f'--paper: expected one --keep for all pruning layers, got {len(args.keep)}')
-    keep = KEEP if args.keep is None else args.keep[0]
+    (keep,) = fixed_keep(args.keep, TokenBudget())
     compared = [compare_with_paper(name, keep, _decoder(args)) for name in _backbones(args, PAPER_GFLOPS)]
     if args.json:
         write_json(args.json, {each.backbone: {**each.rows, 'keep': each.keeps} for each in compared})
@@ -178,8 +177,7 @@ def _specs_of_form(
 def _counted(
     name: str, spec: ModelSpec, args: argparse.Namespace, variants: tuple[Variant, ...], note: str = ''
 ) -> CountedModel:
-    keep = args.keep if args.keep is not None else spec.budget.keep or (KEEP,)
-    budget = choose_budget(spec.budget, keep, merged_windows=args.merged_windows)
+    budget = choose_budget(spec.budget, fixed_keep(args.keep, spec.budget), merged_windows=args.merged_windows)
     spec.check_windows(budget)
     for variant in variants:
         spec.check_variant(variant)

@@ -64,11 +64,8 @@ def measure_layers(
     """
     calls: dict[str, Callable[[], Any]] = {}
     for variant, budget in budgets.items():
-        needed = {*parts_of_steps(network.spec, variant, budget).values(), f'{WHOLE_NETWORK}, {variant}'}
         with device:  # the inputs of the parts are made here
-            for name, call in parts_of(network, [variant], budget).items():
-                if name in needed:
-                    calls.setdefault(name, call)
+            calls = {**parts_of(network, [variant], budget), **calls}
     tasks = {name: timed_call(call, 1, device) for name, call in calls.items()}
     laps = run_interleaved(tasks, rounds, seed)
     medians = {name: statistics.median(each) for name, each in laps.items()}
