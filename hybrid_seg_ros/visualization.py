@@ -1,8 +1,9 @@
-"""Pictures for people: overlay, token map and legend, as RGB arrays. Nothing here knows ROS or PyTorch."""
+"""Pictures for people: overlay, token map, legends and sheets, as RGB arrays. Nothing here knows ROS or PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -23,7 +24,10 @@ TINT = 0.25
 _PRUNED_TINT = 0.85
 _EARLIEST_SHADE, _LATEST_SHADE = 0, 75
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_BLACK: Color = (0, 0, 0)
 _WHITE: Color = (255, 255, 255)
+_BAND, _GAP = 24, 6
+"""Pixels above a row of a sheet that has titles, and between its pictures."""
 _LEGEND_ROWS, _LEGEND_ROW_HEIGHTS = 24, (12, 32)
 """A picture's height is that of so many rows of its legend, within these limits in pixels."""
 _LEGEND_TINT = 0.6
@@ -111,11 +115,55 @@ def draw_legend(entries: Sequence[tuple[str, Color]], width: int, row_height: in
     for index, (text, color) in enumerate(entries):
         top = index * row_height
         cv2.rectangle(picture, (4, top + 4), (24, top + row_height - 4), tuple(map(int, color)), cv2.FILLED)
-        cv2.rectangle(picture, (4, top + 4), (24, top + row_height - 4), (0, 0, 0), 1)
-        cv2.putText(
-            picture, text, (32, top + row_height - 7), _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA
-        )
+        cv2.rectangle(picture, (4, top + 4), (24, top + row_height - 4), _BLACK, 1)
+        draw_text(picture, text, (32, top + row_height - 7), 0.45)
     return picture
+
+
+def token_legend(width: int) -> np.ndarray:
+    """Draw what the colours of a token map mean: (h, width, 3) uint8 RGB."""
+    merged = [(f'merged {side}x{side} window', color) for side, color in MERGED_COLORS.items()]
+    return draw_legend([*merged, ('single token', SINGLE_COLOR), ('pruned token', _BLACK)], width)
+
+
+@dataclass(frozen=True)
+class TitledPicture:
+    """A picture (H, W, 3) uint8 RGB and what it shows, in a few words."""
+
+    title: str
+    rgb: np.ndarray
+
+
+def draw_sheet(rows: Sequence[Sequence[TitledPicture]], width: int) -> np.ndarray:
+    """Return (H, W, 3) uint8 RGB, white where there is nothing; every picture is fitted into `width` pixels.
+
+    Each keeps its aspect, with its title above; one that is too long is written smaller.
+    """
+    if not rows or not all(rows):
+        raise ValueError(f'expected at least one picture in each row, got {[len(row) for row in rows]}')
+    columns = max(len(row) for row in rows)
+    strips = []
+    for row in rows:
+        pictures = [fit_image(each.rgb, (max(1, round(width * each.rgb.shape[0] / each.rgb.shape[1])), width))
+                    for each in row]  # fmt: skip
+        band = _BAND if any(each.title for each in row) else 0
+        height = band + max(len(picture) for picture in pictures) + _GAP
+        strip = np.full((height, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
+        for index, (each, picture) in enumerate(zip(row, pictures)):
+            left = index * (width + _GAP)
+            strip[band : band + len(picture), left : left + width] = picture
+            text_width = cv2.getTextSize(each.title, _FONT, 0.5, 1)[0][0]
+            draw_text(strip, each.title, (left, _BAND - 8), 0.5 * min(1.0, width / max(1, text_width)))
+        strips.append(strip)
+    return np.concatenate(strips)
+
+
+def draw_text(
+    picture: np.ndarray, text: str, corner: tuple[int, int], scale: float = 0.5, color: Color = _BLACK,
+    thickness: int = 1,
+) -> None:  # fmt: skip
+    """Write into a picture (H, W, 3) uint8 RGB; `corner` is the lower left one of the text, as (x, y)."""
+    cv2.putText(picture, text, corner, _FONT, scale, color, thickness, cv2.LINE_AA)
 
 
 def _draw_rows(picture: np.ndarray, rows: Sequence[tuple[str, Optional[Color]]], row_height: int) -> np.ndarray:
@@ -133,7 +181,7 @@ def _draw_rows(picture: np.ndarray, rows: Sequence[tuple[str, Optional[Color]]],
             corners = (gap, top), (gap + square - 1, top + square - 1)
             cv2.rectangle(picture, *corners, tuple(map(int, color)), cv2.FILLED)
             cv2.rectangle(picture, *corners, _WHITE, 1)
-        cv2.putText(picture, text, (square + 2 * gap, top + square - 1), _FONT, scale, _WHITE, 1, cv2.LINE_AA)
+        draw_text(picture, text, (square + 2 * gap, top + square - 1), scale, _WHITE)
     return picture
 
 

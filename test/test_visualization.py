@@ -11,10 +11,12 @@ from hybrid_seg_ros.segmentation import TokenReport
 from hybrid_seg_ros.visualization import (
     MERGED_COLORS,
     SINGLE_COLOR,
+    TitledPicture,
     add_class_legend,
     class_legend,
     draw_legend,
     draw_overlay,
+    draw_sheet,
     draw_token_map,
     fit_image,
 )
@@ -181,6 +183,15 @@ def test_a_picture_that_gets_narrower_alone_is_averaged():
 def test_other_images_are_refused(image):
     with pytest.raises(ValueError, match='expected an RGB image'):
         fit_image(image, (60, 80))
+
+
+def test_sheet_of_pictures():
+    black, wide = np.zeros((10, 20, 3), np.uint8), np.zeros((5, 40, 3), np.uint8)
+    sheet = draw_sheet([[TitledPicture('a', black), TitledPicture('b' * 99, wide)], [TitledPicture('', black)]], 40)
+    assert sheet.shape == (24 + 20 + 6 + 20 + 6, 40 + 6 + 40, 3) and sheet.dtype == np.uint8
+    assert (sheet[24:44, :40] == 0).all() and (sheet[24:29, 46:] == 0).all() and (sheet[50:, 46:] == 255).all()
+    with pytest.raises(ValueError, match='at least one picture in each row'):
+        draw_sheet([[]], 40)
 
 
 def test_it_needs_neither_ros_nor_pytorch():

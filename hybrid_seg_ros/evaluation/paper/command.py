@@ -113,7 +113,7 @@ def measure(args: argparse.Namespace, choice: BackendChoice) -> tuple[PaperTable
         parts_device=_describe(backend.device_name), rounds=args.rounds, pruning=describe_pruning(budget),
         threshold=budget.threshold,
     )  # fmt: skip
-    return PaperTables(setup, tuple(rows), tuple(layers), left_out(spec), tuple(slower)), figures
+    return PaperTables(setup, tuple(rows), tuple(layers), missing_variants(spec), tuple(slower)), figures
 
 
 def frames_for_timing(dataset: SegmentationDataset, frames: int, rounds: int) -> list[np.ndarray]:
@@ -140,7 +140,7 @@ def mean_budget(spec: ModelSpec, variant: Variant, budget: TokenBudget, tokens: 
     return dataclasses.replace(budget, keep=kept or None)
 
 
-def left_out(spec: ModelSpec) -> dict[str, str]:
+def missing_variants(spec: ModelSpec) -> dict[str, str]:
     """Say of each of the paper's variants that the model cannot run why it cannot."""
     reasons = {}
     for name in PAPER_VARIANTS:

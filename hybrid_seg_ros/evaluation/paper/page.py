@@ -14,7 +14,8 @@ from hybrid_seg_ros.evaluation.paper.tables import (
     paper_columns,
     table_cells,
 )
-from hybrid_seg_ros.evaluation.paper.token_figures import ShownImage, TitledPicture, TokenFigures
+from hybrid_seg_ros.evaluation.paper.token_figures import ShownImage, TokenFigures
+from hybrid_seg_ros.visualization import TitledPicture
 
 WIDE_PX, NARROW_PX = 420, 210
 """Least width of pictures side by side."""
@@ -60,7 +61,7 @@ def _table_parts(tables: PaperTables) -> list[Part]:
         'variants take turns. In brackets, against dense: points of mIoU, GFLOPs in per cent, times as fast.'
     )
     parts: list[Part] = [Table(TABLE_COLUMNS, table_cells(tables.rows), note), tables.verdict()]
-    return parts + [f'Left out: {reason}.' for reason in tables.left_out.values()]
+    return parts + [f'Left out: {reason}.' for reason in tables.missing_variants.values()]
 
 
 def _paper_parts(tables: PaperTables) -> list[Part]:

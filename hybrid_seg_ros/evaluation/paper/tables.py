@@ -152,7 +152,7 @@ class PaperSetup:
 
 @dataclass(frozen=True)
 class PaperTables:
-    """The numbers: a row per variant, what each layer costs, and which variants were left out and why.
+    """The numbers: a row per variant, what each layer costs, and which of the paper's variants the model lacks and why.
 
     `slower` are those that take fewer GFLOPs than another and are slower, beyond noise.
     """
@@ -160,7 +160,7 @@ class PaperTables:
     subject: PaperSetup
     rows: tuple[PaperRow, ...]
     layers: tuple[LayerCosts, ...]
-    left_out: dict[str, str]
+    missing_variants: dict[str, str]
     slower: tuple[Violation, ...]
 
     def verdict(self) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -17,27 +16,16 @@ from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.segmentation import Segmentation
-from hybrid_seg_ros.visualization import draw_overlay, draw_pruned, draw_token_map, fit_image
+from hybrid_seg_ros.visualization import TitledPicture, draw_overlay, draw_pruned, draw_sheet, draw_token_map, fit_image
 
 HEIGHT = 360
 """Pixels of a picture's height."""
 MERGED_SHOWN, PRUNED_SHOWN = 4, 2
 """So many images in figure 1.2, and so many easy and hard ones each."""
 
-
 APART = 20
 """Easy images, and hard ones, are at least this part of the data set apart: frames of a video resemble each other."""
 NAMES_LISTED = 10
-BAND, GAP = 24, 6
-FONT, SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-
-
-@dataclass(frozen=True)
-class TitledPicture:
-    """A picture (H, W, 3) uint8 RGB and what it shows, in a few words."""
-
-    title: str
-    rgb: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -72,10 +60,10 @@ class TokenFigures:
         """Return the figures as pictures (H, W, 3) uint8 RGB, by the name of their file."""
         pictures = [each for shown in self.merged for each in shown.pictures]
         pairs = [pictures[start : start + 2] for start in range(0, len(pictures), 2)]
-        sheets = {'figure_1_2_merged.jpg': make_sheet(pairs, 400)} if pairs else {}
+        sheets = {'figure_1_2_merged.jpg': draw_sheet(pairs, 400)} if pairs else {}
         for name, images in (('figure_1_4_easy.jpg', self.easy), ('figure_1_5_hard.jpg', self.hard)):
             if images:
-                sheets[name] = make_sheet([shown.pictures for shown in images], 260)
+                sheets[name] = draw_sheet([shown.pictures for shown in images], 260)
         return sheets
 
 
@@ -151,29 +139,6 @@ def _pruned_pictures(
         yield TitledPicture(f'after layer {layer}: {gone:.0f} % pruned', drawn)
     for title, labels in (('prediction', result.labels), ('ground truth', sample.labels)):
         yield TitledPicture(title, fit_image(draw_overlay(sample.image, labels, classes), size_hw))
-
-
-def make_sheet(rows: Sequence[Sequence[TitledPicture]], width: int) -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB, white where there is nothing; every picture is fitted into `width` pixels.
-
-    Each keeps its aspect; a title that is too long is written smaller.
-    """
-    if not rows or not all(rows):
-        raise ValueError(f'expected at least one picture in each row, got {[len(row) for row in rows]}')
-    columns = max(len(row) for row in rows)
-    strips = []
-    for row in rows:
-        heights = [max(1, round(width * each.rgb.shape[0] / each.rgb.shape[1])) for each in row]
-        strip = np.full((BAND + max(heights) + GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
-        for index, (each, height) in enumerate(zip(row, heights)):
-            left = index * (width + GAP)
-            fitted = cv2.resize(each.rgb, (width, height), interpolation=cv2.INTER_AREA)
-            strip[BAND : BAND + height, left : left + width] = fitted
-            text_width = cv2.getTextSize(each.title, FONT, SCALE, 1)[0][0]
-            scale = SCALE * min(1.0, width / max(1, text_width))
-            cv2.putText(strip, each.title, (left, BAND - 8), FONT, scale, (30, 30, 30), 1, cv2.LINE_AA)
-        strips.append(strip)
-    return np.concatenate(strips)
 
 
 def easy_and_hard(

@@ -11,15 +11,10 @@ import cv2
 import numpy as np
 
 from hybrid_seg_ros.label_space import LabelSpace
-from hybrid_seg_ros.visualization import MERGED_COLORS, SINGLE_COLOR, draw_legend
+from hybrid_seg_ros.visualization import TitledPicture, class_legend, draw_sheet, draw_text, fit_image, token_legend
 
 _CELL_WIDTH = 360
-_GAP, _MARGIN, _HEADER, _LEGEND_WIDTH = 8, 16, 34, 190
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_TOKEN_ENTRIES = (
-    *((f'merged {side}x{side} window', color) for side, color in MERGED_COLORS.items()),
-    ('single token', SINGLE_COLOR), ('pruned token', (0, 0, 0)),
-)  # fmt: skip
+_GAP, _MARGIN, _HEADER, _LEGEND_WIDTH = 16, 16, 34, 190
 
 _CODECS = ('vp09', 'mp4v')
 """VP9, because browsers play it and OpenCV's wheels can encode it (H.264 they cannot); MPEG-4 where it is missing."""
@@ -41,28 +36,23 @@ def draw_contact_sheet(
     There is a column for each title of the first row, and the legend on the right, which with `with_tokens`
     explains token maps, too.
     """
-    columns = list(rows[0].pictures)
     first = next(picture for picture in rows[0].pictures.values() if picture is not None)
-    cell_height = round(first.shape[0] * _CELL_WIDTH / first.shape[1])
-    top, left = _MARGIN + 2 * _HEADER, _MARGIN
-    height = top + len(rows) * (cell_height + _GAP) - _GAP + _MARGIN
-    legend_left = left + len(columns) * (_CELL_WIDTH + _GAP) + _MARGIN
-    legend = _legend(classes, with_tokens)
-    sheet = np.full((max(height, top + legend.shape[0] + _MARGIN), legend_left + _LEGEND_WIDTH, 3), 255, np.uint8)
-    _write(sheet, title, (left, _MARGIN + 20), scale=0.65)
-    for index, column in enumerate(columns):
-        x = left + index * (_CELL_WIDTH + _GAP)
-        _write(sheet, column, (x, top - 10))
-        for number, row in enumerate(rows):
-            y = top + number * (cell_height + _GAP)
-            picture = row.pictures[column]
-            if picture is not None:
-                cell = cv2.resize(picture, (_CELL_WIDTH, cell_height), interpolation=cv2.INTER_AREA)
-                sheet[y : y + cell_height, x : x + _CELL_WIDTH] = cell
-            if index == 0:
-                _write(sheet, row.caption, (x + 7, y + cell_height - 8), color=(0, 0, 0), thickness=3)
-                _write(sheet, row.caption, (x + 7, y + cell_height - 8), color=(255, 255, 255))
-    sheet[top : top + legend.shape[0], legend_left : legend_left + legend.shape[1]] = legend
+    size_hw = (round(first.shape[0] * _CELL_WIDTH / first.shape[1]), _CELL_WIDTH)
+    cells = []
+    for row in rows:
+        titles = row.pictures if row is rows[0] else [''] * len(row.pictures)
+        pictures = [np.full((*size_hw, 3), 255, np.uint8) if picture is None else fit_image(picture, size_hw).copy()
+                    for picture in row.pictures.values()]  # fmt: skip
+        for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            draw_text(pictures[0], row.caption, (7, size_hw[0] - 8), color=color, thickness=thickness)
+        cells.append(list(map(TitledPicture, titles, pictures)))
+    grid, legend = draw_sheet(cells, _CELL_WIDTH), _legend(classes, with_tokens)
+    top, left = _MARGIN + _HEADER, _MARGIN + grid.shape[1] + _GAP
+    height = top + max(grid.shape[0], legend.shape[0]) + _MARGIN
+    sheet = np.full((height, left + _LEGEND_WIDTH, 3), 255, np.uint8)
+    draw_text(sheet, title, (_MARGIN, _MARGIN + 20), scale=0.65)
+    sheet[top : top + grid.shape[0], _MARGIN : left - _GAP] = grid
+    sheet[top : top + legend.shape[0], left:] = legend
     return sheet
 
 
@@ -110,19 +100,8 @@ class Video:
 
 
 def _legend(classes: LabelSpace, with_tokens: bool) -> np.ndarray:
-    named = draw_legend(list(zip(classes.names, classes.palette)), _LEGEND_WIDTH)
+    of_classes = class_legend(classes, _LEGEND_WIDTH)
     if not with_tokens:
-        return named
-    blank = np.full((_GAP * 2, _LEGEND_WIDTH, 3), 255, np.uint8)
-    return np.vstack([named, blank, draw_legend(list(_TOKEN_ENTRIES), _LEGEND_WIDTH)])
-
-
-def _write(
-    sheet: np.ndarray,
-    text: str,
-    corner: tuple[int, int],
-    scale: float = 0.5,
-    color: tuple[int, int, int] = (0, 0, 0),
-    thickness: int = 1,
-) -> None:
-    cv2.putText(sheet, text, corner, _FONT, scale, color, thickness, cv2.LINE_AA)
+        return of_classes
+    blank = np.full((_GAP, _LEGEND_WIDTH, 3), 255, np.uint8)
+    return np.vstack([of_classes, blank, token_legend(_LEGEND_WIDTH)])

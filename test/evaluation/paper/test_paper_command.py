@@ -47,7 +47,7 @@ def content(folder):
 def test_everything_is_there_and_nothing_else(folder, content):
     assert {path.name for path in folder.iterdir()} == TABLES | TOKEN_FIGURES
     assert [row['variant'] for row in content['rows']] == list(content['layers']) == list(PAPER_VARIANTS)
-    assert content['left_out'] == {} and content['subject']['frames'] == 4 and content['subject']['rounds'] == 1
+    assert content['missing_variants'] == {} and content['subject']['frames'] == 4 and content['subject']['rounds'] == 1
     assert content['subject']['pruning'].endswith('at a pruning layer: 0.5')
 
 
@@ -156,7 +156,7 @@ def test_a_model_that_cannot_do_everything(root, tmp_path, overrides, variants, 
     assert paper(model, root, tmp_path / 'out', '--limit', '2') == 0
     content = json.loads((tmp_path / 'out' / 'tables.json').read_text())
     assert [row['variant'] for row in content['rows']] == variants
-    assert list(content['left_out']) == [name for name in PAPER_VARIANTS if name not in variants]
+    assert list(content['missing_variants']) == [name for name in PAPER_VARIANTS if name not in variants]
     assert {path.name for path in (tmp_path / 'out').iterdir()} == (TABLES | TOKEN_FIGURES) - missing
     page = (tmp_path / 'out' / 'index.html').read_text()
     assert 'Left out:' in page and note in page

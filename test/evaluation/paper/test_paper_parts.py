@@ -12,11 +12,9 @@ from hybrid_seg_ros.evaluation.paper.layers import LayerCosts, StepCost, layer_c
 from hybrid_seg_ros.evaluation.paper.page import make_page
 from hybrid_seg_ros.evaluation.paper.tables import PaperRow, PaperSetup, PaperTables
 from hybrid_seg_ros.evaluation.paper.token_figures import (
-    TitledPicture,
     TokenFigures,
     choose_apart,
     easy_and_hard,
-    make_sheet,
     pruning_variant,
     rank_by_tokens,
     spread,
@@ -152,12 +150,3 @@ def test_page_warns_of_what_saves_gflops_and_no_time():
     assert any('Fewer GFLOPs but slower' in each and '1.25 times as long' in each for each in page.warnings)
     assert any('weights are random' in warning for warning in page.warnings)
     assert 'slower though of fewer GFLOPs: cts than dense' in tables([('cts', -40.0, 0.8)], 10, (slower,)).verdict()
-
-
-def test_sheet_of_pictures():
-    black, wide = np.zeros((10, 20, 3), np.uint8), np.zeros((5, 40, 3), np.uint8)
-    sheet = make_sheet([[TitledPicture('a', black), TitledPicture('b' * 99, wide)], [TitledPicture('', black)]], 40)
-    assert sheet.shape == (2 * (24 + 20 + 6), 40 + 6 + 40, 3) and sheet.dtype == np.uint8
-    assert (sheet[24:44, :40] == 0).all() and (sheet[24:29, 46:] == 0).all() and (sheet[50:, 46:] == 255).all()
-    with pytest.raises(ValueError, match='at least one picture in each row'):
-        make_sheet([[]], 40)
