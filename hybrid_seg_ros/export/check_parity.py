@@ -58,8 +58,8 @@ def compare(reference: Sequence[Segmentation], results: Sequence[Segmentation], 
     problem = None
     if same_labels < REQUIRED_PERCENT[dtype]:
         problem = f'labels: expected {REQUIRED_PERCENT[dtype]} % the same'
-    elif dtype == 'float32' and same_tokens < 100.0:
-        problem = 'token report: expected the same'
+    elif dtype == 'float32' and same_tokens < REQUIRED_PERCENT[dtype]:
+        problem = f'token report: expected {REQUIRED_PERCENT[dtype]} % the same'
     elif [a.tokens.entering for a in reference] != [b.tokens.entering for b in results]:
         problem = 'token report: expected as many tokens to enter'
     kept = {a.tokens.kept[-1][1] for a in reference if a.tokens.kept}

@@ -66,9 +66,18 @@ class SegmentationPipeline:
         """Variant and token budget of the next image."""
         return self._point[:2]
 
-    def set_operating_point(self, variant: Optional[Variant] = None, budget: Optional[TokenBudget] = None) -> None:
-        """Change variant or budget; takes effect at the next image. Raises ValueError, changing nothing."""
-        variant, budget = variant or self.variant, budget or self.budget
+    def set_operating_point(
+        self, variant: Union[Variant, str, None] = None, budget: Optional[TokenBudget] = None
+    ) -> None:  # fmt: skip
+        """Change variant, which may be a name, or budget; takes effect at the next image.
+
+        Raises ValueError, changing nothing.
+        """
+        variant = Variant.parse(variant) if isinstance(variant, str) else variant or self.variant
+        budget = budget or self.budget
+        if not isinstance(budget, TokenBudget):
+            raise ValueError(f'budget: expected a TokenBudget, as dataclasses.replace(pipeline.budget, keep=0.5), '
+                             f'got {budget!r}')  # fmt: skip
         self.check_operating_point(variant, budget)
         grid_hw = self.spec.backbone.grid_hw(self.spec.network_size_hw)
         merged_windows = count_merged_windows(grid_hw, budget.windows) if variant.merges else {}
@@ -142,7 +151,11 @@ class SegmentationPipeline:
         each is segmented as if it were alone.
         """
         film = Film(merge_by, look_every)
-        for image, stamp_s in zip(images, (index / 10 for index in count()) if stamps_s is None else stamps_s):
+        stamps = (index / 10 for index in count()) if stamps_s is None else iter(stamps_s)
+        for index, image in enumerate(images):
+            stamp_s = next(stamps, None)
+            if stamp_s is None:
+                raise ValueError(f'stamps_s: expected one for each image, got {index}')
             yield self(image, film, stamp_s)
 
     def _complete(

@@ -27,7 +27,7 @@ def result(wrong_pixels=0, wrong_patches=0, entering=40, confidence=0.5):
     ({'wrong_pixels': 21}, 'float32', 'labels: expected 99.9 % the same'),
     ({'wrong_pixels': 99}, 'float16', None),
     ({'wrong_pixels': 101}, 'bfloat16', 'labels: expected 99.5 % the same'),
-    ({'wrong_patches': 1}, 'float32', 'token report: expected the same'),
+    ({'wrong_patches': 1}, 'float32', 'token report: expected 99.9 % the same'),
     ({'wrong_patches': 1}, 'bfloat16', None),
     ({'entering': 48}, 'float16', 'token report: expected as many tokens to enter'),
 ])  # fmt: skip

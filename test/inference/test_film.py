@@ -154,6 +154,8 @@ def test_both_backends_choose_alike(tmp_path):
     for backend in ('pytorch', 'onnxruntime'):
         pipeline = load_pipeline(model, backend, 'cpu', 'float32', 'cts', cache_dir=tmp_path)
         found.append(list(pipeline.stream([image] * 3, merge_by='previous')))
+        with pytest.raises(ValueError, match='stamps_s: expected one for each image, got 1'):
+            list(pipeline.stream([image] * 2, [0.0]))
         pipeline.close()
     for one, other in zip(*found):
         assert np.array_equal(one.tokens.window_size, other.tokens.window_size)

@@ -141,7 +141,7 @@ def test_what_is_no_image(pipeline, bad):
 
 def test_live_operating_point(model):
     pipeline, image = load(model), picture((96, 128))
-    pipeline.set_operating_point(Variant.parse('dense'))
+    pipeline.set_operating_point('dense')
     assert pipeline(image).tokens.stages == {'total': 48, 'merged': 48}
     dense = pipeline(image).labels
     pipeline.set_operating_point(Variant.parse('dtop@8'), TokenBudget(keep=0.5))
@@ -158,6 +158,8 @@ def test_an_illegal_operating_point_changes_nothing(model):
     before = (pipeline.variant, pipeline.budget)
     with pytest.raises(ModelSpecError, match='no auxiliary head after layer 7.*legal for tiny are dense, cts, dtop@6'):
         pipeline.set_operating_point(Variant.parse('dtop@7'))
+    with pytest.raises(ValueError, match='budget: expected a TokenBudget.*got 0.5'):
+        pipeline.set_operating_point('cts', 0.5)
     assert (pipeline.variant, pipeline.budget) == before
 
 

@@ -97,8 +97,7 @@ def _draw_curve(
     if not points:
         return
     times, values = np.array(points, np.float64).T
-    line = {'linestyle': (0, (4, 4)), 'linewidth': 1.0, 'zorder': 3} if thin else {'linestyle': _line(report, row)}
-    style = {'color': _color(row), 'linewidth': 1.6, **line}
+    style = {'color': _color(row), 'linestyle': _line(report, row), 'linewidth': 0.8 if thin else 2.0}
     if len(values) > _SMOOTH_FRAMES:
         stretches = np.array_split(np.arange(len(values)), _SMOOTH_FRAMES)
         times = np.array([times[part].mean() for part in stretches])

@@ -136,7 +136,7 @@ def _times(report: FilmReport) -> Iterator[Part]:
 def _over_time(report: FilmReport) -> Iterator[Section]:
     sections = {
         'Tokens and GFLOPs': (
-            ('tokens', 'tokens', 'Dashed: tokens that enter the encoder; solid: those that reach its last layers.'),
+            ('tokens', 'tokens', 'Thin: tokens that enter the encoder; thick: those that reach its last layers.'),
             ('gflops', 'GFLOPs', 'Everything counted: policy network and auxiliary heads too. A multiply-add is 1.'),
         ),
         'Over time': (

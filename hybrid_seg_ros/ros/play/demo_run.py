@@ -17,6 +17,7 @@ from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bags.drive import Drive, opened_drive
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
 from hybrid_seg_ros.ros.model_path import resolve_model_path
+from hybrid_seg_ros.ros.parameters import refuse_unknown_names
 from hybrid_seg_ros.ros.play.demo_pictures import SheetRow, Video, draw_contact_sheet
 from hybrid_seg_ros.ros.play.node_process import NODE, NodeError, parse_parameter
 from hybrid_seg_ros.ros.play.running_node import NodeAnswers, RunningNode, drive_parameters, running_node, stamp_of
@@ -90,15 +91,17 @@ class DemoReport:
 
 
 def run_demo(args: argparse.Namespace) -> DemoReport:
-    """Run the demo as the command's arguments say. Raises NodeError or BagError."""
+    """Run the demo as the command's arguments say. Raises NodeError, BagError or ValueError."""
     spec = ModelSpec.load(resolve_model_path(str(args.model or '')))
+    variant = {'variant': args.variant} if args.variant else {}
+    given = {'merge_by': 'auto', **variant, **dict(map(parse_parameter, args.param))}
+    refuse_unknown_names(given)
     with opened_drive(args.bag, args.topic, args.label_topic, args.limit) as drive:
-        variant = {'variant': args.variant} if args.variant else {}
-        given = dict(map(parse_parameter, args.param))
-        parameters = drive_parameters(drive, args.model, {'merge_by': 'auto', **variant, **given})
+        parameters = drive_parameters(drive, args.model, given)
         logs = args.output / 'logs'
         logs.mkdir(parents=True, exist_ok=True)
-        print(f'starting segmentation_node with {spec.name}, {args.variant or spec.variant}', flush=True)
+        shown = given.get('variant') or spec.variant
+        print(f'starting segmentation_node with {spec.name}, {shown}', flush=True)
         with running_node(parameters, logs / 'node.log', _START_S) as node:
             play = _Player(node, drive, spec, logs, args.timeout)
             real_time = play('real-time', '--rate', str(args.rate))

@@ -106,7 +106,11 @@ def test_it_takes_its_children_along(start_demo, number, phase):
     wait_until_gone(children)
 
 
-def test_a_bag_that_is_not_there(start_demo):
-    demo = start_demo('--bag', 'absent')
+@pytest.mark.parametrize(('arguments', 'complaint'), [
+    (('--bag', 'absent'), 'bag absent: no such file or folder'),
+    (('--param', 'variannt:=dense'), 'the node has no parameter variannt (did you mean variant?); it has '),
+])  # fmt: skip
+def test_what_is_not_there(start_demo, arguments, complaint):
+    demo = start_demo(*arguments)
     _, errors = demo.communicate(timeout=TIMEOUT_S)
-    assert (demo.returncode, errors.strip()) == (1, 'hybrid_seg demo: bag absent: no such file or folder')
+    assert demo.returncode == 1 and errors.strip().startswith(f'hybrid_seg demo: {complaint}')
