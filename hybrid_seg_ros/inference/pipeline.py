@@ -134,7 +134,12 @@ class SegmentationPipeline:
         predictions = self._backend.infer(inputs, variant, budget, scores)
         inferred_s = time.perf_counter()
         merged_by = '' if not variant.merges else 'policy' if scores is None else 'previous'
-        outputs = [self._complete(prediction, each, merged_by) for prediction, each in zip(predictions, geometries)]
+        # a film scores windows by it
+        with_confidence = self.with_confidence or any(film.merge_by != 'policy' for film in films)
+        outputs = [
+            self._complete(prediction, each, merged_by, with_confidence)
+            for prediction, each in zip(predictions, geometries)
+        ]
         for film, output in zip(films, outputs):
             film.remember(*output)
         times_s = (start_s, ready_s, inferred_s, time.perf_counter())
@@ -159,11 +164,11 @@ class SegmentationPipeline:
             yield self(image, film, stamp_s)
 
     def _complete(
-        self, prediction: GridPrediction, geometry: FrameGeometry, merged_by: str
+        self, prediction: GridPrediction, geometry: FrameGeometry, merged_by: str, with_confidence: bool
     ) -> tuple[np.ndarray, Optional[np.ndarray], TokenReport]:
         """Return labels, confidence and token report of a whole frame."""
         output_hw = self.output_size_hw(geometry.image_hw)
-        labels, confidence = postprocess(prediction, geometry, output_hw, self.with_confidence)
+        labels, confidence = postprocess(prediction, geometry, output_hw, with_confidence)
         area = geometry.area(prediction.tokens.grid_hw, self.spec.backbone.patch_size)
         return labels, confidence, dataclasses.replace(prediction.tokens, areas=(area,), merged_by=merged_by)
 

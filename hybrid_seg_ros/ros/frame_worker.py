@@ -225,8 +225,7 @@ class FrameWorker:
     ) -> None:  # fmt: skip
         """Segment and publish; takes out of `unanswered` each camera that has all of its answer."""
         pipeline, films = self._model.pipeline, [job.camera.film for job in jobs]
-        is_film = settings.merge_by != 'policy'  # which looks at the confidence of the frame before
-        pipeline.with_confidence = is_film or any(job.camera.publishers.needs_confidence for job in jobs)
+        pipeline.with_confidence = any(job.camera.publishers.needs_confidence for job in jobs)
         for film in films:
             film.merge_by, film.look_every = settings.merge_by, settings.look_every
         stamps_s = [stamp.sec + stamp.nanosec * 1e-9 for stamp in (job.frame.message.header.stamp for job in jobs)]

@@ -137,6 +137,10 @@ def test_the_pipeline_takes_a_film(tmp_path, backend, variant):
     assert np.array_equal(frames[0].labels, alone.labels) and np.array_equal(frames[3].labels, alone.labels)
     assert {tuple(frame.tokens.windows.items()) for frame in frames} == {((4, 1), (2, 5))}
     assert not np.array_equal(frames[1].tokens.window_size, alone.tokens.window_size)
+    pipeline.with_confidence = False  # which the film has all the same
+    without = list(pipeline.stream([image] * 2, [0.0, 0.1], 'auto'))
+    assert all(np.array_equal(a.tokens.window_size, b.tokens.window_size) for a, b in zip(frames, without))
+    pipeline.with_confidence = True
     films = [Film(), Film()]
     batches = [pipeline.segment_batch([image, image[::-1]], films, [at, at]) for at in (0.0, 0.1)]
     assert [one.tokens.merged_by for batch in batches for one in batch] == ['policy'] * 2 + ['previous'] * 2
