@@ -1,9 +1,9 @@
 """Axes interpolate as np.interp does, whatever the knots; the winners are those of interpolating every class."""
 
-import tracemalloc
 
 import numpy as np
 import pytest
+from traced_memory import traced_memory
 
 from hybrid_seg_ros.inference import interpolation
 from hybrid_seg_ros.inference.interpolation import (
@@ -170,10 +170,6 @@ def test_memory_is_far_below_that_of_all_classes(make):
     scores = make(np.random.default_rng(5), 150, (16, 16)).astype(np.float32)
     rows, columns = axes((16, 16), 16, (256, 256))
     interpolated_argmax(scores, rows, columns)
-    tracemalloc.start()
-    try:
+    with traced_memory() as memory:
         interpolated_argmax(scores, rows, columns)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 150 * 256 * 256 * 4 / 3
+    assert memory.peak < 150 * 256 * 256 * 4 / 3

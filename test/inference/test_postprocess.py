@@ -1,12 +1,12 @@
 """The grid's scores to labels: the same as upsampling everything and taking the argmax."""
 
 import dataclasses
-import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from traced_memory import traced_memory
 
 from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import FrameGeometry
@@ -114,10 +114,6 @@ def test_memory_is_far_below_that_of_all_classes(kind):
     predicted, size_hw = prediction(kind, (32, 32), classes=64), (512, 512)
     geometry = FrameGeometry(size_hw, size_hw, size_hw)
     postprocess(predicted, geometry, size_hw)
-    tracemalloc.start()
-    try:
+    with traced_memory() as memory:
         postprocess(predicted, geometry, size_hw)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 64 * 512 * 512 * 4 / 2
+    assert memory.peak < 64 * 512 * 512 * 4 / 2

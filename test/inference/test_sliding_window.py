@@ -1,12 +1,12 @@
 """Crops to labels: the same as upsampling and averaging every class at the resized image's size, then resizing."""
 
 import dataclasses
-import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from traced_memory import traced_memory
 
 from hybrid_seg_ros.inference import sliding_window
 from hybrid_seg_ros.inference.sliding_window import CropPlan, average_crops, crop_knots, plan_crops, postprocess_crops
@@ -143,10 +143,6 @@ def test_memory_is_far_below_that_of_all_classes(kind, cell_px):
     plan = plan_crops((256, 640), SlidingWindow(256, 171))
     predictions = crop_predictions(plan, cell_px, kind, classes=100)
     postprocess_crops(predictions, plan, plan.image_hw)
-    tracemalloc.start()
-    try:
+    with traced_memory() as memory:
         postprocess_crops(predictions, plan, plan.image_hw)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 100 * 256 * 640 * 4 * 0.7
+    assert memory.peak < 100 * 256 * 640 * 4 * 0.7

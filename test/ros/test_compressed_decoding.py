@@ -2,7 +2,6 @@
 
 import os
 import struct
-import tracemalloc
 import zlib
 
 import cv2
@@ -11,6 +10,7 @@ import pytest
 from image_encodings import BAYER, encode, gradient
 from picture_files import with_orientation
 from sensor_msgs.msg import CompressedImage
+from traced_memory import traced_memory
 
 from hybrid_seg_ros.ros.image_decoding import BadFrameError, compressed_to_rgb, decoder_complaints
 
@@ -208,12 +208,9 @@ def flipped(data, at):
     ],
 )  # fmt: skip
 def test_broken_files_and_others_are_refused(data, image_format, problem):
-    tracemalloc.start()
-    with pytest.raises(BadFrameError, match=problem):
+    with traced_memory() as memory, pytest.raises(BadFrameError, match=problem):
         compressed_to_rgb(message(data, image_format))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1e6
+    assert memory.peak < 1e6
 
 
 @pytest.mark.parametrize('data', [JPEG, PNG], ids=['jpeg', 'png'])

@@ -2,13 +2,13 @@
 
 import itertools
 import sys
-import tracemalloc
 import types
 
 import numpy as np
 import pytest
 from image_encodings import BAYER, ENCODINGS, EXACT, GREY, encode, gradient
 from sensor_msgs.msg import Image
+from traced_memory import traced_memory
 
 from hybrid_seg_ros.ros import image_decoding
 from hybrid_seg_ros.ros.image_decoding import IMAGE_ENCODINGS, BadFrameError, image_to_rgb
@@ -194,17 +194,15 @@ def test_no_declared_size_crashes_or_allocates(encoding):
     sizes = (0, 1, 2, 3, 16, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
     message = Image(encoding=encoding)
     message.data.frombytes(bytes(100))
-    tracemalloc.start()
     refused = 0
-    for width, height, step in itertools.product(sizes, repeat=3):
-        try:
-            result = image_to_rgb(changed(message, width=width, height=height, step=step))
-            assert result.shape == (height, width, 3)
-        except BadFrameError:
-            refused += 1
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert refused > 900 and peak < 1e6
+    with traced_memory() as memory:
+        for width, height, step in itertools.product(sizes, repeat=3):
+            try:
+                result = image_to_rgb(changed(message, width=width, height=height, step=step))
+                assert result.shape == (height, width, 3)
+            except BadFrameError:
+                refused += 1
+    assert refused > 900 and memory.peak < 1e6
 
 
 def bridge_module(convert):
