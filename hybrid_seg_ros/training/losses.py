@@ -6,7 +6,7 @@ negative in every mask, as in the official code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -85,6 +85,19 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
         loss = 1 - (inside.sum() - inside.cumsum(0)) / (inside.sum() + (1 - inside).cumsum(0))
         losses.append((errors * loss.diff(prepend=loss.new_zeros(1))).sum())
     return torch.stack(losses).mean() if losses else scores.float().sum() * 0.0
+
+
+def sample_masks(masks: Tensor, size_hw: tuple[int, int], first: Sequence[int], stride: int) -> Tensor:
+    """Return what masks (B, C, h, w), upsampled to `size_hw`, hold in every `stride`-th row and column from `first` on.
+
+    Bilinear, as in inference, each row and column by two products. Comparing small masks with every n-th label as they
+    are would teach them a shift: cell i of stride 4 lies around pixel 4 i + 1.5, which is no pixel.
+    """
+    rows, columns = (
+        F.interpolate(torch.eye(cells, device=masks.device)[None], size=side, mode='linear')[0, :, start::stride]
+        for cells, side, start in zip(masks.shape[2:], size_hw, first)
+    )
+    return rows.T @ masks.float() @ columns
 
 
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:

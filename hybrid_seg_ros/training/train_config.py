@@ -61,11 +61,11 @@ class TrainConfig:
     (low, high) each step merges windows of random sizes until a random share of the tokens is left to enter the
     encoder; with `keep_share` pruning keeps a random share at each layer; without, both are the model's own budget.
     `atm_weight` is that of the ATM loss, `pixel_weight` that of the per-pixel cross-entropy. `loss_stride`: both are
-    computed on every n-th pixel of the labels. `class_balance` b weighs class c of the per-pixel cross-entropy by
-    (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `lovasz_weight` is that of the
-    Lovasz-Softmax loss of the final masks. With `distillation_weight` auxiliary heads learn from the last head as well,
-    and the model from `teacher`, the YAML of another one: from its dense masks, in `train-policy` from its policy
-    network. An `initial_encoder` wider than the model's gives every n-th of its channels and heads with
+    computed on every n-th pixel of the labels, from a random one on. `class_balance` b weighs class c of the per-pixel
+    cross-entropy by (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `lovasz_weight` is
+    that of the Lovasz-Softmax loss of the final masks. With `distillation_weight` auxiliary heads learn from the last
+    head as well, and the model from `teacher`, the YAML of another one: from its dense masks, in `train-policy` from
+    its policy network. An `initial_encoder` wider than the model's gives every n-th of its channels and heads with
     `select_channels` (weight selection, Xu et al. 2023). `best_metric` is the number of the evaluation that chooses
     best.yaml, with a minus in front if lower is better (None: the command's own choice).
     """

@@ -25,7 +25,14 @@ from hybrid_seg_ros.network.segmenter import HybridSegmenter, SegmenterOutput, S
 from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.devices import autocast
 from hybrid_seg_ros.training.initial_model import keep_evaluation_mode
-from hybrid_seg_ros.training.losses import atm_loss, distillation_loss, lovasz_softmax, pixel_cross_entropy, policy_loss
+from hybrid_seg_ros.training.losses import (
+    atm_loss,
+    distillation_loss,
+    lovasz_softmax,
+    pixel_cross_entropy,
+    policy_loss,
+    sample_masks,
+)
 from hybrid_seg_ros.training.objective import EvaluationReport, Objective
 from hybrid_seg_ros.training.run_loop import run_training
 from hybrid_seg_ros.training.terminal import add_run_arguments, run_command
@@ -74,7 +81,7 @@ def train_losses(
         output = model(model.normalize(batch.images), variant, step_budget(batch, model.spec, config), supervise=True)
     if class_weights is not None:
         class_weights = class_weights.to(batch.labels.device)
-    losses = segmentation_losses(output, batch.labels, config, class_weights)
+    losses = segmentation_losses(output, batch, config, class_weights)
     if teacher is not None:
         teacher.to(batch.images.device)
         with torch.no_grad(), autocast(batch.images.device, config.precision):
@@ -118,32 +125,33 @@ def random_windows(
 
 
 def segmentation_losses(
-    output: SegmenterOutput, labels: Tensor, config: TrainConfig, class_weights: Optional[Tensor] = None
+    output: SegmenterOutput, batch: Batch, config: TrainConfig, class_weights: Optional[Tensor] = None
 ) -> dict[str, Tensor]:
     """Return the weighted losses: of each head on the patch grid, and of the refined masks where there are any.
 
     Auxiliary heads also learn from what the last head says of the same cells (`distillation_weight`).
     """
-    stride = config.loss_stride
-    labels = labels[:, stride // 2 :: stride, stride // 2 :: stride]
+    stride, size_hw = config.loss_stride, tuple(batch.labels.shape[1:])
+    first = np.random.default_rng((config.seed, 3, batch.number)).integers(stride, size=2).tolist()
+    labels = batch.labels[:, first[0] :: stride, first[1] :: stride]
     last = output.stages[-1]
-    masks = {stage.layer: grid_masks(output, stage) for stage in output.stages}
+    grids = {stage.layer: grid_masks(output, stage) for stage in output.stages}
     losses: dict[str, Tensor] = {}
     for stage in output.stages:
         weight = 1.0 if stage is last else config.auxiliary_weight
         has_queries = config.model.get('head' if stage is last else 'auxiliary_head', 'atm') == 'atm'
-        loss = mask_loss(stage.class_logits, masks[stage.layer], labels, config, class_weights, has_queries)
+        masks = sample_masks(grids[stage.layer], size_hw, first, stride)
+        loss = mask_loss(stage.class_logits, masks, labels, config, class_weights, has_queries)
         if stage is not last and config.distillation_weight:
-            teacher = class_scores(last.class_logits, masks[last.layer]).detach()
-            student = class_scores(stage.class_logits, masks[stage.layer])
+            teacher = class_scores(last.class_logits, grids[last.layer]).detach()
+            student = class_scores(stage.class_logits, grids[stage.layer])
             loss = loss + config.distillation_weight * distillation_loss(student, teacher)
         losses[f'layer{stage.layer}'] = weight * loss
     if output.refined_logits is not None:
-        losses['refined'] = mask_loss(
-            last.class_logits, output.refined_logits, labels, config, class_weights, has_queries
-        )
+        masks = sample_masks(output.refined_logits, size_hw, first, stride)
+        losses['refined'] = mask_loss(last.class_logits, masks, labels, config, class_weights, has_queries)
     if config.lovasz_weight:
-        losses['lovasz'] = config.lovasz_weight * lovasz_softmax(final_scores(output), labels)
+        losses['lovasz'] = config.lovasz_weight * lovasz_softmax(class_scores(last.class_logits, masks), labels)
     return losses
 
 

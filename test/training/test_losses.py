@@ -13,6 +13,7 @@ from hybrid_seg_ros.training.losses import (
     lovasz_softmax,
     pixel_cross_entropy,
     policy_loss,
+    sample_masks,
 )
 
 CLASSES = 4
@@ -99,6 +100,13 @@ def test_pixel_cross_entropy():
     known = labels[labels != 255]
     expected = math.log(CLASSES) * weights[known].mean().item()
     assert pixel_cross_entropy(scores, labels, weights).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_sampled_masks_are_pixels_of_the_upsampled_ones():
+    masks = torch.randn(2, CLASSES, 3, 5)
+    upsampled = F.interpolate(masks, size=(12, 40), mode='bilinear', align_corners=False)
+    torch.testing.assert_close(sample_masks(masks, (12, 40), (3, 1), 4), upsampled[:, :, 3::4, 1::4])
+    assert torch.equal(sample_masks(masks, (3, 5), (0, 0), 1), masks)
 
 
 def test_policy_loss():

@@ -1,5 +1,7 @@
 """A short training run on a made-up data set: it learns, from labels and from a teacher; what cannot be is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,25 @@ def test_what_is_not_finite_keeps_the_last_good_state(root, tmp_path, monkeypatc
     state = torch.load(tmp_path / 'state.pt', weights_only=True)
     assert state['step'] == 5
     assert all(value.isfinite().all() for value in state['model'].values() if value.is_floating_point())
+
+
+def test_masks_are_compared_with_labels_where_they_are(root):
+    """Labels one pixel to the left and one to the right of a mask's edge are equally wrong, those between are right."""
+    config = tiny_config(loss_stride=4, atm_weight=0.0)
+    spec = tiny_spec(input_size_hw=(64, 64), head='light', refinement='image')
+    output = HybridSegmenter(spec).eval()(torch.zeros(1, 3, 64, 64), Variant(), spec.budget, supervise=True)
+    ramp = (torch.arange(16) + 0.5) * 4 - 32.0  # of the pixel's place, upsampled too, but at the border
+    masks = torch.full_like(output.refined_logits, -100.0)
+    masks[0, 0], masks[0, 1] = -ramp, ramp
+    output = dataclasses.replace(output, refined_logits=masks)
+
+    def loss(edge):
+        labels = (torch.arange(64) >= edge).long().expand(1, 64, 64)
+        batches = [Batch(number, ('made up',), torch.zeros(1), labels, {}) for number in range(64)]
+        return np.mean([train_segmenter.segmentation_losses(output, b, config)['refined'].item() for b in batches])
+
+    assert loss(32) < 0.95 * loss(31)
+    assert loss(31) == pytest.approx(loss(33), rel=0.02)
 
 
 def test_bfloat16_learns_too(root, tmp_path):
