@@ -14,6 +14,7 @@ import yaml
 
 from hybrid_seg_ros.files import write_text
 from hybrid_seg_ros.label_space import LabelSpace
+from hybrid_seg_ros.model_path import resolve_model_path
 
 POLICIES = ('none', 'efficientnet_lite0', 'half_size', 'patch_mlp')
 HEADS = ('atm', 'light', 'segvit_atm', 'segvit_atm_v2', 'linear', 'mask_transformer')
@@ -334,8 +335,11 @@ class ModelSpec:
 
     @classmethod
     def load(cls, path: Union[str, Path]) -> 'ModelSpec':
-        """Read a spec from a YAML file. Raises ModelSpecError (file and field named) or FileNotFoundError."""
-        path = Path(path)
+        """Read a spec from a YAML file, or the one of a name in models/, '' being the default.
+
+        Raises ModelSpecError (file and field named) or FileNotFoundError.
+        """
+        path = resolve_model_path(path)
         if not path.is_file():
             raise FileNotFoundError(f'model spec {path}: no such file')
         try:

@@ -103,6 +103,19 @@ def test_segment_writes_labels_and_overlay(root, model, tmp_path, capsys):
     assert cv2.imread(str(tmp_path / '0_overlay.png')).shape == (72, 96, 3)
 
 
+def test_segment_takes_folders(root, model, tmp_path, capsys):
+    arguments = ['--model', str(model), '--output', str(tmp_path / 'out')]
+    assert main(['segment', str(root / 'val' / 'images'), *arguments]) == 0
+    written = {path.name for path in (tmp_path / 'out').iterdir()}
+    names = [path.stem for path in (root / 'val' / 'images').iterdir()]
+    assert names and written == {f'{name}_{kind}.png' for name in names for kind in ('labels', 'overlay')}
+
+
+def test_a_shipped_model_has_a_name(capsys):
+    assert main(['flops', '--model', 'segvit_small_camvid']) == 0
+    assert 'hybrid@6+8' in capsys.readouterr().out
+
+
 def test_segment_writes_nothing_if_an_image_is_unreadable(root, model, tmp_path, capsys):
     bad = tmp_path / 'bad.png'
     bad.write_bytes(b'not a picture')
@@ -170,7 +183,7 @@ def test_segment_names_what_it_writes(root, model, tmp_path, capsys):
     [
         ('cut.jpg', lambda path: path.write_bytes(cv2.imencode('.jpg', NOISE)[1][:3000].tobytes()), 'is cut off'),
         ('empty.png', lambda path: path.touch(), 'empty.png: the file is empty'),
-        ('folder.png', lambda path: path.mkdir(), 'folder.png: cannot be read: Is a directory'),
+        ('folder.png', lambda path: path.mkdir(), 'folder.png: no image in this folder'),
         ('gone.png', lambda path: None, 'gone.png: cannot be read: No such file'),
         ('x' * 245 + '.png', lambda path: path.write_bytes(cv2.imencode('.png', NOISE)[1]), 'File name too long: '),
         ('image_labels.png', lambda path: path.write_bytes(cv2.imencode('.png', NOISE)[1]), 'write over images of its'),

@@ -23,7 +23,6 @@ from hybrid_seg_ros.inference.backends import AUTO
 from hybrid_seg_ros.inference.points_table import OperatingPoint, default_points_path, load_operating_points
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bags.drive import Drive, opened_drive
-from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.play.demo import add_drive_arguments
 from hybrid_seg_ros.ros.play.node_process import ChildProcess, parse_parameter
 from hybrid_seg_ros.ros.play.running_node import drive_parameters, running_node
@@ -66,7 +65,7 @@ def demo_budget(args: argparse.Namespace) -> BudgetReport:
     """
     # float32: in bfloat16 a load is no match for the default budget
     given = {'backend': args.backend, 'precision': 'float32', **dict(map(parse_parameter, args.param))}
-    model = resolve_model_path(str(args.model or ''))
+    model = args.model or ''
     spec = ModelSpec.load(model)
     table = Path(given['operating_points']).expanduser() if 'operating_points' in given else default_points_path(model)
     points = load_operating_points(table, spec)

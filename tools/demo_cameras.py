@@ -17,7 +17,6 @@ from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.backends import AUTO
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bags.drive import Drive, opened_drive
-from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import SCHEDULES
 from hybrid_seg_ros.ros.play.demo import add_drive_arguments
 from hybrid_seg_ros.ros.play.demo_pictures import SheetRow, draw_contact_sheet
@@ -65,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Play all phases to a node for each schedule; write figures, and a picture of each phase."""
     given = {'backend': args.backend, **dict(map(parse_parameter, args.param))}
-    spec = ModelSpec.load(resolve_model_path(str(args.model or '')))
+    spec = ModelSpec.load(args.model or '')
     args.output.mkdir(parents=True, exist_ok=True)
     rows, pictures = [], []
     with opened_drive(args.bag, args.topic, args.label_topic, args.limit) as drive:

@@ -17,7 +17,6 @@ from hybrid_seg_ros.inference.backends.base import WindowScores
 from hybrid_seg_ros.inference.preprocess import check_images
 from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import NodeConfig
 from hybrid_seg_ros.ros.segmentation_node import main as run_node
 from hybrid_seg_ros.segmentation import GridPrediction
@@ -72,7 +71,7 @@ class IdleBackend:
 def load_idle(config: NodeConfig) -> SegmentationPipeline:
     """Load the model that the parameters name, into an IdleBackend. Raises what load_pipeline raises."""
     limit_threads(config.num_threads or None)
-    spec = ModelSpec.load(resolve_model_path(config.model_path))
+    spec = ModelSpec.load(config.model_path)
     graph = Path(config.engine_path) if config.engine_path else None
     placement = choose_placement(config.backend, config.device, config.precision, graph)
     network = create_backend(placement.backend, spec, placement.device, placement.precision, graph)

@@ -41,7 +41,7 @@ ROWS = ('dense', 'policy', 'previous')
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
+    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML), or a name in models/')
     add_dataset_arguments(parser)
     add_operating_point_arguments(parser, compared=True)
     add_merged_windows_argument(parser)

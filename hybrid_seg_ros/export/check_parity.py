@@ -84,7 +84,8 @@ def check_parity(
         for pruning in (('keep', 'threshold') if Variant.parse(variant).prune_layers else ('',))
     ]
     rows = []
-    with tqdm(total=len(points) * (1 + len(backends)), desc='check-parity', unit='run', leave=False) as bar:
+    runs = len(points) * (1 + len(backends))
+    with tqdm(total=runs, desc='check-parity', unit='run', leave=False, disable=None) as bar:
         for variant, pruning in points:
             options = {'keep': {'keep': keep}, 'threshold': {'threshold': threshold}, '': {}}[pruning]
             reference = _segment(images, model, backend='pytorch', precision='float32', device='cpu', variant=variant,
@@ -113,7 +114,7 @@ def read_images(paths: Sequence[Path]) -> list[np.ndarray]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('images', type=Path, nargs='+', help='real images: files, or folders of them')
-    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
+    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML), or a name in models/')
     parser.add_argument('--variants', nargs='+', help='(default: all of the model)')
     parser.add_argument('--backends', nargs='+', default=['onnxruntime'], metavar='NAME[:DTYPE]',
                         help=f'of {", ".join(BACKENDS)}; float32 if not named (default: onnxruntime)')  # fmt: skip

@@ -37,7 +37,7 @@ def export_model(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
+    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML), or a name in models/')
     parser.add_argument('--variant', help=f'one of {", ".join(PAPER_VARIANTS)} (default: the one of the model)')
     parser.add_argument('--output', type=Path, required=True, metavar='F.onnx',
                         help='pruning by threshold makes several files: F.head.onnx, F.tail.onnx ...')  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any, Union
 import yaml
 
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget
+from hybrid_seg_ros.model_path import resolve_model_path
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant, Windows
 
 VERSION = 1
@@ -103,10 +104,10 @@ def format_operating_points(source: PointsSource, points: Sequence[OperatingPoin
     return f'{head}points:\n{entries}'
 
 
-def default_points_path(model_path: Path) -> Path:
+def default_points_path(model: Union[str, Path]) -> Path:
     """Return where a model's table lies: NAME.points.yaml beside NAME.yaml."""
-    model_path = Path(model_path)
-    return model_path.with_name(f'{model_path.stem}.points.yaml')
+    path = resolve_model_path(model)
+    return path.with_name(f'{path.stem}.points.yaml')
 
 
 def name_point(variant: Variant, budget: TokenBudget) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from hybrid_seg_ros.data.image_files import read_image
+from hybrid_seg_ros.data.image_files import list_images, read_image
 from hybrid_seg_ros.files import check_folder
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
 from hybrid_seg_ros.inference.pipeline_options import add_operating_point_arguments, open_pipeline
@@ -54,8 +54,8 @@ def segment_images(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('images', type=Path, nargs='+', help='image files')
-    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML)')
+    parser.add_argument('images', type=Path, nargs='+', help='image files, or folders of them')
+    parser.add_argument('--model', type=Path, required=True, help='model specification (YAML), or a name in models/')
     parser.add_argument('--output', type=Path, default=Path('out/segment'), help='folder (default: %(default)s)')
     add_operating_point_arguments(parser)
 
@@ -63,7 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     check_folder(args.output)
-    files = segment_images(open_pipeline(args), args.images, args.output)
-    for labels, overlay in tqdm(files, 'segment', len(args.images), unit='image', leave=False):
+    images: list[Path] = []
+    for path in args.images:
+        found = list_images(path) if path.is_dir() else [path]
+        if not found:
+            raise ValueError(f'{path}: no image in this folder')
+        images += found
+    files = segment_images(open_pipeline(args), images, args.output)
+    for labels, overlay in tqdm(files, 'segment', len(images), unit='image', leave=False, disable=None):
         tqdm.write(f'{overlay} and {labels.name}')
     return 0

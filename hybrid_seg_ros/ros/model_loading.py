@@ -9,7 +9,6 @@ from pathlib import Path
 from hybrid_seg_ros.inference import SegmentationPipeline, load_pipeline
 from hybrid_seg_ros.inference.points_table import OperatingPoint, default_points_path, load_operating_points
 from hybrid_seg_ros.inference.process_memory import limit_threads
-from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import NodeConfig
 
 Load = Callable[[NodeConfig], SegmentationPipeline]
@@ -28,7 +27,7 @@ def load_configured(config: NodeConfig) -> SegmentationPipeline:
     """Load the pipeline that the parameters name. Raises what load_pipeline raises."""
     limit_threads(config.num_threads or None)
     pipeline = load_pipeline(
-        resolve_model_path(config.model_path), backend=config.backend, device=config.device,
+        config.model_path, backend=config.backend, device=config.device,
         precision=config.precision, output_size=config.mask_size, graph=config.engine_path or None,
     )  # fmt: skip
     limit_threads(config.num_threads or None)
@@ -44,7 +43,7 @@ def load_model(config: NodeConfig, load: Load = load_configured) -> Model:
     pipeline = load(config)
     given = config.operating_points
     try:
-        path = Path(given).expanduser() if given else default_points_path(resolve_model_path(config.model_path))
+        path = Path(given).expanduser() if given else default_points_path(config.model_path)
         points = load_operating_points(path, pipeline.spec)
         for point in points:
             pipeline.check_operating_point(point.variant, point.budget)

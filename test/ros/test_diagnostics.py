@@ -189,6 +189,8 @@ def test_the_log_has_what_becomes_worse_and_sometimes_what_stays_bad():
     told = [now_s for now_s, level in levels if alarms.news([status(level)], float(now_s))]
     assert told == [1, 7, 70, 81]
     assert alarms.news([status(ERROR, name='node: machine')], 72.0)
+    said = [(90, 'slow: 3 images/s'), (97, 'slow: 12 images/s'), (98, 'no clock'), (104, 'slow: 3 images/s')]
+    assert [now_s for now_s, text in said if alarms.news([status(WARN, text)], float(now_s))] == [90, 98]
     for elsewhere in ('bad frame: short', 'segmentation failed: x', 'unconfigured: on_configure failed: x'):
         assert not alarms.news([status(ERROR, elsewhere, 'node: other')], 200.0)
 

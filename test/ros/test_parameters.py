@@ -12,10 +12,10 @@ from rclpy.parameter import Parameter
 from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_seg_ros import load_pipeline
+from hybrid_seg_ros.model_path import resolve_model_path
 from hybrid_seg_ros.model_spec import ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.ros.frame_worker import FrameWorker
 from hybrid_seg_ros.ros.model_loading import Model
-from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.node_parameters import (
     check_parameters,
     declare_parameters,

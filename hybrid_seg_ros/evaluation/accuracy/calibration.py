@@ -85,7 +85,7 @@ def calibrate(
     model.eval()
     variant = Variant(merges=spec.policy != 'none')
     seen: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for index in tqdm(range(frames), desc='calibration', unit='image', leave=False):
+    for index in tqdm(range(frames), desc='calibration', unit='image', leave=False, disable=None):
         sample = dataset[index]
         geometry = fit_geometry(sample.labels.shape, spec)
         pixels = torch.from_numpy(preprocess(sample.image, geometry, spec))[None].to(model.mean.device)

@@ -98,7 +98,8 @@ def evaluate(
 
 def add_model_and_dataset_arguments(parser: argparse.ArgumentParser, of_model: str = '') -> None:
     """Declare --model, --dataset, --root, --split and --limit, which say what is evaluated."""
-    parser.add_argument('--model', type=Path, required=True, help=f'model specification (YAML){of_model}')
+    parser.add_argument('--model', type=Path, required=True,
+                        help=f'model specification (YAML), or a name in models/{of_model}')
     add_dataset_arguments(parser)
     parser.add_argument('--split', default='val')
     parser.add_argument('--limit', type=int, help='only the first images')

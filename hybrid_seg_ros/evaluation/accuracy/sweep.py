@@ -41,7 +41,8 @@ def run_sweep(
     samples.
     """
     missing = [point for point in points if sweep.find(point) is None]
-    with tqdm(total=len(points), initial=len(points) - len(missing), desc='sweep', unit='point') as progress:
+    done = len(points) - len(missing)
+    with tqdm(total=len(points), initial=done, desc='sweep', unit='point', disable=None) as progress:
         for point in missing:
             progress.set_postfix_str(str(point))
             pipeline.set_operating_point(Variant.parse(point.variant), point.budget(pipeline.spec.budget))

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hybrid_seg_ros.evaluation.film.frame import VideoFrame
+from hybrid_seg_ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.bags.bag_content import (
     COMPRESSED_IMAGE,
     MAX_GAP_S,
@@ -24,7 +25,6 @@ from hybrid_seg_ros.ros.bags.bag_content import (
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.ground_truth import GroundTruth, TopicTruth, UnreadableLabelsError, have_one_aspect
 from hybrid_seg_ros.ros.image_decoding import compressed_to_rgb, image_to_rgb
-from hybrid_seg_ros.ros.model_path import resolve_model_path
 
 _SHIPPED_BAG = 'package://hybrid_seg_ros/bags/camvid_val'
 

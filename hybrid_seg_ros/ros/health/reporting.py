@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -65,10 +66,11 @@ class DiagnosticsPublisher:
 
 
 class Alarms:
-    """Picks what has become worse, and once a minute what stays bad; a status that comes and goes is not told twice."""
+    """Picks what has become worse or says something else, and once a minute what stays bad or comes and goes."""
 
     def __init__(self) -> None:
         self._told: dict[str, tuple[bytes, float]] = {}
+        self._said: dict[tuple[str, str], float] = {}
 
     def news(self, statuses: Sequence[DiagnosticStatus], now_s: float) -> list[DiagnosticStatus]:
         """Return the statuses to log; `now_s` is that of a monotonic clock."""
@@ -81,9 +83,12 @@ class Alarms:
             return False
         if status.message.startswith(_TOLD_ELSEWHERE) or ' failed: ' in status.message:
             return False
-        if now_s - at_s < (_SOONEST_S if status.level > level else _AGAIN_S):
+        words = (status.name, re.sub(r'\d', '', status.message))  # other numbers are no other message
+        self._said = {key: said_s for key, said_s in self._said.items() if now_s - said_s < _AGAIN_S}
+        if now_s - at_s < _SOONEST_S or (words in self._said and status.level <= level):
             return False
         self._told[status.name] = (status.level, now_s)
+        self._said[words] = now_s
         return True
 
 

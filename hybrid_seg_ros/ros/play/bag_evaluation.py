@@ -23,12 +23,12 @@ from hybrid_seg_ros.inference.film import Film
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget, load_pipeline
 from hybrid_seg_ros.inference.pipeline_options import say_what_has_no_effect
 from hybrid_seg_ros.inference.points_table import name_point
+from hybrid_seg_ros.model_path import resolve_model_path
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, Variant, Windows
 from hybrid_seg_ros.ros.bags.bag_content import BagError
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.drive import BagFrames, Drive
 from hybrid_seg_ros.ros.bags.ground_truth import FolderTruth, UnreadableLabelsError
-from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import refuse_unknown_names
 
 _ROW_PARAMETERS = {
@@ -114,7 +114,7 @@ class _Point:
 
 def evaluate_bag(options: EvaluateBagOptions) -> tuple[FilmReport, BestFrames]:
     """Evaluate a bag. Raises BagError, ValueError, or in live mode NodeError with the end of the node's log."""
-    model = resolve_model_path(str(options.model or ''))
+    model = resolve_model_path(options.model or '')
     spec = ModelSpec.load(model)
     points = [
         _Point(variant, choice, merge_by=merge_by)

@@ -16,7 +16,6 @@ from hybrid_seg_ros.evaluation.accuracy.metrics import ConfusionMatrix
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.ros.bags.drive import Drive, opened_drive
 from hybrid_seg_ros.ros.image_decoding import image_to_rgb
-from hybrid_seg_ros.ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.parameters import refuse_unknown_names
 from hybrid_seg_ros.ros.play.demo_pictures import SheetRow, Video, draw_contact_sheet
 from hybrid_seg_ros.ros.play.node_process import NODE, NodeError, parse_parameter
@@ -92,7 +91,7 @@ class DemoReport:
 
 def run_demo(args: argparse.Namespace) -> DemoReport:
     """Run the demo as the command's arguments say. Raises NodeError, BagError or ValueError."""
-    spec = ModelSpec.load(resolve_model_path(str(args.model or '')))
+    spec = ModelSpec.load(args.model or '')
     variant = {'variant': args.variant} if args.variant else {}
     given = {'merge_by': 'auto', **variant, **dict(map(parse_parameter, args.param))}
     refuse_unknown_names(given)

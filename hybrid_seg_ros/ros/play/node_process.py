@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
-from hybrid_seg_ros.ros.model_path import resolve_model_path
+from hybrid_seg_ros.model_path import resolve_model_path
 
 NODE = '/segmentation_node'
 SEGMENTATION_NODE = ('-m', 'hybrid_seg_ros.ros.segmentation_node')

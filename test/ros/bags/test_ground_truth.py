@@ -24,6 +24,7 @@ from bag_files import (
 from bag_files import LABELS as LABEL_TOPIC
 from picture_files import indexed_png, write_picture
 
+from hybrid_seg_ros.model_path import resolve_model_path
 from hybrid_seg_ros.ros.bags.bag_reader import BagReader
 from hybrid_seg_ros.ros.bags.ground_truth import (
     FolderTruth,
@@ -34,7 +35,6 @@ from hybrid_seg_ros.ros.bags.ground_truth import (
     parse_stamp_ns,
 )
 from hybrid_seg_ros.ros.image_decoding import grey_values
-from hybrid_seg_ros.ros.model_path import resolve_model_path
 
 LABELS = np.arange(6, dtype=np.uint8).reshape(2, 3)
 PNG = cv2.imencode('.png', LABELS)[1].tobytes()
