@@ -52,8 +52,8 @@ def test_every_variant_is_right_on_real_frames(frames):
         for result, (_, labels) in zip(results[variant], frames):
             matrix.update(result.labels, labels)
         scores[variant] = matrix.miou()
-    assert min(scores.values()) > 65, scores
-    assert max(scores.values()) - min(scores.values()) < 1, scores
+    assert min(scores.values()) > 70, scores
+    assert max(scores.values()) - min(scores.values()) < 2, scores  # of four frames; of all 101 it is 0.7
     merged, hybrid = results['cts'][0], results['hybrid@8'][0]
     assert merged.tokens.stages == {'total': 768, 'merged': 447}
     assert hybrid.tokens.stages == {'total': 768, 'merged': 447, 'kept@8': 268}
