@@ -239,7 +239,7 @@ def load_pipeline(
     output_size: str = 'image', inference: Optional[str] = None, graph: Union[str, Path, None] = None,
     cache_dir: Union[str, Path, None] = None,
 ) -> SegmentationPipeline:  # fmt: skip
-    """Load a model (YAML of models/) into a pipeline; whatever is not given is the spec's own.
+    """Load a model (a YAML file, or a name in models/) into a pipeline; whatever is not given is the spec's own.
 
     `backend`, `device` and `precision` that are not given are what is fastest on this machine (the log says what was
     taken), so that labels may differ a little from machine to machine; in 'pytorch', 'cpu', 'float32' they do not.
