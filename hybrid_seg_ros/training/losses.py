@@ -57,24 +57,22 @@ def classes_present(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def pixel_cross_entropy(scores: Tensor, labels: Tensor, class_weights: Optional[Tensor] = None) -> Tensor:
-    """Cross-entropy of the upsampled scores (B, C, h, w), taken as logits, with labels (B, H, W); 255 is ignored.
+    """Cross-entropy of scores (B, C, H, W), taken as logits, with labels (B, H, W); 255 is ignored.
 
     With `class_weights` (C,) it is the sum of weighted losses over the number of labelled pixels.
     """
-    logits = F.interpolate(scores.float(), size=labels.shape[1:], mode='bilinear', align_corners=False)
     count = (labels != UNLABELLED).sum().clamp(min=1)
-    return F.cross_entropy(logits, labels, class_weights, ignore_index=UNLABELLED, reduction='sum') / count
+    return F.cross_entropy(scores.float(), labels, class_weights, ignore_index=UNLABELLED, reduction='sum') / count
 
 
 def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
     """Lovasz extension of 1 - IoU, averaged over the classes that the batch shows: a smooth loss for mIoU itself.
 
-    `scores` (B, C, h, w) are logits, upsampled to labels (B, H, W), 255 = ignored. 0 without any label. Source: Berman
-    et al., "The Lovasz-Softmax loss" (CVPR 2018), equations 8 and 11.
+    `scores` (B, C, H, W) are logits, labels (B, H, W) class ids, 255 = ignored. 0 without any label. Source: Berman et
+    al., "The Lovasz-Softmax loss" (CVPR 2018), equations 8 and 11.
     """
-    logits = F.interpolate(scores.float(), size=labels.shape[1:], mode='bilinear', align_corners=False)
     known = labels != UNLABELLED
-    probability = logits.softmax(1).permute(0, 2, 3, 1)[known]  # (P, C)
+    probability = scores.float().softmax(1).permute(0, 2, 3, 1)[known]  # (P, C)
     targets = labels[known]
     losses = []
     for index in targets.unique().tolist():
