@@ -6,7 +6,7 @@ negative in every mask, as in the official code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -108,18 +108,42 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def policy_loss(logits: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> Tensor:
-    """Cross-entropy of policy logits (B, 2, h, w) with window labels (B, h, w), added over the window sizes.
+    """Cross-entropy of policy logits (B, 2, h, w) with window targets (B, h, w), added over the window sizes.
 
-    255 is ignored. The logits' grid may reach past the labels' whole windows, at the right and at the bottom. CTS,
-    section 3.1.
+    Targets are probabilities to share, so 0 and 1 where they are labels (CTS, section 3.1); 255 is ignored. The
+    logits' grid may reach past the labels' whole windows, at the right and at the bottom.
     """
     losses = []
     for window, pair in logits.items():
-        known = targets[window]
-        count = (known != UNLABELLED).sum().clamp(min=1)
-        pair = pair.float()[:, :, : known.shape[1], : known.shape[2]]
-        losses.append(F.cross_entropy(pair, known, ignore_index=UNLABELLED, reduction='sum') / count)
+        known = targets[window] != UNLABELLED
+        rows, columns = known.shape[1:]
+        score = (pair[:, 1] - pair[:, 0]).float()[:, :rows, :columns][known]
+        target = targets[window][known].float()
+        total = F.binary_cross_entropy_with_logits(score, target, reduction='sum')
+        losses.append(total / known.sum().clamp(min=1))
     return torch.stack(losses).sum()
+
+
+def kept_share(
+    labels: Tensor, windows: Iterable[int], patch_px: int, class_weights: Tensor
+) -> dict[int, Tensor]:  # fmt: skip
+    """Return per window size (in patches) what share of a window one class can stand for: (B, h, w) float32 in [0, 1].
+
+    It is 1 less the share of the labelled pixels, weighted by `class_weights` (C,), that are not of the window's most
+    frequent class. `labels` (B, H, W) int64, 255 = unlabelled; a window without a label has nothing to lose: 1.
+    """
+    patches = torch.stack(
+        [F.avg_pool2d((labels == index).float(), patch_px) for index in range(len(class_weights))], 1
+    )  # (B, C, gh, gw)
+    weights = class_weights.to(labels.device)[None, :, None, None]
+    shares = {}
+    for window in windows:
+        share = F.avg_pool2d(patches, window) if min(patches.shape[2:]) >= window else patches[:, :, :0, :0]
+        weighted = share * weights
+        stays = weighted.gather(1, share.argmax(1, keepdim=True))[:, 0]
+        lost = (weighted.sum(1) - stays) / share.sum(1).clamp(min=1e-6)
+        shares[window] = 1 - lost.clamp(0, 1)
+    return shares
 
 
 def _classification_loss(class_logits: Tensor, present: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybrid_seg_ros.data.check_dataset import balancing_weights
+from hybrid_seg_ros.data.registry import open_dataset
 from hybrid_seg_ros.data.segmentation_dataset import SegmentationDataset
 from hybrid_seg_ros.model_spec import ModelSpec
 from hybrid_seg_ros.network.checkpoint import save_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.training.batches import POLICY_PATCH, Batch
+from hybrid_seg_ros.training.losses import kept_share
 from hybrid_seg_ros.training.run_folder import RunLog, metric_value
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
 from hybrid_seg_ros.training.weight_update import LossFunction
@@ -60,6 +64,21 @@ class Objective:
                 f'best_metric: unknown {metric!r}; legal are {", ".join(self.metrics)}, with a minus if lower is better'
             )
         return metric
+
+
+def class_weights(config: TrainConfig, root: Path) -> Tensor:
+    """Return the weights (classes,) of `class_balance`; reads the whole training set for them."""
+    train_set = open_dataset(config.dataset, root, 'train')
+    if not config.class_balance:
+        return torch.ones(len(train_set.classes))
+    return torch.from_numpy(balancing_weights(train_set, config.class_balance))
+
+
+def policy_targets(batch: Batch, config: TrainConfig, weights: Tensor) -> Mapping[int, Tensor]:
+    """Return what the policy network is to say of each window, as `config.policy_target` names it."""
+    if config.policy_target == 'single_class':
+        return batch.policy_labels
+    return kept_share(batch.labels, batch.policy_labels, POLICY_PATCH, weights)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from hybrid_seg_ros.model_spec import Variant
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 AUGMENTATIONS = ('crop', 'stretch')
+POLICY_TARGETS = ('single_class', 'kept_share')
 DATASET_CLASSES = 'dataset'
 """As `model.classes`: the classes of the dataset at hand."""
 
@@ -60,14 +61,17 @@ class TrainConfig:
     `variants` are trained in turn, step by step, so that one set of weights serves them all. With `entering_share`
     (low, high) each step merges windows of random sizes until a random share of the tokens is left to enter the
     encoder; with `keep_share` pruning keeps a random share at each layer; without, both are the model's own budget.
-    `atm_weight` is that of the ATM loss, `pixel_weight` that of the per-pixel cross-entropy. `loss_stride`: both are
-    computed on every n-th pixel of the labels, from a random one on. `class_balance` b weighs class c of the per-pixel
-    cross-entropy by (median frequency / frequency of c)^b (1: median frequency balancing, 0: off). `lovasz_weight` is
-    that of the Lovasz-Softmax loss of the final masks. With `distillation_weight` auxiliary heads learn from the last
-    head as well, and the model from `teacher`, the YAML of another one: from its dense masks, in `train-policy` from
-    its policy network. An `initial_encoder` wider than the model's gives every n-th of its channels and heads with
-    `select_channels` (weight selection, Xu et al. 2023). `best_metric` is the number of the evaluation that chooses
-    best.yaml, with a minus in front if lower is better (None: the command's own choice).
+    `atm_weight` is that of the ATM loss, `pixel_weight` that of the per-pixel cross-entropy. `loss_stride`: both
+    are computed on every n-th pixel of the labels, from a random one on. `class_balance` b weighs class c of the
+    per-pixel cross-entropy by (median frequency / frequency of c)^b (1: median frequency balancing, 0: off).
+    `lovasz_weight` is that of the Lovasz-Softmax loss of the final masks, `policy_weight` that of the policy
+    network's, which learns to tell windows of a single class (CTS), or with the `policy_target` 'kept_share' what
+    share of a window its most frequent class can stand for (`kept_share`), so that of mixed windows those that lose
+    least merge first. With `distillation_weight` auxiliary heads learn from the last head as well, and the model
+    from `teacher`, the YAML of another one: from its dense masks, in `train-policy` from its policy network. An
+    `initial_encoder` wider than the model's gives every n-th of its channels and heads with `select_channels`
+    (weight selection, Xu et al. 2023). `best_metric` is the number of the evaluation that chooses best.yaml, with a
+    minus in front if lower is better (None: the command's own choice).
     """
 
     model: dict[str, Any]
@@ -106,6 +110,7 @@ class TrainConfig:
     class_balance: float = 0.0
     lovasz_weight: float = 0.0
     policy_weight: float = 0.0
+    policy_target: str = 'single_class'
     loss_stride: int = 1
     precision: str = 'bfloat16'
     seed: int = 0
@@ -138,7 +143,9 @@ class TrainConfig:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 between = f'of at least {low}' if high == math.inf else f'from {low} to {high}'
                 raise TrainConfigError(f'{name}: expected a number {between}, got {value!r}')
-        for name, legal in (('precision', PRECISIONS), ('augmentation', AUGMENTATIONS)):
+        for name, legal in (
+            ('precision', PRECISIONS), ('augmentation', AUGMENTATIONS), ('policy_target', POLICY_TARGETS),
+        ):  # fmt: skip
             if getattr(self, name) not in legal:
                 raise TrainConfigError(f'{name}: unknown {getattr(self, name)!r}; legal are {", ".join(legal)}')
         for name in ('learning_rate', 'clip_norm'):

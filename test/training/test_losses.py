@@ -10,6 +10,7 @@ from hybrid_seg_ros.training.losses import (
     atm_loss,
     classes_present,
     distillation_loss,
+    kept_share,
     lovasz_softmax,
     pixel_cross_entropy,
     policy_loss,
@@ -128,6 +129,28 @@ def test_policy_losses_of_several_window_sizes_add_up():
     each = [policy_loss({size: logits[size]}, targets).item() for size in logits]
     assert min(each[:2]) > 0 and each[2] == 0
     assert policy_loss(logits, targets).item() == pytest.approx(sum(each), rel=1e-5)
+
+
+def test_kept_share():
+    """Of a mixed window the most frequent class stays, the others' pixels are lost, rare classes the more."""
+    labels = torch.zeros(1, 8, 10, dtype=torch.long)  # whole windows of 4 pixels: two rows, two columns
+    labels[0, :2, :2] = 1
+    labels[0, 4:, :3], labels[0, 4:, 3] = 255, 2
+    labels[0, 4:, 4:8] = 255
+    shares = kept_share(labels, (2, 4), 2, torch.tensor([1.0, 2.0, 3.0]))
+    assert shares[2].tolist() == [[[0.5, 1.0], [1.0, 1.0]]]  # a quarter is class 1; void does not count
+    alone = kept_share(labels, (2,), 2, torch.tensor([1.0, 9.0, 9.0]))[2]
+    assert alone[0, 0, 0] == 0 and alone.min() == 0  # never below
+    assert shares[4].shape == (1, 1, 1) and shares[4].item() == pytest.approx(1 - (2 * 4 + 3 * 4) / 36)
+    assert kept_share(labels, (8,), 2, torch.ones(3))[8].shape == (1, 0, 0)
+
+
+def test_a_policy_that_says_the_share_loses_least():
+    share = torch.rand(1, 3, 4)
+    said = {2: torch.stack([torch.zeros_like(share), share.logit()], 1)}
+    least = policy_loss(said, {2: share}).item()
+    for change in (-0.5, 0.5):
+        assert policy_loss({2: said[2] + torch.tensor([0.0, change])[:, None, None]}, {2: share}).item() > least
 
 
 def test_distillation():

@@ -53,7 +53,8 @@ def run_sweep(
 
 
 def plan_points(
-    spec: ModelSpec, variants: Sequence[str], keeps: Sequence[Keep], thresholds: Sequence[float],
+    spec: ModelSpec, variants: Sequence[str], keeps: Sequence[Union[Keep, Sequence[Keep]]],
+    thresholds: Sequence[float],
     merged: Sequence[Union[Keep, Windows]] = (),
 ) -> list[SweepPoint]:  # fmt: skip
     """List the points: those that merge with each number of `merged` windows, those that prune at each keep, threshold.
@@ -71,9 +72,8 @@ def plan_points(
         for windows in ((merged or (spec.budget.merged_windows,)) if variant.merges else (None,))
         for rule, value in (pruning if variant.prune_layers else ((None, None),))
     ]
-    default = SweepPoint.default(spec)
-    if default is not None and spec.variant in chosen:
-        points.append(default)
+    if spec.variant in chosen:
+        points.append(SweepPoint.default(spec))
     for point in points:
         check_operating_point(spec, Variant.parse(point.variant), point.budget(spec.budget))
     if not points:
@@ -112,7 +112,7 @@ def describe_subject(
     )  # fmt: skip
 
 
-def resume(path: Path, subject: SweepSubject, default: Optional[SweepPoint], force: bool) -> Sweep:
+def resume(path: Path, subject: SweepSubject, default: SweepPoint, force: bool) -> Sweep:
     """Return the rows that are there already, none without a file or, if `force`, with one of another subject."""
     started = Sweep(subject, default)
     if not path.is_file():
@@ -136,14 +136,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'points that sweep.json holds are not evaluated again')  # fmt: skip
     parser.add_argument('--variants', nargs='+', metavar='VARIANT', help='as in dense,cts,hybrid@8 (default: all that '
                         'the model can run)')  # fmt: skip
-    parser.add_argument('--keeps', type=keep_value, nargs='*', default=KEEPS, metavar='KEEP',
-                        help='tokens kept at each pruning layer, fractions or counts (default: 0.2 0.4 0.6 0.8)')
+    parser.add_argument('--keeps', type=keep_values, nargs='*', default=KEEPS, metavar='KEEP',
+                        help='tokens kept at each pruning layer, fractions or counts, or one for each, as in 0.6,0.05 '
+                        '(default: 0.2 0.4 0.6 0.8)')  # fmt: skip
     parser.add_argument('--thresholds', type=float, nargs='*', default=THRESHOLDS, metavar='THRESHOLD',
                         help='confidences above which tokens leave (default: 0.7 0.8 0.9 0.95 0.98)')
     parser.add_argument('--merged', type=windows_value, nargs='+', default=(), metavar='WINDOWS',
                         help="windows that share a token, as in 103, 0.4 or 4:12,2:72 (default: the model's own)")
     add_backend_arguments(parser, compared=True)
     parser.add_argument('--force', action='store_true', help='start anew if the folder holds another sweep')
+
+
+def keep_values(text: str) -> tuple[Keep, ...]:
+    """Read what one point keeps: '0.6' at all layers, '0.6,0.05' at the first and the second."""
+    return tuple(map(keep_value, text.split(',')))
 
 
 def run(args: argparse.Namespace) -> int:

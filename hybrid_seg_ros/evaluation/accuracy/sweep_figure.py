@@ -92,7 +92,7 @@ def _draw_curves(panel: Any, rows: Sequence[SweepRow], labels: LabelPlacer) -> N
     for variant, of_variant in _by_variant(rows).items():
         color, marker = STYLES.get(variant, OTHER_STYLE)
         for points in _by_merging(of_variant).values():
-            x, y = [row.gflops_mean for row in points], [row.miou for row in points]
+            x, y = zip(*sorted((row.gflops_mean, row.miou) for row in points))
             panel.plot(x, y, color=color, marker=marker, markersize=5, linewidth=1.6, zorder=3)
             labels.avoid_line(x, y)
 
@@ -109,7 +109,7 @@ def _label_curves(rows: Sequence[SweepRow], labels: LabelPlacer) -> None:
     for variant, of_variant in _by_variant(rows).items():
         curves = _by_merging(of_variant)
         for row in of_variant if len(curves) == 1 else [curve[0] for curve in curves.values()]:
-            text = f'{row.point.value}' if len(curves) == 1 else f'merged {row.point.merging}'
+            text = row.point.value_text if len(curves) == 1 else f'merged {row.point.merging}'
             labels.place(text, row.gflops_mean, row.miou, fontsize=SMALL, color=STYLES.get(variant, OTHER_STYLE)[0])
 
 

@@ -21,18 +21,22 @@ RULES = ('keep', 'threshold')
 class SweepPoint:
     """What to measure: in what the budget of one point differs from the model's own.
 
-    `rule` is 'keep' or 'threshold' with its `value`, both None where nothing prunes; `merged_windows`, as of
+    `rule` is 'keep' or 'threshold' with its `value` (of keep also one per layer), both None where nothing prunes;
+    `merged_windows`, as of
     TokenBudget, is None where nothing merges. Once measured, and if chosen, it becomes an OperatingPoint.
     """
 
     variant: str
     rule: Optional[str] = None
-    value: Optional[Keep] = None
+    value: Union[Keep, tuple[Keep, ...], None] = None
     merged_windows: Union[Keep, Windows, None] = None
 
     def __post_init__(self) -> None:
         if self.merged_windows is not None:  # JSON has lists for pairs
             object.__setattr__(self, 'merged_windows', TokenBudget(self.merged_windows).merged_windows)
+        if isinstance(self.value, (list, tuple)):  # as many as it prunes layers, one if they are equal
+            values = tuple(self.value)[: len(Variant.parse(self.variant).prune_layers)]
+            object.__setattr__(self, 'value', values[0] if len(set(map(str, values))) == 1 else values)
         variant = Variant.parse(self.variant)
         prunes = bool(variant.prune_layers)
         if (self.rule is not None) != prunes or (self.value is not None) != prunes:
@@ -44,14 +48,14 @@ class SweepPoint:
             raise ValueError(f'{self.variant}: expected merged_windows where it merges, got {self.merged_windows}')
 
     @classmethod
-    def default(cls, spec: ModelSpec) -> Optional['SweepPoint']:
-        """Return the point that a model runs at if nobody says otherwise; None if it keeps differently per layer."""
+    def default(cls, spec: ModelSpec) -> 'SweepPoint':
+        """Return the point that a model runs at if nobody says otherwise."""
         merged = spec.budget.merged_windows if spec.variant.merges else None
         if not spec.variant.prune_layers:
             return cls(str(spec.variant), merged_windows=merged)
         if spec.budget.keep is None:
             return cls(str(spec.variant), 'threshold', spec.budget.threshold, merged)
-        return cls(str(spec.variant), 'keep', spec.budget.keep[0], merged) if len(set(spec.budget.keep)) == 1 else None
+        return cls(str(spec.variant), 'keep', spec.budget.keep, merged)
 
     def budget(self, own: TokenBudget) -> TokenBudget:
         """Return the complete budget, from the model's own. Raises ValueError for a value that is not legal."""
@@ -61,7 +65,12 @@ class SweepPoint:
     @property
     def pruning(self) -> str:
         """The rule and its value, for people to read; a dash where nothing prunes."""
-        return '–' if self.rule is None else f'{self.rule} {self.value}'
+        return '–' if self.rule is None else f'{self.rule} {self.value_text}'
+
+    @property
+    def value_text(self) -> str:
+        """The value, as in 0.6, or those of each layer, as in 0.6+0.1."""
+        return '+'.join(map(str, self.value)) if isinstance(self.value, tuple) else str(self.value)
 
     @property
     def merging(self) -> str:
@@ -116,7 +125,7 @@ class Sweep:
     """Rows in the order of the paper's variants, then by merged windows, rule and value."""
 
     subject: SweepSubject
-    default: Optional[SweepPoint]
+    default: SweepPoint
     rows: tuple[SweepRow, ...] = ()
 
     def find(self, point: SweepPoint) -> Optional[SweepRow]:
@@ -134,8 +143,7 @@ class Sweep:
     def save_json(self, path: Path) -> None:
         """Write everything, whole or not at all."""
         rows = [{**dataclasses.asdict(row.point), **_without_point(row)} for row in self.rows]
-        default = None if self.default is None else dataclasses.asdict(self.default)
-        content = {**dataclasses.asdict(self.subject), 'default': default, 'rows': rows}
+        content = {**dataclasses.asdict(self.subject), 'default': dataclasses.asdict(self.default), 'rows': rows}
         write_json(path, content)
 
     @classmethod
@@ -147,7 +155,7 @@ class Sweep:
             names = [field.name for field in dataclasses.fields(SweepPoint)]
             return cls(
                 SweepSubject(**content),
-                None if default is None else SweepPoint(**default),
+                SweepPoint(**default),
                 tuple(SweepRow(SweepPoint(**{name: row.pop(name) for name in names}), **row) for row in rows),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -156,7 +164,8 @@ class Sweep:
     def save_csv(self, path: Path) -> None:
         """Write a table with a column for each stage's tokens, whole or not at all."""
         write_text(path, format_csv([
-            {**dataclasses.asdict(row.point), 'merged_windows': _cell(row.point), 'miou': row.miou,
+            {**dataclasses.asdict(row.point), 'value': row.point.value and row.point.value_text,
+             'merged_windows': _cell(row.point), 'miou': row.miou,
              'pixel_accuracy': row.pixel_accuracy, 'tokens': row.tokens_mean, 'gflops_mean': row.gflops_mean,
              'of_dense': row.of_dense}
             for row in self.rows
@@ -195,4 +204,5 @@ def _order(point: SweepPoint) -> tuple:
     # what leaves fewer tokens comes first: more merged windows, a lower keep or threshold; fractions before counts
     windows = () if point.merged_windows is None else TokenBudget(point.merged_windows).windows
     merged = sum(number * (1 - 1 / side**2) * (side**2 if isinstance(number, int) else 1) for side, number in windows)
-    return (place, point.variant, -merged, point.rule or '', point.value or 0)
+    values = point.value if isinstance(point.value, tuple) else (point.value or 0,)
+    return (place, point.variant, -merged, point.rule or '', values)

@@ -22,7 +22,7 @@ def subject_of(sha256='a' * 64, **changes):
 
 def sweep_of(rows, subject):
     """Make a sweep of (variant, rule, value, merged windows, mIoU, GFLOPs)."""
-    sweep = Sweep(subject, None)
+    sweep = Sweep(subject, SweepPoint('dense'))
     for *point, miou, gflops in rows:
         layers = Variant.parse(point[0]).prune_layers
         tokens = {'total': 48.0, 'merged': 33.0, **{f'kept@{layer}': 16.0 for layer in layers}}

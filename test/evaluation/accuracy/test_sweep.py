@@ -40,6 +40,8 @@ def command(camvid_root, tiny_model, tmp_path):
         (['dtop@8', 'dtop@8'], [0.5], [0.9, 1], [],
          ['dtop@8 keep 0.5', 'dtop@8 threshold 0.9', 'dtop@8 threshold 1.0']),
         (['dtop@8'], [1, 1.0], [], [], ['dtop@8 keep 1', 'dtop@8 keep 1.0']),
+        (['dtop@8', 'dtop@6+8'], [(0.5, 3), (1, 1.0)], [], [],
+         ['dtop@8 keep 0.5', 'dtop@8 keep 1', 'dtop@6+8 keep 0.5+3', 'dtop@6+8 keep 1+1.0']),
         (['hybrid@8'], [0.5, 30], [], [0.5, 0.0],
          [f'hybrid@8 keep {keep} merged {merged}' for merged in (0.5, 0.0) for keep in (0.5, 30)]),
         (['hybrid@6+8'], [], [0.9], [], [f'hybrid@6+8 threshold {each} merged {OWN}' for each in (0.9, 0.3)]),
@@ -58,7 +60,8 @@ def test_points(variants, keeps, thresholds, merged, expected):
         (TokenBudget(threshold=0.8, merged_windows=0.5), 'hybrid@8', 'hybrid@8 threshold 0.8 merged 0.5'),
         (TokenBudget(keep=0.6, merged_windows=9), 'hybrid@8', 'hybrid@8 keep 0.6 merged 9'),
         (TokenBudget(keep=(0.6, 0.6)), 'dtop@6+8', 'dtop@6+8 keep 0.6'),
-        (TokenBudget(keep=(0.8, 0.6)), 'hybrid@6+8', 'None'),
+        (TokenBudget(0.5, keep=(0.8, 0.6)), 'hybrid@6+8', 'hybrid@6+8 keep 0.8+0.6 merged 0.5'),
+        (TokenBudget(0.5, keep=(0.8, 0.6)), 'hybrid@8', 'hybrid@8 keep 0.8 merged 0.5'),
         (TokenBudget(merged_windows=0.5), 'cts', 'cts merged 0.5'),
         (TokenBudget(merged_windows=0.5), 'dense', 'dense'),
     ],
@@ -183,9 +186,9 @@ def test_an_interrupted_sweep_keeps_whole_points(camvid_root, tiny_model, tmp_pa
 
     pipeline, path = load_pipeline(tiny_model, 'pytorch', 'cpu'), tmp_path / 'sweep.json'
     subject = describe_subject(pipeline, dataset, 'camvid', 'val', 2)
-    points = [SweepPoint('dtop@8', 'keep', 0.5), KEEP_POINT]
+    points = [SweepPoint('dtop@6+8', 'keep', (0.5, 0.2)), KEEP_POINT]
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(pipeline, Interrupted(), points, Sweep(subject, None), path)
+        run_sweep(pipeline, Interrupted(), points, Sweep(subject, SweepPoint('dense')), path)
     assert [path.name for path in tmp_path.iterdir()] == ['sweep.json']
     halfway = Sweep.load_json(path)
     assert [row.point for row in halfway.rows] == points[:1]
