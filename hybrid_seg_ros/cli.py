@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Optional
 
+from hybrid_seg_ros.process_memory import wait_briefly
+
 LOG_FORMAT = '%(levelname)s %(name)s: %(message)s'
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError)
@@ -65,9 +67,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     name = chosen_command(argv)
     debug = '--debug' in argv
-    # Read when PyTorch is loaded. Threads that wait then sleep, as the node's do: on cores that others use as well,
-    # spinning makes a frame ten times as long.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    wait_briefly()
     try:
         command = COMMANDS[name].load() if name else None
         args = build_parser(name, command).parse_args(argv)

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = 'hybrid_seg_ros'
 PACKAGE_DIR = Path(__file__).parents[1] / PACKAGE
 
-COMMON = {'files', 'label_space', 'model_path', 'model_spec', 'segmentation'}
+COMMON = {'files', 'label_space', 'model_path', 'model_spec', 'process_memory', 'segmentation'}
 ROOMS = {
     'network': COMMON,
     'data': COMMON,
@@ -26,9 +26,10 @@ ROOMS = {
     'files': set(),
     'label_space': set(),
     'model_path': set(),
+    'process_memory': set(),
     'segmentation': set(),
     'model_spec': COMMON,
-    'cli': set(),  # names its commands as strings, and imports the chosen one
+    'cli': {'process_memory'},  # names its commands as strings, and imports the chosen one
     '__init__': {'inference'},  # load_pipeline, when asked for
 }
 """What each room, or file at the top, may import of the package besides itself."""

@@ -127,7 +127,7 @@ def test_interrupt(probe, capsys):
 
 
 @pytest.mark.parametrize('given', [None, 'ACTIVE'])
-def test_the_threads_of_all_commands_wait_passively(monkeypatch, given):
+def test_the_threads_of_all_commands_do_not_spin_for_long(monkeypatch, given):
     monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
     if given:
         monkeypatch.setenv('OMP_WAIT_POLICY', given)

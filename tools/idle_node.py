@@ -15,8 +15,8 @@ from hybrid_seg_ros.inference.backends import Backend, create_backend
 from hybrid_seg_ros.inference.backends.automatic import choose_placement
 from hybrid_seg_ros.inference.backends.base import WindowScores
 from hybrid_seg_ros.inference.preprocess import check_images
-from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.process_memory import limit_threads
 from hybrid_seg_ros.ros.parameters import NodeConfig
 from hybrid_seg_ros.ros.segmentation_node import main as run_node
 from hybrid_seg_ros.segmentation import GridPrediction

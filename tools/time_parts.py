@@ -15,8 +15,8 @@ from tool import count, run_tool
 from hybrid_seg_ros.evaluation.benchmark.machine import describe_cpu
 from hybrid_seg_ros.files import write_json
 from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, fixed_keep, say_what_has_no_effect
-from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.process_memory import limit_threads
 
 if TYPE_CHECKING:
     from hybrid_seg_ros.network.segmenter import HybridSegmenter

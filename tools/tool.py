@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from types import ModuleType
 from typing import Optional
 
 from hybrid_seg_ros.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXPECTED_ERRORS, describe
+from hybrid_seg_ros.process_memory import wait_briefly
 from hybrid_seg_ros.ros.play.node_process import NodeError, exit_in_order
 
 IDLE_NODE = (str(Path(__file__).with_name('idle_node.py')),)
@@ -20,7 +20,7 @@ IDLE_NODE = (str(Path(__file__).with_name('idle_node.py')),)
 
 def run_tool(tool: ModuleType, argv: Optional[Sequence[str]] = None) -> int:
     """Run a module with `add_arguments(parser)` and `run(args)`; return its exit status, as of `hybrid_seg`."""
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when PyTorch is loaded, as in hybrid_seg
+    wait_briefly()
     signal.signal(signal.SIGTERM, exit_in_order)
     parser = argparse.ArgumentParser(prog=Path(tool.__file__).name, description=tool.__doc__.splitlines()[0])
     tool.add_arguments(parser)

@@ -16,10 +16,10 @@ from hybrid_seg_ros.inference.backends.automatic import choose_placement
 from hybrid_seg_ros.inference.film import LOOK_EVERY, Film
 from hybrid_seg_ros.inference.postprocess import postprocess
 from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess, resize_image
-from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.inference.sliding_window import plan_crops, postprocess_crops, stack_reports
 from hybrid_seg_ros.model_spec import Keep, ModelSpec, TokenBudget, Variant, Windows
 from hybrid_seg_ros.network.token_merging import count_merged_windows
+from hybrid_seg_ros.process_memory import keep_freed_memory
 from hybrid_seg_ros.segmentation import GridPrediction, Segmentation, StageTimings, TokenReport
 
 OUTPUT_SIZES = ('image', 'network')

@@ -18,9 +18,9 @@ from rclpy.node import Node
 from hybrid_seg_ros.inference import SegmentationPipeline
 from hybrid_seg_ros.inference.latency_budget import FrameCost
 from hybrid_seg_ros.inference.point_keeper import PointKeeper, PointState
-from hybrid_seg_ros.inference.process_memory import free_unused_memory, is_out_of_memory
 from hybrid_seg_ros.inference.work_thread import WorkThread
 from hybrid_seg_ros.model_spec import ModelSpecError
+from hybrid_seg_ros.process_memory import free_unused_memory, is_out_of_memory
 from hybrid_seg_ros.ros.camera import Camera, Frame
 from hybrid_seg_ros.ros.image_decoding import BadFrameError
 from hybrid_seg_ros.ros.model_loading import Model

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hybrid_seg_ros.inference import SegmentationPipeline, load_pipeline
 from hybrid_seg_ros.inference.points_table import OperatingPoint, default_points_path, load_operating_points
-from hybrid_seg_ros.inference.process_memory import limit_threads
+from hybrid_seg_ros.process_memory import limit_threads
 from hybrid_seg_ros.ros.parameters import NodeConfig
 
 Load = Callable[[NodeConfig], SegmentationPipeline]

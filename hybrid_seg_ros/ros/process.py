@@ -16,7 +16,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from hybrid_seg_ros.inference.process_memory import keep_freed_memory
+from hybrid_seg_ros.process_memory import keep_freed_memory, wait_briefly
 from hybrid_seg_ros.ros.lifecycle_node import SegmentationNode
 from hybrid_seg_ros.ros.model_loading import Load, load_configured
 from hybrid_seg_ros.ros.node_parameters import files_for_others
@@ -30,7 +30,7 @@ _LOG_PERIOD_S = 5.0
 def run(args: Optional[Sequence[str]], load: Optional[Load], stop: threading.Event) -> int:
     """Run the node until `stop` is set; return 0, or 1 if it could not be made or had to give up."""
     keep_freed_memory()
-    wait_passively()
+    wait_briefly()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmentationNode(load or load_configured, stop)
@@ -52,15 +52,6 @@ def run(args: Optional[Sequence[str]], load: Optional[Load], stop: threading.Eve
         sys.stderr.flush()
         os._exit(node.exit_status)
     return node.exit_status
-
-
-def wait_passively() -> None:
-    """Let OpenMP's threads sleep, not spin, while they wait for one another. Call it before PyTorch is loaded.
-
-    On cores that others use, too, spinning takes the time away from the thread that is waited for: with both of two
-    cores busy elsewhere, a frame took 3.5 times as long. OMP_WAIT_POLICY in the environment has precedence.
-    """
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 
 def spin(node: Node, stop: threading.Event, executor_name: str = 'single') -> None:

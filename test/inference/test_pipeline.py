@@ -8,8 +8,8 @@ from tiny_model import write_tiny_model
 
 from hybrid_seg_ros import load_pipeline
 from hybrid_seg_ros.inference.pipeline import choose_budget
-from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.model_spec import ModelSpecError, SlidingWindow, TokenBudget, Variant
+from hybrid_seg_ros.process_memory import keep_freed_memory
 
 SIZES = [(96, 128), (100, 77), (31, 200), (250, 333), (1, 2)]
 

@@ -8,9 +8,8 @@ import types
 
 import pytest
 
-from hybrid_seg_ros.inference.process_memory import limit_threads
+from hybrid_seg_ros.process_memory import limit_threads, wait_briefly
 from hybrid_seg_ros.ros.health.reporting import LogForwarder
-from hybrid_seg_ros.ros.process import wait_passively
 from hybrid_seg_ros.ros.segmentation_node import stop_event
 
 
@@ -24,13 +23,16 @@ def test_threads_are_limited_before_and_after_torch_is_loaded(monkeypatch):
     assert os.environ['OMP_NUM_THREADS'] == '2' and counts == [2]
 
 
-def test_openmp_waits_passively_unless_told_otherwise(monkeypatch):
-    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
-    wait_passively()
-    assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'
+def test_openmp_spins_briefly_unless_told_otherwise(monkeypatch):
+    for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'):
+        monkeypatch.setenv(name, '')  # so that it is put back
+        monkeypatch.delenv(name)
+    wait_briefly()
+    assert (os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT']) == ('PASSIVE', '10000')
+    monkeypatch.delenv('GOMP_SPINCOUNT')
     monkeypatch.setenv('OMP_WAIT_POLICY', 'ACTIVE')
-    wait_passively()
-    assert os.environ['OMP_WAIT_POLICY'] == 'ACTIVE'
+    wait_briefly()
+    assert os.environ['OMP_WAIT_POLICY'] == 'ACTIVE' and 'GOMP_SPINCOUNT' not in os.environ
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

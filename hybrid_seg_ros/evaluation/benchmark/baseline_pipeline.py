@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from hybrid_seg_ros.inference.preprocess import FrameGeometry, check_image, fit_geometry, preprocess
-from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.model_spec import ModelSpec
+from hybrid_seg_ros.process_memory import keep_freed_memory
 from hybrid_seg_ros.segmentation import Segmentation, StageTimings, TokenReport
 
 Complete = Callable[[Any, FrameGeometry], tuple[np.ndarray, np.ndarray, TokenReport]]

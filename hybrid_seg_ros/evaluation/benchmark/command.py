@@ -25,8 +25,8 @@ from hybrid_seg_ros.evaluation.pages.html_page import require_jinja2
 from hybrid_seg_ros.files import check_file
 from hybrid_seg_ros.inference.backends import BackendChoice
 from hybrid_seg_ros.inference.pipeline_options import add_keep_argument, fixed_keep, say_what_has_no_effect, split_list
-from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.model_spec import INFERENCE_MODES, ModelSpec, TokenBudget, Variant
+from hybrid_seg_ros.process_memory import limit_threads
 
 log = logging.getLogger(__name__)
 

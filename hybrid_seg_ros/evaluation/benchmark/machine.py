@@ -20,7 +20,8 @@ def describe_cpu(threads: Optional[int] = None) -> str:
     described = f'{cpu_name()}, {usable_cores()} cores'
     if threads is None:
         return described
-    return f'{described}, threads: {threads}, OMP_WAIT_POLICY: {os.environ.get("OMP_WAIT_POLICY", "not set")}'
+    waiting = ', '.join(f'{name}: {os.environ.get(name, "not set")}' for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'))
+    return f'{described}, threads: {threads}, {waiting}'
 
 
 def cpu_name() -> str:

@@ -19,10 +19,10 @@ from hybrid_seg_ros.evaluation.benchmark.torch_baselines import CompileError, ch
 from hybrid_seg_ros.inference.backends import Backend, BackendChoice, create_backend
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend, torch_device
 from hybrid_seg_ros.inference.pipeline import SegmentationPipeline
-from hybrid_seg_ros.inference.process_memory import keep_freed_memory
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.process_memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 

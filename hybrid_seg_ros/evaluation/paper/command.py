@@ -36,9 +36,9 @@ from hybrid_seg_ros.inference.backends import BACKENDS, BackendChoice
 from hybrid_seg_ros.inference.backends.torch_backend import TorchBackend, torch_device
 from hybrid_seg_ros.inference.pipeline import check_operating_point, choose_budget
 from hybrid_seg_ros.inference.pipeline_options import add_pruning_arguments
-from hybrid_seg_ros.inference.process_memory import limit_threads
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, ModelSpec, ModelSpecError, TokenBudget, Variant
 from hybrid_seg_ros.network.checkpoint import load_model
+from hybrid_seg_ros.process_memory import limit_threads
 
 TABLES, PAGE = 'tables.md', 'index.html'
 

@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_processor_is_named_and_how_threads_wait(monkeypatch):
     monkeypatch.setenv('OMP_WAIT_POLICY', 'ACTIVE')
+    monkeypatch.delenv('GOMP_SPINCOUNT', raising=False)
     assert cpu_name().strip() == cpu_name() != ''
     assert describe_cpu() == f'{cpu_name()}, {len(os.sched_getaffinity(0))} cores'
-    assert describe_cpu(threads=3) == f'{describe_cpu()}, threads: 3, OMP_WAIT_POLICY: ACTIVE'
+    assert describe_cpu(threads=3) == f'{describe_cpu()}, threads: 3, OMP_WAIT_POLICY: ACTIVE, GOMP_SPINCOUNT: not set'
 
 
 def test_cores_that_are_taken_away_do_not_count():
