@@ -92,8 +92,11 @@ def _draw_curves(panel: Any, rows: Sequence[SweepRow], labels: LabelPlacer) -> N
     for variant, of_variant in _by_variant(rows).items():
         color, marker = STYLES.get(variant, OTHER_STYLE)
         for points in _by_merging(of_variant).values():
-            x, y = zip(*sorted((row.gflops_mean, row.miou) for row in points))
-            panel.plot(x, y, color=color, marker=marker, markersize=5, linewidth=1.6, zorder=3)
+            x, y = [row.gflops_mean for row in points], [row.miou for row in points]
+            panel.plot(x, y, color=color, marker=marker, markersize=5, linewidth=0, zorder=3)
+            curve = [row for row in points if not isinstance(row.point.value, tuple)]  # one value for all layers
+            panel.plot([row.gflops_mean for row in curve], [row.miou for row in curve], color=color, linewidth=1.6,
+                       zorder=3)  # fmt: skip
             labels.avoid_line(x, y)
 
 
