@@ -41,7 +41,7 @@ def free_unused_memory() -> None:
 
 
 def wait_briefly() -> None:
-    """Let OpenMP's threads spin for some ten microseconds, then sleep, while they wait for one another.
+    """Let OpenMP's threads spin for about a tenth of a millisecond, then sleep, while they wait for one another.
 
     Call it before PyTorch is loaded. To sleep at once costs hybrid@6+8 108 instead of 78 ms on two idle cores; to spin
     for long, as is the default, 420 instead of 220 on two that others use, too (to sleep at once 338): spinning takes

@@ -117,12 +117,18 @@ def name_point(variant: Variant, budget: TokenBudget) -> str:
     """
     words = [str(variant)]
     if variant.prune_layers and budget.keep is not None:
-        words.append('keep ' + '+'.join(str(keep) for keep in budget.keep))
+        words.append('keep ' + '+'.join(map(str, heeded_keep(budget.keep, variant))))
     elif variant.prune_layers:
         words.append(f'threshold {budget.threshold}')
     if variant.merges:
         words.append(f'merged {windows_text(budget.merged_windows)}')
     return ' '.join(words)
+
+
+def heeded_keep(keep: Sequence[Keep], variant: Variant) -> tuple[Keep, ...]:
+    """Return what of a budget's `keep` a variant heeds: a value for each pruning layer, or one if they are the same."""
+    heeded = tuple(keep)[: len(variant.prune_layers)]
+    return heeded[:1] if len(set(map(str, heeded))) == 1 else heeded
 
 
 def windows_text(merged_windows: Union[Keep, Windows], number_format: str = '') -> str:

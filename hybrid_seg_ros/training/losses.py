@@ -125,21 +125,20 @@ def policy_loss(logits: Mapping[int, Tensor], targets: Mapping[int, Tensor]) -> 
 
 
 def kept_share(
-    labels: Tensor, windows: Iterable[int], patch_px: int, class_weights: Tensor
-) -> dict[int, Tensor]:  # fmt: skip
+    labels: Tensor, num_classes: int, windows: Iterable[int], patch_px: int, class_weights: Optional[Tensor] = None
+) -> dict[int, Tensor]:
     """Return per window size (in patches) what share of a window one class can stand for: (B, h, w) float32 in [0, 1].
 
     It is 1 less the share of the labelled pixels, weighted by `class_weights` (C,), that are not of the window's most
     frequent class. `labels` (B, H, W) int64, 255 = unlabelled; a window without a label has nothing to lose: 1.
     """
     patches = torch.stack(
-        [F.avg_pool2d((labels == index).float(), patch_px) for index in range(len(class_weights))], 1
+        [F.avg_pool2d((labels == index).float(), patch_px) for index in range(num_classes)], 1
     )  # (B, C, gh, gw)
-    weights = class_weights.to(labels.device)[None, :, None, None]
     shares = {}
     for window in windows:
         share = F.avg_pool2d(patches, window) if min(patches.shape[2:]) >= window else patches[:, :, :0, :0]
-        weighted = share * weights
+        weighted = share if class_weights is None else share * class_weights.to(labels.device)[:, None, None]
         stays = weighted.gather(1, share.argmax(1, keepdim=True))[:, 0]
         lost = (weighted.sum(1) - stays) / share.sum(1).clamp(min=1e-6)
         shares[window] = 1 - lost.clamp(0, 1)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -66,19 +66,20 @@ class Objective:
         return metric
 
 
-def class_weights(config: TrainConfig, root: Path) -> Tensor:
-    """Return the weights (classes,) of `class_balance`; reads the whole training set for them."""
-    train_set = open_dataset(config.dataset, root, 'train')
+def read_class_weights(config: TrainConfig, root: Path) -> Optional[Tensor]:
+    """Return the weights (classes,) of `class_balance`, for which the whole training set is read; None without it."""
     if not config.class_balance:
-        return torch.ones(len(train_set.classes))
-    return torch.from_numpy(balancing_weights(train_set, config.class_balance))
+        return None
+    return torch.from_numpy(balancing_weights(open_dataset(config.dataset, root, 'train'), config.class_balance))
 
 
-def policy_targets(batch: Batch, config: TrainConfig, weights: Tensor) -> Mapping[int, Tensor]:
+def policy_targets(
+    batch: Batch, spec: ModelSpec, config: TrainConfig, class_weights: Optional[Tensor]
+) -> Mapping[int, Tensor]:
     """Return what the policy network is to say of each window, as `config.policy_target` names it."""
     if config.policy_target == 'single_class':
         return batch.policy_labels
-    return kept_share(batch.labels, batch.policy_labels, POLICY_PATCH, weights)
+    return kept_share(batch.labels, len(spec.classes), spec.window_sizes, POLICY_PATCH, class_weights)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from hybrid_seg_ros.training.batches import Batch
 from hybrid_seg_ros.training.devices import autocast
 from hybrid_seg_ros.training.initial_model import keep_evaluation_mode
 from hybrid_seg_ros.training.losses import distillation_loss, policy_loss
-from hybrid_seg_ros.training.objective import EvaluationReport, Objective, class_weights, policy_targets
+from hybrid_seg_ros.training.objective import EvaluationReport, Objective, policy_targets, read_class_weights
 from hybrid_seg_ros.training.run_loop import run_training
 from hybrid_seg_ros.training.terminal import add_run_arguments, run_command
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
@@ -40,8 +40,9 @@ def train_policy(
         teacher = load_model(ModelSpec.load(config.teacher)).requires_grad_(False)
         if teacher.policy is None:
             raise TrainConfigError(f'teacher: expected a model with a policy network, {config.teacher} has none')
+    class_weights = None if config.policy_target == 'single_class' else read_class_weights(config, root)
     objective = Objective(
-        losses=functools.partial(policy_losses, weights=class_weights(config, root), teacher=teacher),
+        losses=functools.partial(policy_losses, class_weights=class_weights, teacher=teacher),
         evaluate=evaluate_policy,
         metrics=('accuracy', 'wrongly_merged'),
         best_metric='-wrongly_merged',
@@ -51,19 +52,16 @@ def train_policy(
 
 
 def policy_losses(
-    model: HybridSegmenter, batch: Batch, step: int, config: TrainConfig, weights: Tensor,
+    model: HybridSegmenter, batch: Batch, step: int, config: TrainConfig, class_weights: Optional[Tensor] = None,
     teacher: Optional[HybridSegmenter] = None,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Return the loss of one batch: of its labels, and of what the `teacher`'s policy network says of its windows.
-
-    `weights` (classes,) are those of `class_balance`.
-    """
+    """Return the loss of one batch: of its labels, and of what the `teacher`'s policy network says of its windows."""
     model.eval()
     model.policy.train()
     keep_evaluation_mode(model)
     with autocast(batch.images.device, config.precision):
         logits = model.window_logits(model.normalize(batch.images))
-    losses = {'policy': policy_loss(logits, policy_targets(batch, config, weights))}
+    losses = {'policy': policy_loss(logits, policy_targets(batch, model.spec, config, class_weights))}
     if teacher is not None:
         teacher.to(batch.images.device)
         with torch.no_grad(), autocast(batch.images.device, config.precision):

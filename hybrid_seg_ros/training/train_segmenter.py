@@ -32,7 +32,7 @@ from hybrid_seg_ros.training.losses import (
     policy_loss,
     sample_masks,
 )
-from hybrid_seg_ros.training.objective import EvaluationReport, Objective, class_weights, policy_targets
+from hybrid_seg_ros.training.objective import EvaluationReport, Objective, policy_targets, read_class_weights
 from hybrid_seg_ros.training.run_loop import run_training
 from hybrid_seg_ros.training.terminal import add_run_arguments, run_command
 from hybrid_seg_ros.training.train_config import TrainConfig, TrainConfigError
@@ -56,7 +56,7 @@ def train(
         if teacher.spec.head not in PRUNING_HEADS:
             raise TrainConfigError(f'teacher: expected head {" or ".join(PRUNING_HEADS)}, got {teacher.spec.head!r}')
     objective = Objective(
-        losses=functools.partial(train_losses, weights=class_weights(config, root), teacher=teacher),
+        losses=functools.partial(train_losses, class_weights=read_class_weights(config, root), teacher=teacher),
         evaluate=evaluate_segmenter,
         metrics=('miou', 'pixel_accuracy'),
         best_metric='miou',
@@ -65,22 +65,19 @@ def train(
 
 
 def train_losses(
-    model: HybridSegmenter, batch: Batch, step: int, config: TrainConfig, weights: Optional[Tensor] = None,
+    model: HybridSegmenter, batch: Batch, step: int, config: TrainConfig, class_weights: Optional[Tensor] = None,
     teacher: Optional[HybridSegmenter] = None,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Return the weighted losses of one batch; the variants take turns, step by step.
-
-    `weights` (classes,) are those of `class_balance`, None: all 1.
-    """
-    weights = torch.ones(len(model.spec.classes)) if weights is None else weights
-    weights = weights.to(batch.labels.device)
+    """Return the weighted losses of one batch; the variants take turns, step by step."""
     torch.manual_seed(config.seed * 1_000_003 + batch.number)  # dropout as if the run had never stopped
     model.train()
     keep_evaluation_mode(model)
     variant = Variant.parse(config.variants[step % len(config.variants)])
     with autocast(batch.images.device, config.precision):
         output = model(model.normalize(batch.images), variant, step_budget(batch, model.spec, config), supervise=True)
-    losses = segmentation_losses(output, batch, config, weights)
+    if class_weights is not None:
+        class_weights = class_weights.to(batch.labels.device)
+    losses = segmentation_losses(output, batch, config, class_weights)
     if teacher is not None:
         teacher.to(batch.images.device)
         with torch.no_grad(), autocast(batch.images.device, config.precision):
@@ -89,7 +86,7 @@ def train_losses(
         taught = F.interpolate(taught, size=student.shape[2:], mode='bilinear', align_corners=False)
         losses['teacher'] = config.distillation_weight * distillation_loss(student, taught)
     if config.policy_weight and output.policy_logits is not None:
-        targets = policy_targets(batch, config, weights)
+        targets = policy_targets(batch, model.spec, config, class_weights)
         losses['policy'] = config.policy_weight * policy_loss(output.policy_logits, targets)
     return losses
 

@@ -66,6 +66,12 @@ def test_comes_back_as_written(tmp_path):
     assert points[2].budget == TokenBudget(merged_windows=0.4, threshold=0.9, keep_per_class=2, keep=None)
 
 
+def test_a_name_has_only_what_decides():
+    budget = TokenBudget(0.5, keep=(0.4, 0.05))
+    assert name_point(Variant.parse('hybrid@8'), budget) == 'hybrid@8 keep 0.4 merged 0.5'
+    assert name_point(Variant.parse('dtop@6+8'), budget) == 'dtop@6+8 keep 0.4+0.05'
+
+
 def test_a_count_of_one_is_not_a_share_of_one():
     names = {name_point(Variant.parse('dtop@8'), TokenBudget(keep=keep)) for keep in (1, 1.0)}
     assert names == {'dtop@8 keep 1', 'dtop@8 keep 1.0'}

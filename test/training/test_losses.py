@@ -137,12 +137,14 @@ def test_kept_share():
     labels[0, :2, :2] = 1
     labels[0, 4:, :3], labels[0, 4:, 3] = 255, 2
     labels[0, 4:, 4:8] = 255
-    shares = kept_share(labels, (2, 4), 2, torch.tensor([1.0, 2.0, 3.0]))
+    shares = kept_share(labels, 3, (2, 4), 2, torch.tensor([1.0, 2.0, 3.0]))
     assert shares[2].tolist() == [[[0.5, 1.0], [1.0, 1.0]]]  # a quarter is class 1; void does not count
-    alone = kept_share(labels, (2,), 2, torch.tensor([1.0, 9.0, 9.0]))[2]
+    alone = kept_share(labels, 3, (2,), 2, torch.tensor([1.0, 9.0, 9.0]))[2]
     assert alone[0, 0, 0] == 0 and alone.min() == 0  # never below
     assert shares[4].shape == (1, 1, 1) and shares[4].item() == pytest.approx(1 - (2 * 4 + 3 * 4) / 36)
-    assert kept_share(labels, (8,), 2, torch.ones(3))[8].shape == (1, 0, 0)
+    assert kept_share(labels, 3, (8,), 2, torch.ones(3))[8].shape == (1, 0, 0)
+    unweighted = kept_share(labels, 3, (2,), 2)[2]
+    assert torch.equal(unweighted, kept_share(labels, 3, (2,), 2, torch.ones(3))[2])
 
 
 def test_a_policy_that_says_the_share_loses_least():

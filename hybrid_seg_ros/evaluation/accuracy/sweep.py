@@ -54,8 +54,7 @@ def run_sweep(
 
 def plan_points(
     spec: ModelSpec, variants: Sequence[str], keeps: Sequence[Union[Keep, Sequence[Keep]]],
-    thresholds: Sequence[float],
-    merged: Sequence[Union[Keep, Windows]] = (),
+    thresholds: Sequence[float], merged: Sequence[Union[Keep, Windows]] = (),
 ) -> list[SweepPoint]:  # fmt: skip
     """List the points: those that merge with each number of `merged` windows, those that prune at each keep, threshold.
 

@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 from hybrid_seg_ros.evaluation.pages.tables import format_csv, format_table, format_tokens
 from hybrid_seg_ros.files import write_json, write_text
 from hybrid_seg_ros.inference.pipeline import choose_budget
-from hybrid_seg_ros.inference.points_table import name_point, windows_text
+from hybrid_seg_ros.inference.points_table import heeded_keep, name_point, windows_text
 from hybrid_seg_ros.model_spec import PAPER_VARIANTS, Keep, ModelSpec, TokenBudget, Variant, Windows
 
 RULES = ('keep', 'threshold')
@@ -22,8 +22,8 @@ class SweepPoint:
     """What to measure: in what the budget of one point differs from the model's own.
 
     `rule` is 'keep' or 'threshold' with its `value` (of keep also one per layer), both None where nothing prunes;
-    `merged_windows`, as of
-    TokenBudget, is None where nothing merges. Once measured, and if chosen, it becomes an OperatingPoint.
+    `merged_windows`, as of TokenBudget, is None where nothing merges. Once measured, and if chosen, it becomes an
+    OperatingPoint.
     """
 
     variant: str
@@ -34,10 +34,10 @@ class SweepPoint:
     def __post_init__(self) -> None:
         if self.merged_windows is not None:  # JSON has lists for pairs
             object.__setattr__(self, 'merged_windows', TokenBudget(self.merged_windows).merged_windows)
-        if isinstance(self.value, (list, tuple)):  # as many as it prunes layers, one if they are equal
-            values = tuple(self.value)[: len(Variant.parse(self.variant).prune_layers)]
-            object.__setattr__(self, 'value', values[0] if len(set(map(str, values))) == 1 else values)
         variant = Variant.parse(self.variant)
+        if isinstance(self.value, (list, tuple)):
+            values = heeded_keep(self.value, variant)
+            object.__setattr__(self, 'value', values[0] if len(values) == 1 else values)
         prunes = bool(variant.prune_layers)
         if (self.rule is not None) != prunes or (self.value is not None) != prunes:
             raise ValueError(
@@ -69,7 +69,9 @@ class SweepPoint:
 
     @property
     def value_text(self) -> str:
-        """The value, as in 0.6, or those of each layer, as in 0.6+0.1."""
+        """The value, as in 0.6, or those of each layer, as in 0.6+0.1; nothing where nothing prunes."""
+        if self.value is None:
+            return ''
         return '+'.join(map(str, self.value)) if isinstance(self.value, tuple) else str(self.value)
 
     @property
@@ -164,10 +166,9 @@ class Sweep:
     def save_csv(self, path: Path) -> None:
         """Write a table with a column for each stage's tokens, whole or not at all."""
         write_text(path, format_csv([
-            {**dataclasses.asdict(row.point), 'value': row.point.value and row.point.value_text,
-             'merged_windows': _cell(row.point), 'miou': row.miou,
-             'pixel_accuracy': row.pixel_accuracy, 'tokens': row.tokens_mean, 'gflops_mean': row.gflops_mean,
-             'of_dense': row.of_dense}
+            {**dataclasses.asdict(row.point), 'value': row.point.value_text, 'merged_windows': _cell(row.point),
+             'miou': row.miou, 'pixel_accuracy': row.pixel_accuracy, 'tokens': row.tokens_mean,
+             'gflops_mean': row.gflops_mean, 'of_dense': row.of_dense}
             for row in self.rows
         ]))  # fmt: skip
 
