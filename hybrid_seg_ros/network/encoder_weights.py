@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Union
@@ -33,13 +32,12 @@ def save_encoder(encoder: VisionTransformer, path: Union[str, Path], dtype: torc
         return sha256_of(partial)
 
 
-def load_encoder(model: HybridSegmenter, path: Union[str, Path], selecting: bool = False) -> None:
+def load_encoder(model: HybridSegmenter, path: Union[str, Path]) -> None:
     """Copy the encoder weights of a file into `model.encoder`; the rest of the model stays as it is.
 
-    With `selecting` the file may be of a wider encoder, see `select_channels`. The position embedding is resized to the
-    model's input size. Class token, registers and final norm are left out where the model has none. Raises
-    FileNotFoundError, or CheckpointError that lists missing, unexpected and mis-shaped keys, or says that its heads
-    are not as wide as the model's: no shape shows that.
+    The position embedding is resized to the model's input size. Class token, registers and final norm are left out
+    where the model has none. Raises FileNotFoundError, or CheckpointError that lists missing, unexpected and mis-shaped
+    keys, or says that its heads are not as wide as the model's: no shape shows that.
     """
     path = Path(path)
     if not path.is_file():
@@ -73,8 +71,6 @@ def load_encoder(model: HybridSegmenter, path: Union[str, Path], selecting: bool
     state = without_unused_prefix_tokens(state, config)
     if model.encoder.norm is None:
         state = {key: value for key, value in state.items() if not key.startswith('norm.')}
-    if selecting and 'pos_embed' in state:
-        state = select_channels(state, config, str(path))
     load_strictly(model.encoder, state, str(path))
 
 
@@ -91,40 +87,3 @@ def without_unused_prefix_tokens(state: Mapping[str, Tensor], config: Backbone) 
         if 'pos_embed' in state:
             state['pos_embed'] = state['pos_embed'][:, 1:]
     return state
-
-
-def select_channels(state: Mapping[str, Tensor], config: Backbone, source: str) -> dict[str, Tensor]:
-    """Return the weights of a narrower encoder: evenly spaced channels and whole heads of a wider one.
-
-    The same channels everywhere, so that residual connections stay connected; the first layers where it is shallower.
-    Source: Xu et al., "Initializing Models with Larger Ones" (ICLR 2024), section 3. Raises CheckpointError unless
-    there are as many channels at least, in whole heads.
-    """
-    width, per_head = state['pos_embed'].shape[-1], config.embed_dim // config.num_heads
-    if width < config.embed_dim or width % per_head:
-        raise CheckpointError(f'{source}: expected at least {config.embed_dim} channels in heads of {per_head}, '
-                              f'got {width}')  # fmt: skip
-    channels = _evenly(width, config.embed_dim)
-    hidden = _evenly(4 * width, 4 * config.embed_dim)
-    starts = per_head * _evenly(width // per_head, config.num_heads)
-    heads = (starts[:, None] + torch.arange(per_head)).flatten()
-    rows = {'qkv': torch.cat([heads + part * width for part in range(3)]), 'fc1': hidden}
-    columns = {'attn.proj': heads, 'fc2': hidden}
-    selected = {}
-    for key, value in state.items():
-        layer = re.match(r'blocks\.(\d+)\.', key)
-        if layer and int(layer[1]) >= config.depth:
-            continue
-        if key in ('cls_token', 'register_tokens', 'pos_embed'):
-            selected[key] = value[..., channels]
-            continue
-        outputs = next((index for name, index in rows.items() if name in key), channels)
-        value = value[outputs]
-        if value.ndim == 2:
-            value = value[:, next((index for name, index in columns.items() if name in key), channels)]
-        selected[key] = value.contiguous()
-    return selected
-
-
-def _evenly(count: int, wanted: int) -> Tensor:
-    return torch.arange(wanted) * count // wanted

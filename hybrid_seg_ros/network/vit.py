@@ -23,12 +23,16 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, valid: Optional[Tensor] = None) -> Tensor:
         """Attend (B, N, C) -> (B, N, C); `valid` (B, N) bool marks the tokens that may be attended to."""
+        return self.proj(self.mix(tokens, valid))
+
+    def mix(self, tokens: Tensor, valid: Optional[Tensor] = None) -> Tensor:
+        """Return what the heads gather, side by side: (B, N, C)."""
         batch, count, dim = tokens.shape
         qkv = self.qkv(tokens).view(batch, count, 3, self.num_heads, dim // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, d)
         mask = None if valid is None else valid[:, None, None, :]
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.proj(out.transpose(1, 2).reshape(batch, count, dim))
+        return out.transpose(1, 2).reshape(batch, count, dim)
 
 
 class Mlp(nn.Module):

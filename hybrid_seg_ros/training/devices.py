@@ -17,6 +17,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hybrid_seg_ros.inference.backends import AUTO
+from hybrid_seg_ros.inference.backends.automatic import processor_has_bfloat16
+
 TIMEOUT = datetime.timedelta(hours=6)
 """How long the others wait while the first process evaluates. torchrun ends them at once if it dies."""
 
@@ -46,6 +49,13 @@ def training_device(name: str, precision: str) -> torch.device:
     if index >= torch.cuda.device_count():
         raise ValueError(f'device cuda:{index}: expected an index below {torch.cuda.device_count()}')
     return torch.device('cuda', index)
+
+
+def training_precision(name: str, device: torch.device) -> str:
+    """Return the precision of a configuration; `auto` is bfloat16 on a GPU and on processors that have it."""
+    if name != AUTO:
+        return name
+    return 'bfloat16' if device.type == 'cuda' or processor_has_bfloat16() else 'float32'
 
 
 def prepare_model(model: nn.Module, device: torch.device) -> nn.Module:

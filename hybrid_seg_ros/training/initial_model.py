@@ -32,7 +32,8 @@ _POSITIONS = 'encoder.pos_embed'
 def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
     """Build the model to start from, with the parameters that `config` freezes out of training.
 
-    `config.initial_model`, or a seeded one; a policy trunk that this leaves without weights has those of ImageNet.
+    `config.initial_model`, or a seeded one; a policy trunk that this leaves without weights has those of ImageNet,
+    unless the model is to be fitted to another one (`config.narrowed_from`).
     Raises CheckpointError that lists what does not fit, or TrainConfigError for a prefix that names nothing.
     """
     torch.manual_seed(config.seed)
@@ -40,7 +41,8 @@ def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
     given: dict[str, Tensor] = {}
     if config.initial_model is not None:
         given = _weights_of(config.initial_model, model, config.reinitialize)
-    if isinstance(model.policy, PolicyNetwork) and not _weights(model, 'policy.backbone.').keys() <= given.keys():
+    has_trunk = isinstance(model.policy, PolicyNetwork) and config.narrowed_from is None
+    if has_trunk and not _weights(model, 'policy.backbone.').keys() <= given.keys():
         if spec.trunk_convention != 'tensorflow':
             raise TrainConfigError(
                 f'model.trunk_convention: expected tensorflow, which the ImageNet weights are made for, got '
@@ -50,7 +52,7 @@ def initial_model(spec: ModelSpec, config: TrainConfig) -> HybridSegmenter:
     if config.initial_model is not None:
         load_strictly(model, {**model.state_dict(), **given}, config.initial_model)
     if config.initial_encoder is not None:
-        load_encoder(model, config.initial_encoder, config.select_channels)
+        load_encoder(model, config.initial_encoder)
     _freeze(model, config.freeze)
     return model
 

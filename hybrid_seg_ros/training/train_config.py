@@ -16,7 +16,7 @@ from hybrid_seg_ros.files import write_text
 from hybrid_seg_ros.label_space import LabelSpace
 from hybrid_seg_ros.model_spec import Variant
 
-PRECISIONS = ('float32', 'bfloat16', 'float16')
+PRECISIONS = ('auto', 'float32', 'bfloat16', 'float16')
 AUGMENTATIONS = ('crop', 'stretch')
 POLICY_TARGETS = ('single_class', 'kept_share')
 DATASET_CLASSES = 'dataset'
@@ -47,8 +47,9 @@ class TrainConfig:
 
     `model` is a ModelSpec as a YAML mapping; its `classes: dataset` means those of the dataset. `initial_model` is the
     YAML of a model to start from: what lies under the prefixes in `reinitialize` starts anew, all else must fit.
-    `initial_encoder` is a file of encoder weights that `hybrid_seg convert` wrote. Parameters under the prefixes in
-    `freeze` keep their values.
+    `initial_encoder` is a file of encoder weights that `hybrid_seg convert` wrote. `narrowed_from` is the YAML of a
+    trained model with a wider encoder, to which the model is fitted to start with (`fit_narrow_model`). Parameters
+    under the prefixes in `freeze` keep their values.
 
     `augmentation` 'crop' is mmseg's: resize by a factor of `scale`, crop to `crop_hw`, flip, photometric distortion;
     the factor is of the image's own size or, with `fit_sides` (short, long), of the largest that fits into these.
@@ -68,17 +69,16 @@ class TrainConfig:
     network's, which learns to tell windows of a single class (CTS), or with the `policy_target` 'kept_share' what
     share of a window its most frequent class can stand for (`kept_share`), so that of mixed windows those that lose
     least merge first. With `distillation_weight` auxiliary heads learn from the last head as well, and the model
-    from `teacher`, the YAML of another one: from its dense masks, in `train-policy` from its policy network. An
-    `initial_encoder` wider than the model's gives every n-th of its channels and heads with `select_channels`
-    (weight selection, Xu et al. 2023). `best_metric` is the number of the evaluation that chooses best.yaml, with a
-    minus in front if lower is better (None: the command's own choice).
+    from `teacher`, the YAML of another one: from its dense masks, in `train-policy` from its policy network.
+    `best_metric` is the number of the evaluation that chooses best.yaml, with a minus in front if lower is better
+    (None: the command's own choice).
     """
 
     model: dict[str, Any]
     initial_model: Optional[str] = None
     reinitialize: tuple[str, ...] = ()
     initial_encoder: Optional[str] = None
-    select_channels: bool = False
+    narrowed_from: Optional[str] = None
     freeze: tuple[str, ...] = ()
     dataset: str = 'camvid'
     augmentation: str = 'crop'
@@ -112,7 +112,7 @@ class TrainConfig:
     policy_weight: float = 0.0
     policy_target: str = 'single_class'
     loss_stride: int = 1
-    precision: str = 'bfloat16'
+    precision: str = 'auto'
     seed: int = 0
     evaluate_every: int = 1000
     save_every: int = 200
@@ -167,8 +167,8 @@ class TrainConfig:
             raise TrainConfigError(f'scale: expected [low, high] with 0 < low <= high, got {self.scale}')
         if self.teacher is not None and not self.distillation_weight:
             raise TrainConfigError('teacher: expected a distillation_weight above 0 with it')
-        if self.select_channels and self.initial_encoder is None:
-            raise TrainConfigError('select_channels: expected only together with initial_encoder')
+        if self.narrowed_from is not None and (self.initial_model is not None or self.initial_encoder is not None):
+            raise TrainConfigError('narrowed_from: expected no initial_model and no initial_encoder with it')
         if self.reinitialize and self.initial_model is None:
             raise TrainConfigError('reinitialize: expected only together with initial_model')
         if not self.variants:

@@ -15,7 +15,7 @@ from tiny_training import ENVIRONMENT, ROOT, TIMEOUT_S, TORCHRUN, log_rows, run_
 
 from hybrid_seg_ros.model_spec import TokenBudget
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.training import train_segmenter
+from hybrid_seg_ros.training import devices, train_segmenter
 from hybrid_seg_ros.training.devices import Processes, autocast, prepare_model, training_device
 from hybrid_seg_ros.training.train_config import TrainConfigError
 
@@ -62,6 +62,15 @@ def test_the_network_computes_in_the_precision(precision, dtype):
     with autocast(training_device('cpu', precision), precision):
         assert layer(torch.ones(1, 2)).dtype == dtype
     assert layer.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize('device, has_bfloat16, expected', [
+    ('cpu', True, 'bfloat16'), ('cpu', False, 'float32'), ('cuda', False, 'bfloat16'),
+])  # fmt: skip
+def test_auto_is_bfloat16_where_it_is_fast(monkeypatch, device, has_bfloat16, expected):
+    monkeypatch.setattr(devices, 'processor_has_bfloat16', lambda: has_bfloat16)
+    assert devices.training_precision('auto', torch.device(device)) == expected
+    assert devices.training_precision('float32', torch.device(device)) == 'float32'
 
 
 def test_channels_last_as_on_a_gpu_changes_nothing_but_the_layout():

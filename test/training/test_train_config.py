@@ -89,7 +89,7 @@ def test_classes_of_the_dataset_are_written_out():
     [
         ({'batch_size': 0}, 'batch_size: expected an integer >= 1, got 0'),
         ({'accumulate': 1.5}, 'accumulate: expected an integer >= 1, got 1.5'),
-        ({'precision': 'fp8'}, "precision: unknown 'fp8'; legal are float32, bfloat16, float16"),
+        ({'precision': 'fp8'}, "precision: unknown 'fp8'; legal are auto, float32, bfloat16, float16"),
         ({'augmentation': 'mixup'}, "augmentation: unknown 'mixup'; legal are crop, stretch"),
         ({'learning_rate': 0}, 'learning_rate: expected a number > 0'),
         ({'clip_norm': 0}, 'clip_norm: expected a number > 0'),

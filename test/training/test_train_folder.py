@@ -1,6 +1,7 @@
 """config/train_folder.yaml on a team's own images: one command, whose result runs dense, merged and pruned."""
 
 import json
+import logging
 
 import cv2
 import numpy as np
@@ -50,11 +51,11 @@ def root(tmp_path_factory):
     return root
 
 
-def test_one_command_gives_a_model_that_runs_every_way(root, tmp_path):
-    encoder = seeded_encoder(Backbone(48, 12, 6, class_token=True, register_tokens=4, final_norm=True), (16, 16))
-    save_encoder(encoder, tmp_path / 'wide.safetensors')
+def test_one_command_gives_a_model_that_runs_every_way_and_a_second_a_narrower_one(root, tmp_path, caplog):
+    encoder = seeded_encoder(Backbone(24, 12, 3, class_token=True, register_tokens=4, final_norm=True), (16, 16))
+    save_encoder(encoder, tmp_path / 'encoder.safetensors')
     command = ['train', *run_arguments(ROOT / 'config' / 'train_folder.yaml', root, tmp_path / 'run')]
-    for change in (*TINY, f'initial_encoder={tmp_path / "wide.safetensors"}', 'select_channels=true'):
+    for change in (*TINY, f'initial_encoder={tmp_path / "encoder.safetensors"}'):
         command += ['--set', change]
     assert main(command) == 0
 
@@ -75,3 +76,13 @@ def test_one_command_gives_a_model_that_runs_every_way(root, tmp_path):
         kept.append(result.tokens.kept)
     assert entered == [80, 56, 56] and kept == [(), (), ((6, 34), (8, 20))]
     assert main(['evaluate', '--model', str(model), '--dataset', 'folder', '--root', str(root)]) == 0
+
+    narrow = ['train', *run_arguments(ROOT / 'config' / 'train_folder.yaml', root, tmp_path / 'narrow')]
+    for change in (*TINY, 'initial_encoder=null', f'narrowed_from={model}', 'steps=2',
+                   'model.backbone={embed_dim: 16, depth: 12, num_heads: 2, class_token: true, final_norm: true}'):
+        narrow += ['--set', change]
+    caplog.set_level(logging.INFO)
+    assert main([*narrow, '--until', '1']) == 0 and 'layer 12 of 12 fitted' in caplog.text
+    caplog.clear()
+    assert main(narrow) == 0 and 'fitted' not in caplog.text
+    assert ModelSpec.load(tmp_path / 'narrow' / 'best.yaml').backbone.embed_dim == 16

@@ -117,16 +117,20 @@ def _is_installed(name: str) -> bool:
         return False
 
 
+def processor_has_bfloat16() -> bool:
+    """Tell whether the processor has instructions for bfloat16, AVX-512 BF16 or AMX."""
+    try:
+        return not _BFLOAT16_FLAGS.isdisjoint(Path('/proc/cpuinfo').read_text(encoding='utf-8').split())
+    except OSError:
+        return False
+
+
 def _check_bfloat16() -> None:
     """Raise ValueError unless the processor has instructions for bfloat16, and OpenVINO uses them.
 
     Without the flags OpenVINO, which takes a while to load, is not asked.
     """
-    try:
-        flags = set(Path('/proc/cpuinfo').read_text(encoding='utf-8').split())
-    except OSError:
-        flags = set()
-    if not flags & _BFLOAT16_FLAGS:
+    if not processor_has_bfloat16():
         raise ValueError('this processor has no instructions for bfloat16 (AVX-512 BF16, AMX)')
     from hybrid_seg_ros.inference.backends.openvino_backend import check_bfloat16
 
