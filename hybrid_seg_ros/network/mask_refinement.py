@@ -21,8 +21,8 @@ class SeparableResidual(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (B, C, H, W) -> (B, C, H, W)."""
-        change = self.norm2(self.pointwise(F.relu(self.norm1(self.depthwise(features)))))
-        return F.relu(features + change)
+        change = self.norm2(self.pointwise(F.relu(self.norm1(self.depthwise(features)), inplace=True)))
+        return F.relu(features + change, inplace=True)
 
 
 class MaskRefinement(nn.Module):
@@ -46,7 +46,7 @@ class MaskRefinement(nn.Module):
 
     def detail(self, image: Tensor) -> Tensor:
         """Return what the image (B, 3, H, W) shows at stride 4: (B, channels, H/4, W/4)."""
-        return self.norm2(self.conv2(F.relu(self.norm1(self.conv1(image)))))
+        return self.norm2(self.conv2(F.relu(self.norm1(self.conv1(image)), inplace=True)))
 
     def forward(self, mask_logits: Tensor, scores: Tensor, detail: Tensor) -> Tensor:
         """Refine mask logits (B, classes, gh, gw) -> (B, classes, H/4, W/4); `scores` are their class scores."""
@@ -55,5 +55,5 @@ class MaskRefinement(nn.Module):
         def upsample(features: Tensor) -> Tensor:
             return F.interpolate(features, size=size_hw, mode='bilinear', align_corners=False)
 
-        features = F.relu(detail + upsample(self.scores(scores.to(detail.dtype))))
+        features = F.relu(detail + upsample(self.scores(scores.to(detail.dtype))), inplace=True)
         return upsample(mask_logits).float() + self.output(self.blocks(features)).float()

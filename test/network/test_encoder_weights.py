@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from hybrid_seg_ros.model_spec import Backbone, Variant
 from hybrid_seg_ros.network.checkpoint import CheckpointError
 from hybrid_seg_ros.network.encoder_weights import CONTENT, load_encoder, save_encoder
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
-from hybrid_seg_ros.network.vit import VisionTransformer
 
 CLASSIFIER = Backbone(24, 12, 3, class_token=True, final_norm=True)
 GRID_HW = (6, 4)
@@ -77,81 +75,22 @@ def test_other_files_are_refused(tmp_path: Path, file: Path) -> None:
         load_encoder(model, file)
 
 
-WIDE = Backbone(48, 14, 6, class_token=True, register_tokens=2, final_norm=True)
-
-
-@pytest.mark.parametrize('backbone', [{}, {'class_token': True, 'final_norm': True}], ids=str)
-def test_channels_and_heads_of_a_wider_encoder(tmp_path: Path, backbone: dict) -> None:
-    """Every second channel, wherever it comes from; heads 0, 2 and 4, whole; the first 12 of 14 layers."""
-    wide = seeded_encoder(WIDE, GRID_HW)
-    save_encoder(wide, tmp_path / 'wide.safetensors')
-    model = tiny_model(**backbone)
-    load_encoder(model, tmp_path / 'wide.safetensors', selecting=True)
-    theirs, found = wide.state_dict(), model.encoder.state_dict()
-    channels, hidden = slice(0, 48, 2), slice(0, 192, 2)
-    heads = [channel for head in (0, 2, 4) for channel in range(8 * head, 8 * head + 8)]
-    assert torch.equal(found['patch_embed.proj.weight'], theirs['patch_embed.proj.weight'][channels])
-    assert torch.equal(found['patch_embed.proj.bias'], theirs['patch_embed.proj.bias'][channels])
-    for layer in range(12):
-        ours = {key: found[f'blocks.{layer}.{key}'] for key in (
-            'attn.qkv.weight', 'attn.qkv.bias', 'attn.proj.weight', 'attn.proj.bias', 'mlp.fc1.weight', 'mlp.fc1.bias',
-            'mlp.fc2.weight', 'mlp.fc2.bias', 'norm1.weight', 'norm1.bias', 'norm2.weight', 'norm2.bias',
-        )}  # fmt: skip
-        whole = {key: theirs[f'blocks.{layer}.{key}'] for key in ours}
-        for part, weight, bias in zip(range(3), whole['attn.qkv.weight'].chunk(3), whole['attn.qkv.bias'].chunk(3)):
-            rows = slice(24 * part, 24 * part + 24)
-            assert torch.equal(ours['attn.qkv.weight'][rows], weight[heads][:, channels])
-            assert torch.equal(ours['attn.qkv.bias'][rows], bias[heads])
-        assert torch.equal(ours['attn.proj.weight'], whole['attn.proj.weight'][channels][:, heads])
-        assert torch.equal(ours['mlp.fc1.weight'], whole['mlp.fc1.weight'][hidden][:, channels])
-        assert torch.equal(ours['mlp.fc1.bias'], whole['mlp.fc1.bias'][hidden])
-        assert torch.equal(ours['mlp.fc2.weight'], whole['mlp.fc2.weight'][channels][:, hidden])
-        for key in ('attn.proj.bias', 'mlp.fc2.bias', 'norm1.weight', 'norm1.bias', 'norm2.weight', 'norm2.bias'):
-            assert torch.equal(ours[key], whole[key][channels])
-    for key in ('norm.weight', 'norm.bias'):
-        assert (key in found) == bool(backbone) and (key not in found or torch.equal(found[key], theirs[key][channels]))
-    reference = tiny_model(**backbone)  # positions are resized channel by channel
-    theirs_narrow = VisionTransformer(dataclasses.replace(WIDE, embed_dim=24, num_heads=3, depth=12), GRID_HW)
-    narrow = {**theirs_narrow.state_dict(), 'pos_embed': theirs['pos_embed'][..., channels]}
-    theirs_narrow.load_state_dict(narrow)
-    save_encoder(theirs_narrow, tmp_path / 'narrow.safetensors')
-    load_encoder(reference, tmp_path / 'narrow.safetensors')
-    assert_close(model.encoder.pos_embed, reference.encoder.pos_embed, 1e-6)
-
-
-def test_an_encoder_of_the_same_width_is_taken_whole(file: Path) -> None:
-    models = [tiny_model(class_token=True, final_norm=True) for _ in range(2)]
-    for model, selecting in zip(models, (False, True)):
-        load_encoder(model, file, selecting)
-    first, second = (model.encoder.state_dict() for model in models)
-    assert all(torch.equal(value, second[key]) for key, value in first.items())
-
-
-@pytest.mark.parametrize(('backbone', 'selecting', 'message'), [
-    (Backbone(16, 12, 2), True, 'expected at least 24 channels in heads of 8, got 16'),
-    (Backbone(48, 12, 3), True, 'expected heads of 8 channels, got 3 heads in 48 channels'),
-    (Backbone(44, 12, 2), True, 'expected heads of 8 channels, got 2 heads in 44 channels'),
-    (Backbone(24, 12, 2), True, 'expected heads of 8 channels, got 2 heads in 24 channels'),
-    (Backbone(24, 12, 2), False, 'expected heads of 8 channels, got 2 heads in 24 channels'),
-    (Backbone(48, 12, 6), False, r'patch_embed.proj.weight: expected shape \(24, 3, 16, 16\)'),
-    (Backbone(48, 11, 6), True, 'missing blocks.11.attn.qkv.weight'),
+@pytest.mark.parametrize(('backbone', 'message'), [
+    (Backbone(48, 12, 3), 'expected heads of 8 channels, got 3 heads in 48 channels'),
+    (Backbone(24, 12, 2), 'expected heads of 8 channels, got 2 heads in 24 channels'),
+    (Backbone(48, 12, 6), r'patch_embed.proj.weight: expected shape \(24, 3, 16, 16\)'),
+    (Backbone(24, 11, 3), 'missing blocks.11.attn.qkv.weight'),
 ])  # fmt: skip
-def test_encoders_that_no_channels_are_selected_from(
-    tmp_path: Path, backbone: Backbone, selecting: bool, message: str
-) -> None:
+def test_encoders_of_another_shape_are_refused(tmp_path: Path, backbone: Backbone, message: str) -> None:
     save_encoder(seeded_encoder(backbone, GRID_HW), tmp_path / 'e.safetensors')
     model = tiny_model()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(CheckpointError, match=message):
-        load_encoder(model, tmp_path / 'e.safetensors', selecting)
+        load_encoder(model, tmp_path / 'e.safetensors')
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_files_that_do_not_say_their_heads_are_taken(tmp_path: Path) -> None:
-    """Unless channels show that they cannot be as wide."""
-    for width, heads in ((48, 6), (44, 2)):
-        state = seeded_encoder(Backbone(width, 12, heads), GRID_HW).state_dict()
-        save_file(state, tmp_path / f'{width}.safetensors', {'content': CONTENT, 'grid_hw': '6 4'})
-    load_encoder(tiny_model(), tmp_path / '48.safetensors', selecting=True)
-    with pytest.raises(CheckpointError, match='in heads of 8, got 44'):
-        load_encoder(tiny_model(), tmp_path / '44.safetensors', selecting=True)
+    state = seeded_encoder(Backbone(24, 12, 3), GRID_HW).state_dict()
+    save_file(state, tmp_path / 'e.safetensors', {'content': CONTENT, 'grid_hw': '6 4'})
+    load_encoder(tiny_model(), tmp_path / 'e.safetensors')

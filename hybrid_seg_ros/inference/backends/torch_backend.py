@@ -26,7 +26,9 @@ class TorchBackend:
     def __init__(self, model: HybridSegmenter, device: torch.device, precision: str = 'float32') -> None:
         self._dtype = _DTYPES[precision]
         self._device = device
-        self._model = prepare_for_inference(model.eval()).to(device=device, dtype=self._dtype)
+        prepare_for_inference(model.eval())
+        # images come with channels last: so are the convolutions' weights, or each call would reorder them
+        self._model = model.to(device=device, dtype=self._dtype, memory_format=torch.channels_last)
         self.device_name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
 
     @classmethod
