@@ -103,7 +103,8 @@ def fit_narrow_model(model: HybridSegmenter, source: HybridSegmenter, images: Te
     for name, value in source.state_dict().items():
         if not name.startswith(('encoder.', 'head.', 'auxiliary_heads.')):
             own[name].copy_(value)
-    model.eval(), source.eval()
+    model.eval()
+    source.eval()
     wide = torch.cat([_embed(source, chunk) for chunk in images.split(CHUNK)])
     basis = _common_directions(source.encoder, wide[::3].clone(), model.spec.backbone.embed_dim)
     basis = basis / (wide @ basis).std()  # the layer norms do not mind, and one learning rate suits all layers
