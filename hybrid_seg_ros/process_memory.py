@@ -1,4 +1,4 @@
-"""What this process takes of the machine: memory, and threads."""
+"""What this process takes of the machine, memory and threads, and what its processor computes with."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import gc
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Optional
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MIB = 1 << 20
+_BFLOAT16_FLAGS = {'avx512_bf16', 'amx_bf16'}
 
 
 def keep_freed_memory() -> bool:
@@ -23,6 +25,14 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)) and bool(mallopt(_M_TRIM_THRESHOLD, 256 * _MIB))
+
+
+def processor_has_bfloat16() -> bool:
+    """Tell whether the processor has instructions for bfloat16, AVX-512 BF16 or AMX."""
+    try:
+        return not _BFLOAT16_FLAGS.isdisjoint(Path('/proc/cpuinfo').read_text(encoding='utf-8').split())
+    except OSError:
+        return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,8 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hybrid_seg_ros.inference.backends import AUTO
-from hybrid_seg_ros.inference.backends.automatic import processor_has_bfloat16
+from hybrid_seg_ros.process_memory import processor_has_bfloat16
 
 TIMEOUT = datetime.timedelta(hours=6)
 """How long the others wait while the first process evaluates. torchrun ends them at once if it dies."""
@@ -53,7 +52,7 @@ def training_device(name: str, precision: str) -> torch.device:
 
 def training_precision(name: str, device: torch.device) -> str:
     """Return the precision of a configuration; `auto` is bfloat16 on a GPU and on processors that have it."""
-    if name != AUTO:
+    if name != 'auto':
         return name
     return 'bfloat16' if device.type == 'cuda' or processor_has_bfloat16() else 'float32'
 

@@ -11,6 +11,7 @@ from typing import Optional
 from hybrid_seg_ros.inference.backends import AUTO, check_choice, exported_precision
 from hybrid_seg_ros.inference.backends.tensorrt.cuda import count_gpus
 from hybrid_seg_ros.inference.backends.tensorrt.engine_file import ENGINE_SUFFIX
+from hybrid_seg_ros.process_memory import processor_has_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,6 @@ FASTEST_FIRST = tuple(Placement(*words.split()) for words in (
 
 _LIBRARIES = {'pytorch': ('torch',), 'onnxruntime': ('onnxruntime', 'onnx'), 'openvino': ('openvino', 'onnx'),
               'tensorrt': ('onnx', 'cuda.bindings')}  # fmt: skip
-_BFLOAT16_FLAGS = {'avx512_bf16', 'amx_bf16'}
 
 
 def choose_placement(
@@ -114,14 +114,6 @@ def _is_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # of the package above it
-        return False
-
-
-def processor_has_bfloat16() -> bool:
-    """Tell whether the processor has instructions for bfloat16, AVX-512 BF16 or AMX."""
-    try:
-        return not _BFLOAT16_FLAGS.isdisjoint(Path('/proc/cpuinfo').read_text(encoding='utf-8').split())
-    except OSError:
         return False
 
 
