@@ -226,7 +226,8 @@ def _fit_mlp(block: Block, source: Block, narrow: Tensor, wide: Tensor, basis: T
     for own, theirs in _chunks(narrow, wide):
         leaving.add(F.gelu(every(block.norm2(own))), theirs @ basis - own)
     kept = leaving.choose(hidden, block.mlp.fc1.out_features)
-    _set_linear(block.mlp.fc1, entering, kept, norm=block.norm2)
+    block.mlp.fc1.weight.copy_(every.weight[kept])
+    block.mlp.fc1.bias.copy_(every.bias[kept])
     _set_linear(block.mlp.fc2, leaving, chosen=kept)
     for own in narrow.split(CHUNK):
         own += block.mlp(block.norm2(own))
