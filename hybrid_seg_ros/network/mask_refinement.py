@@ -22,7 +22,7 @@ class SeparableResidual(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map (B, C, H, W) -> (B, C, H, W)."""
         change = self.norm2(self.pointwise(F.relu(self.norm1(self.depthwise(features)), inplace=True)))
-        return F.relu(features + change, inplace=True)
+        return F.relu(change.add_(features), inplace=True)
 
 
 class MaskRefinement(nn.Module):
@@ -55,5 +55,5 @@ class MaskRefinement(nn.Module):
         def upsample(features: Tensor) -> Tensor:
             return F.interpolate(features, size=size_hw, mode='bilinear', align_corners=False)
 
-        features = F.relu(detail + upsample(self.scores(scores.to(detail.dtype))), inplace=True)
+        features = F.relu(upsample(self.scores(scores.to(detail.dtype))).add_(detail), inplace=True)
         return upsample(mask_logits).float() + self.output(self.blocks(features)).float()

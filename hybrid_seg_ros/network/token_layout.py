@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,9 +60,9 @@ class TokenLayout:
             first += (self.grid_hw[0] // window) * (self.grid_hw[1] // window)
         return sizes
 
-    def pick(self, rows: Tensor) -> Tensor:
-        """Take each token's row out of the table: (B, rows, C) -> (B, tokens, C)."""
-        return rows if self.is_identity else gather_tokens(rows, self.source)
+    def pick(self, rows: Sequence[Tensor]) -> Tensor:
+        """Take each token's row out of the table, given as (B, windows, C) per window size -> (B, tokens, C)."""
+        return rows[0] if self.is_identity else gather_tokens(torch.cat(list(rows), 1), self.source)
 
     def unmerge(self, tokens: Tensor) -> Tensor:
         """Copy each token to all cells that it covers: (B, tokens, C) -> (B, cells, C)."""

@@ -73,19 +73,23 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Patch embedding; a window of w x w patches is embedded from its w-fold averaged pixels (CTS, section 3.2)."""
+    """Patch embedding: a convolution whose stride is its kernel, for the patches that are wanted."""
 
     def __init__(self, dim: int, patch_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
 
-    def forward(self, image: Tensor, window: int = 1) -> Tensor:
-        """Embed every window of `window` x `window` patches: (B, 3, H, W) -> (B, C, gh // window, gw // window).
+    def cut(self, image: Tensor) -> Tensor:
+        """Cut an image (B, 3, H, W) into its whole patches, in raster order: (B, N, side * side * 3)."""
+        side = self.patch_size
+        rows, columns = int(image.shape[2]) // side, int(image.shape[3]) // side
+        pixels = image[:, :, : rows * side, : columns * side].permute(0, 2, 3, 1)  # contiguous where channels are last
+        return pixels.unflatten(2, (columns, side)).unflatten(1, (rows, side)).transpose(2, 3).flatten(3).flatten(1, 2)
 
-        The sides of the image are multiples of the patch.
-        """
-        return self.proj(image if window == 1 else F.avg_pool2d(image, window))
+    def forward(self, patches: Tensor) -> Tensor:
+        """Embed patches as `cut` gives them: (B, N, side * side * 3) -> (B, N, C)."""
+        return F.linear(patches, self.proj.weight.permute(0, 2, 3, 1).flatten(1), self.proj.bias)
 
 
 class VisionTransformer(nn.Module):
@@ -115,18 +119,27 @@ class VisionTransformer(nn.Module):
         return self.config.num_prefix_tokens
 
     def embed(self, image: Tensor, layout: TokenLayout) -> Tensor:
-        """Embed an image (B, 3, H, W) -> (B, prefix + N, C): all windows of the layout's sides, of which it picks."""
+        """Embed the tokens of a layout: image (B, 3, H, W) -> (B, prefix + N, C).
+
+        A window of w x w patches is embedded from its w-fold averaged pixels (CTS, section 3.2).
+        """
         num_cells = self.grid_hw[0] * self.grid_hw[1]
         class_position, grid = self.pos_embed.split([self.pos_embed.shape[1] - num_cells, num_cells], dim=1)
         grid = resize_grid(grid, self.grid_hw, layout.grid_hw)
-        rows = [
-            self.patch_embed(image, window).flatten(2).transpose(1, 2) + window_means(grid, layout.grid_hw, window)
-            for window in layout.windows
-        ]
-        tokens = layout.pick(torch.cat(rows, 1) if len(rows) > 1 else rows[0])
+        patches, before = [self.patch_embed.cut(image)], 1
+        for window in layout.windows[1:]:  # powers of two, ascending
+            image, before = F.avg_pool2d(image, window // before), window
+            patches.append(self.patch_embed.cut(image))
+        positions = [window_means(grid, layout.grid_hw, window).expand(len(image), -1, -1) for window in layout.windows]
+        tokens = self.patch_embed(layout.pick(patches)) + layout.pick(positions)
         prefix = [] if self.cls_token is None else [self.cls_token + class_position]
         prefix += [] if self.register_tokens is None else [self.register_tokens]
         return torch.cat([*(part.expand(tokens.shape[0], -1, -1) for part in prefix), tokens], 1) if prefix else tokens
+
+    def patch_grid(self, image: Tensor) -> Tensor:
+        """Embed all patches of an image, without their positions: (B, 3, H, W) -> (B, C, gh, gw)."""
+        grid_hw = self.config.grid_hw(tuple(int(side) for side in image.shape[2:]))
+        return self.patch_embed(self.patch_embed.cut(image)).transpose(1, 2).unflatten(2, grid_hw)
 
     def pick(self, tokens: Tensor, index: Tensor) -> Tensor:
         """Keep the patch tokens at `index` (B, k) int64, and the prefix: (B, prefix + N, C) -> (B, prefix + k, C)."""

@@ -34,8 +34,7 @@ def test_window_sizes(case):
 def test_pick_takes_the_mean_of_a_tokens_cells_out_of_the_table(case):
     layout, cells = case
     values = torch.randn(2, layout.num_cells, 5, generator=torch.Generator().manual_seed(0))
-    table = torch.cat([window_means(values, layout.grid_hw, window) for window in layout.windows], 1)
-    picked = layout.pick(table)
+    picked = layout.pick([window_means(values, layout.grid_hw, window) for window in layout.windows])
     assert picked.shape == (2, layout.num_tokens, 5)
     for image in range(2):
         for token, covered in enumerate(cells[image]):
@@ -65,7 +64,7 @@ def test_identity_moves_nothing():
     layout = TokenLayout.identity(2, (4, 6), CPU)
     cells = torch.randn(2, 24, 3)
     assert layout.is_identity and layout.num_tokens == layout.num_cells == 24
-    assert layout.pick(cells) is cells and layout.unmerge(cells) is cells
+    assert layout.pick([cells]) is cells and layout.unmerge(cells) is cells
     assert layout.window_sizes().unique().tolist() == [1]
 
 

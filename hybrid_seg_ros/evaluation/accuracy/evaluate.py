@@ -79,7 +79,7 @@ def evaluate(
         matrix.update(result.labels, sample.labels)
         for stage, count in result.tokens.stages.items():
             tokens.setdefault(stage, []).append(count)
-        gflops.append(frame_gflops(pipeline.spec, pipeline.variant, result.tokens.stages, result.tokens.windows))
+        gflops.append(frame_gflops(pipeline.spec, pipeline.variant, result.tokens.stages))
         timings.append(result.timings)
         if pipeline.spec.inference == 'whole':
             counts = count_wrong_merges(result.tokens, sample.labels, pipeline.spec)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from hybrid_seg_ros.evaluation.flops.count import expected_tokens
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.attention_to_mask import SegVitHead
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
+from hybrid_seg_ros.network.token_layout import TokenLayout
+from hybrid_seg_ros.network.token_merging import choose_windows, count_merged_windows
 
 WHOLE_NETWORK = 'whole network'
 
@@ -22,7 +25,7 @@ def parts_of_steps(spec: ModelSpec, variant: Variant, budget: TokenBudget) -> di
     """
     tokens, kept = expected_tokens(spec, spec.network_size_hw, variant, budget)
     left = dict(kept)
-    parts = {'embedding': 'embedding', **({'policy': 'policy'} if variant.merges else {})}
+    parts = {'embedding': f'embedding, {tokens} tokens', **({'policy': 'policy'} if variant.merges else {})}
     for layer in range(1, spec.backbone.depth + 1):
         parts[f'layer {layer}'] = f'block, {tokens} tokens'
         if layer in left:
@@ -39,7 +42,7 @@ def sum_parts(
 ) -> dict[str, float]:
     """Add up the milliseconds of `parts_of` to those of one image, by component: each part as often as it runs.
 
-    What is missing from the whole network is small: position embedding, merging, gathering tokens, writing them back.
+    What is missing from the whole network is small: choosing windows, gathering tokens, writing them back.
     """
     sums: dict[str, float] = {}
     for step, part in parts_of_steps(spec, variant, budget).items():
@@ -59,19 +62,31 @@ def parts_of(
     image = image.contiguous(memory_format=torch.channels_last)  # as `normalize` leaves it
     masks = torch.randn(1, len(spec.classes), *grid_hw)
     of_image = {
-        'embedding': lambda: model.encoder.patch_embed(image), 'policy': lambda: model.window_logits(image),
+        'policy': lambda: model.window_logits(image),
         'refinement': lambda: model.refinement(masks, masks, model.refinement.detail(image)),
     }  # fmt: skip
     auxiliary = next(iter(model.auxiliary_heads.values()), None)
     of_tokens = {'block': model.encoder.blocks[0], 'head': model.head, 'auxiliary head': auxiliary}
     parts: dict[str, Callable[[], Any]] = {}
-    for name in (part for variant in variants for part in parts_of_steps(spec, variant, budget).values()):
-        kind, _, tokens = name.partition(', ')
-        if name not in parts:
-            parts[name] = of_image.get(kind) or _call_on_tokens(model, of_tokens[kind], int(tokens.split()[0]))
+    for variant in variants:
+        entering, *others = parts_of_steps(spec, variant, budget).values()
+        layout = _some_layout(spec, budget if variant.merges else TokenBudget(merged_windows=0))
+        parts.setdefault(entering, lambda layout=layout: model.encoder.embed(image, layout))
+        for name in others:
+            kind, _, tokens = name.partition(', ')
+            if name not in parts:
+                parts[name] = of_image.get(kind) or _call_on_tokens(model, of_tokens[kind], int(tokens.split()[0]))
     for variant in variants:
         parts[f'{WHOLE_NETWORK}, {variant}'] = lambda variant=variant: model(image, variant, budget)
     return parts
+
+
+def _some_layout(spec: ModelSpec, budget: TokenBudget) -> TokenLayout:
+    """Return the tokens of one image of which the first windows of each size merge."""
+    grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
+    counts = count_merged_windows(grid_hw, budget.windows)
+    scores = {window: np.zeros((1, grid_hw[0] // window, grid_hw[1] // window)) for window in counts}
+    return TokenLayout.of(choose_windows(scores, counts, grid_hw), torch.device('cpu'))
 
 
 def _call_on_tokens(model: HybridSegmenter, module: torch.nn.Module, count: int) -> Callable[[], Any]:

@@ -45,7 +45,7 @@ def run_rounds(
     measured = []
     for row in rows:
         reports = [tokens for _, tokens in laps[row.key]]
-        gflops = [frame_gflops(row.model.spec, row.variant, tokens.stages, tokens.windows) for tokens in reports]
+        gflops = [frame_gflops(row.model.spec, row.variant, tokens.stages) for tokens in reports]
         own = {part: medians[owner, part] for owner, part in parts if owner == id(row.network)}
         measured.append(
             RowLaps(

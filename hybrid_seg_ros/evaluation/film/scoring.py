@@ -151,9 +151,8 @@ class RowScore:
                     self._steps.setdefault(step, []).append(getattr(result.timings, f'{step}_ms'))
             report, gflops = result.report, None
             if result.tokens:
-                windows = None if report is None else report.windows
                 by_policy = report is None or report.merged_by != 'previous'
-                gflops = frame_gflops(self._spec, self._row.variant, result.tokens, windows, by_policy)
+                gflops = frame_gflops(self._spec, self._row.variant, result.tokens, by_policy)
             record = FrameRecord(
                 frame.index, frame.stamp_ns, frame.time_s, True, result.tokens, gflops, result.time_ms, miou, accuracy,
                 agreement, self._flicker(frame.index, result.labels, motion),

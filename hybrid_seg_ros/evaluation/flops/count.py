@@ -5,9 +5,9 @@ Token counts enter the formulas (formulas.py), so that threshold pruning is coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from hybrid_seg_ros.evaluation.flops.formulas import (
     auxiliary_head_flops,
@@ -19,7 +19,7 @@ from hybrid_seg_ros.evaluation.flops.formulas import (
 )
 from hybrid_seg_ros.label_space import LabelSpace, distinct_colors
 from hybrid_seg_ros.model_spec import Backbone, Decoder, ModelSpec, TokenBudget, Variant
-from hybrid_seg_ros.network.token_merging import count_entering, count_merged_windows, kept_count
+from hybrid_seg_ros.network.token_merging import count_entering, kept_count
 
 COMPONENTS = ('embedding', 'policy', 'blocks', 'auxiliary_heads', 'head', 'refinement', 'upsampling')
 """In the order in which they run."""
@@ -74,11 +74,11 @@ class VariantCost:
 
 def count_flops(
     spec: ModelSpec, size_hw: tuple[int, int], variant: Variant, entering: float,
-    kept: Sequence[tuple[int, float]] = (), windows: Sequence[int] = (2,),
+    kept: Sequence[tuple[int, float]] = (),
 ) -> VariantCost:  # fmt: skip
     """Count one image of `size_hw` of which `entering` tokens enter the encoder and `kept` (layer, tokens) go on.
 
-    `windows` are the sizes of those that share a token, where any does. Raises ModelSpecError for an illegal variant.
+    Raises ModelSpecError for an illegal variant.
     """
     spec.check_variant(variant)
     if tuple(layer for layer, _ in kept) != variant.prune_layers:
@@ -87,10 +87,9 @@ def count_flops(
     grid_hw = spec.backbone.grid_hw(size_hw)
     padded_hw = (grid_hw[0] * patch, grid_hw[1] * patch)
     convolutions = convolution_flops(spec, padded_hw)
-    shared = windows if entering < grid_hw[0] * grid_hw[1] else ()
     tokens = kept[-1][1] if kept else entering
     steps = [
-        Step('embedding', 'embedding', _embedding_flops(spec, grid_hw, shared)),
+        Step('embedding', 'embedding', float(entering * 3 * patch**2 * spec.backbone.embed_dim)),
         Step('policy', 'policy', convolutions['policy'] if variant.merges else 0.0),
         *_encoder_steps(spec, float(entering), kept),
         Step('head', 'head', head_flops(spec, tokens)),
@@ -98,12 +97,6 @@ def count_flops(
         Step('upsampling', 'upsampling', upsampling_flops(spec, padded_hw)),
     ]
     return VariantCost(entering, tuple(kept), tuple(step for step in steps if step.flops))
-
-
-def _embedding_flops(spec: ModelSpec, grid_hw: tuple[int, int], windows: Sequence[int]) -> float:
-    """Count every patch and, where windows share a token, every whole window of these sizes as well."""
-    embedded = sum((grid_hw[0] // window) * (grid_hw[1] // window) for window in (1, *windows))
-    return float(embedded * 3 * spec.backbone.patch_size**2 * spec.backbone.embed_dim)
 
 
 def _encoder_steps(spec: ModelSpec, tokens: float, kept: Sequence[tuple[int, float]]) -> Iterator[Step]:
@@ -120,22 +113,17 @@ def count_variants(
     spec: ModelSpec, size_hw: tuple[int, int], budget: TokenBudget, variants: Sequence[Variant] = ()
 ) -> dict[str, VariantCost]:
     """Count one image in each variant, by name, for a fixed keep; in all that the model can run if none is given."""
-    sizes = merged_sizes(spec.backbone.grid_hw(size_hw), budget)
     return {
-        str(variant): count_flops(spec, size_hw, variant, *expected_tokens(spec, size_hw, variant, budget), sizes)
+        str(variant): count_flops(spec, size_hw, variant, *expected_tokens(spec, size_hw, variant, budget))
         for variant in variants or map(Variant.parse, spec.legal_variants())
     }
 
 
-def frame_gflops(
-    spec: ModelSpec, variant: Variant, stages: Mapping[str, int], windows: Optional[Iterable[int]] = None,
-    with_policy: bool = True,
-) -> float:  # fmt: skip
+def frame_gflops(spec: ModelSpec, variant: Variant, stages: Mapping[str, int], with_policy: bool = True) -> float:
     """Return what one image cost, from its token count per stage (`TokenReport.stages`).
 
-    `windows` are the sizes of those that share a token, None for those of the model's own budget; the policy network
-    did not run where another frame chose them (not `with_policy`). The crops of a sliding window share the tokens
-    evenly. Raises ValueError for the stages of another variant.
+    The policy network did not run where another frame chose the windows (not `with_policy`). The crops of a sliding
+    window share the tokens evenly. Raises ValueError for the stages of another variant.
     """
     expected = ['total', 'merged', *(f'kept@{layer}' for layer in variant.prune_layers)]
     if list(stages) != expected:
@@ -144,14 +132,8 @@ def frame_gflops(
     grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
     crops = total / (grid_hw[0] * grid_hw[1])
     per_crop = tuple((layer, count / crops) for layer, count in zip(variant.prune_layers, kept))
-    sizes = merged_sizes(grid_hw, spec.budget) if windows is None else tuple(windows)
-    cost = count_flops(spec, spec.network_size_hw, variant, entering / crops, per_crop, sizes)
+    cost = count_flops(spec, spec.network_size_hw, variant, entering / crops, per_crop)
     return crops * (cost.gflops - (0.0 if with_policy else cost.gflops_of('policy')))
-
-
-def merged_sizes(grid_hw: tuple[int, int], budget: TokenBudget) -> tuple[int, ...]:
-    """Return the sizes of the windows of which a budget merges any."""
-    return tuple(window for window, count in count_merged_windows(grid_hw, budget.windows).items() if count)
 
 
 def expected_tokens(

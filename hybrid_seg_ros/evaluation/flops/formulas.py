@@ -114,7 +114,7 @@ def _count(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, float]:
 
     def counter(part: str) -> Callable[[nn.Module, tuple, torch.Tensor], None]:
         def add(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-            of_each = module.weight[0].numel() if isinstance(module, nn.Conv2d) else BATCH_NORM
+            of_each = BATCH_NORM if isinstance(module, nn.BatchNorm2d) else next(module.parameters())[0].numel()
             counts[part] += output.numel() * of_each
 
         return add
@@ -124,7 +124,7 @@ def _count(spec: ModelSpec, size_hw: tuple[int, int]) -> dict[str, float]:
             if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
                 module.register_forward_hook(counter(part))
     if network.policy is not None:  # one that looks at patches embeds them for itself, as its own graph has to
-        network.encoder.patch_embed.proj.register_forward_hook(counter('policy'))
+        network.encoder.patch_embed.register_forward_hook(counter('policy'))
         network.window_logits(image)
     if network.refinement is not None:
         masks = torch.empty(1, len(spec.classes), *spec.backbone.grid_hw(size_hw), device='meta')

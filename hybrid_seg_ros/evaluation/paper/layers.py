@@ -11,7 +11,7 @@ import torch
 
 from hybrid_seg_ros.evaluation.benchmark.network_parts import WHOLE_NETWORK, parts_of, parts_of_steps
 from hybrid_seg_ros.evaluation.benchmark.rounds import run_interleaved, timed_call
-from hybrid_seg_ros.evaluation.flops.count import count_flops, expected_tokens, merged_sizes
+from hybrid_seg_ros.evaluation.flops.count import count_flops, expected_tokens
 from hybrid_seg_ros.evaluation.pages.figures import SMALL, TEXT, figure_png, new_figure, style_axis, variant_color
 from hybrid_seg_ros.model_spec import ModelSpec, TokenBudget, Variant
 from hybrid_seg_ros.network.segmenter import HybridSegmenter
@@ -79,8 +79,7 @@ def layer_costs(
     parts = parts_of_steps(spec, variant, budget)
     entering, kept = expected_tokens(spec, spec.network_size_hw, variant, budget)
     steps, passed_ms = [], 0.0
-    windows = merged_sizes(spec.backbone.grid_hw(spec.network_size_hw), budget)
-    for step in count_flops(spec, spec.network_size_hw, variant, entering, kept, windows).steps:
+    for step in count_flops(spec, spec.network_size_hw, variant, entering, kept).steps:
         ms = parts_ms[parts[step.name]] if step.name in parts else None
         passed_ms += ms or 0.0
         steps.append(StepCost(step.name, step.flops / 1e9, ms, 1000.0 / passed_ms if passed_ms else None))

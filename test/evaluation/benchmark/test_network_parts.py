@@ -22,7 +22,7 @@ def test_parts_add_up_to_a_variant(variant, blocks, others):
     spec = tiny_spec(refinement='image')
     variant = Variant.parse(variant)
     counts = (48, 33, 24, 16, 8)
-    parts = {'embedding': 1.0, 'policy': 3.0, 'refinement': 4.0}
+    parts = {'policy': 3.0, 'refinement': 4.0, **{f'embedding, {count} tokens': 1.0 for count in counts}}
     parts.update({f'block, {count} tokens': count for count in counts})
     parts.update({f'auxiliary head, {count} tokens': 100 + count for count in counts})
     parts.update({f'head, {count} tokens': 1000 + count for count in counts})

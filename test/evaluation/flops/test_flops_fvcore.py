@@ -14,7 +14,7 @@ from torch import nn
 
 from hybrid_seg_ros import model_spec
 from hybrid_seg_ros.evaluation.benchmark.torch_baselines import upsample_then_argmax
-from hybrid_seg_ros.evaluation.flops.count import count_flops, count_variants, expected_tokens, merged_sizes
+from hybrid_seg_ros.evaluation.flops.count import count_flops, count_variants, expected_tokens
 from hybrid_seg_ros.evaluation.flops.formulas import BATCH_NORM, BILINEAR, LAYER_NORM
 from hybrid_seg_ros.inference.preprocess import fit_geometry
 from hybrid_seg_ros.model_spec import Backbone, TokenBudget, Variant
@@ -81,8 +81,7 @@ def check(spec, name, budget):
     variant, size_hw = Variant.parse(name), spec.input_size_hw
     traced = traced_flops(Traced(HybridSegmenter(spec), variant, budget), torch.zeros(1, 3, *size_hw))
     entering, kept = expected_tokens(spec, size_hw, variant, budget)
-    windows = merged_sizes(spec.backbone.grid_hw(size_hw), budget)
-    assert traced == count_flops(spec, size_hw, variant, entering, kept, windows).flops
+    assert traced == count_flops(spec, size_hw, variant, entering, kept).flops
     assert traced == sum(step.flops for step in count_variants(spec, size_hw, budget, [variant])[name].steps)
 
 
