@@ -137,7 +137,7 @@ def _draw_default(panel: Any, row: SweepRow, labels: LabelPlacer) -> None:
     panel.plot(row.gflops_mean, row.miou, 'o', markersize=13, markerfacecolor='none', markeredgecolor='black',
                markeredgewidth=1.5, zorder=5)  # fmt: skip
     labels.avoid_box(row.gflops_mean, row.miou, RING_PX)
-    labels.place(f'default: {100 * row.of_dense:.0f} % of dense', row.gflops_mean, row.miou, marker_px=2 * RING_PX,
+    labels.place(f'default: {100 * row.of_dense:.0f} %', row.gflops_mean, row.miou, marker_px=2 * RING_PX,
                  fontsize=TEXT, fontweight='bold')  # fmt: skip
 
 

@@ -120,7 +120,9 @@ class LabelPlacer:
     def _cost(self, low: np.ndarray, high: np.ndarray) -> float:
         covered = ((self._points > low) & (self._points < high)).all(1).sum()
         overlap = np.minimum(high, self._boxes[:, 2:]) - np.maximum(low, self._boxes[:, :2])
-        hidden = overlap.clip(0).prod(1).sum() / (high - low).prod()
+        # a share of the smaller one: under a long text a marker vanishes as well
+        sizes = np.minimum((self._boxes[:, 2:] - self._boxes[:, :2]).prod(1), (high - low).prod())
+        hidden = (overlap.clip(0).prod(1) / sizes).sum()
         inside = self._panel.get_window_extent(self._renderer)
         outside = (low < (inside.x0, inside.y0)).any() or (high > (inside.x1, inside.y1)).any()
         return 2.0 * covered + 100.0 * hidden + 1000.0 * outside
