@@ -55,7 +55,7 @@ def test_every_variant_is_right_on_real_frames(frames, name, least, kept):
             matrix.update(result.labels, labels)
         scores[variant] = matrix.miou()
     assert min(scores.values()) > least, scores
-    assert max(scores.values()) - min(scores.values()) < 2, scores  # of four frames; of all 101 it is 0.7
+    assert max(scores.values()) - min(scores.values()) < 2, scores  # of four frames; of all 101 it is 0.8
     merged, hybrid = results['cts'][0], results['hybrid@8'][0]
     assert merged.tokens.stages == {'total': 768, 'merged': 402}
     assert hybrid.tokens.stages == {'total': 768, 'merged': 402, 'kept@8': kept}

@@ -26,9 +26,12 @@ class CheckpointError(ValueError):
 def save_model(model: HybridSegmenter, path: Union[str, Path], dtype: torch.dtype = torch.float16) -> ModelSpec:
     """Write `path` (YAML) and the weights beside it (same name, .safetensors); returns the spec as written.
 
-    Floating-point weights are stored as `dtype`. Each file is written whole or not at all, weights first.
+    Floating-point weights are stored as `dtype`. Each file is written whole or not at all, weights first. Raises
+    ValueError for a name that does not end in .yaml: the weights' could be the same.
     """
     path = Path(path)
+    if path.suffix != '.yaml':
+        raise ValueError(f'{path}: expected a name that ends in .yaml, weights are written beside it')
     weights = path.with_suffix('.safetensors')
     state = {
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()

@@ -35,6 +35,12 @@ def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
     assert len({save_model(model, tmp_path / f'{index}.yaml').sha256 for index in range(6)}) == 1
 
 
+def test_weights_and_specification_never_have_one_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='a.safetensors: expected a name that ends in .yaml'):
+        save_model(HybridSegmenter(tiny_spec(**SMALL)), tmp_path / 'a.safetensors')
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 0.0), (torch.float16, 1e-3)])
 def test_a_saved_model_is_loaded(tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
     torch.manual_seed(2)

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import cv2
+import fit_class_bias
 import numpy as np
 import pytest
 import soak
@@ -141,7 +142,7 @@ def test_time_parts(tmp_path):
     assert 'median of 1 interleaved rounds' in output and all(part in output for part in both)
 
 
-def test_fit_class_bias_undoes_a_shift(tmp_path):
+def test_fit_class_bias_undoes_a_shift(tmp_path, capsys):
     """Labels are what a model says; a copy of it that claims too much for one class is brought back to them."""
     path = write_lively_model(tmp_path, refinement='image', head='light', auxiliary_head='light')
     root = write_camvid_folder(tmp_path / 'camvid', train=1, val=2)
@@ -155,6 +156,10 @@ def test_fit_class_bias_undoes_a_shift(tmp_path):
         model.refinement.output.bias[rarest] += 2.0
     save_model(model, tmp_path / 'shifted.yaml')
     out = tmp_path / 'new.yaml'
+    for wrong in (tmp_path / 'shifted.yaml', tmp_path / 'new.safetensors'):
+        words = ['--model', str(tmp_path / 'shifted.yaml'), '--root', str(root), '--output', str(wrong)]
+        assert run_tool(fit_class_bias, words) == 1
+        assert '--output: expected a name that ends in .yaml, other than --model' in capsys.readouterr().err
     output = run('fit_class_bias', '--model', tmp_path / 'shifted.yaml', '--root', root, '--output', out)
     before, after = (float(number) for number in re.search(r'val: mIoU ([\d.]+) -> ([\d.]+)', output).groups())
     assert before < 75 and after > 85 and ModelSpec.load(out).sha256 in output

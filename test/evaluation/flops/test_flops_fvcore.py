@@ -123,7 +123,7 @@ def test_agrees_however_many_windows_merge(merged_windows):
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore::DeprecationWarning')
 @torch.no_grad()
 def test_agrees_on_windows_of_several_sizes(form, name, windows):
-    """Each size of which any window merges is embedded once more; the policy scores all of them, also unused ones."""
+    """What enters is embedded, whatever its size; the policy scores windows of all sizes, also of unused ones."""
     spec = spec_of(form, (144, 208), window_sizes=(2, 4, 8))
     check(spec, name, TokenBudget(merged_windows=windows, keep=(0.6,)))
 
