@@ -84,6 +84,15 @@ def test_what_nothing_runs(asked, graph, complaint):
         choose_placement(*asked, graph and Path(graph), graph and 'float16')
 
 
+def test_a_precision_that_the_processor_lacks_is_named(monkeypatch, caplog):
+    monkeypatch.setattr(automatic, 'processor_has_bfloat16', lambda: False)
+    with caplog.at_level(logging.INFO):
+        choose_placement('openvino', AUTO, AUTO)
+    assert caplog.messages == [
+        'openvino in float32 on cpu is taken, the fastest here; not openvino in bfloat16 on cpu: this processor has no '
+        'instructions for bfloat16 (AVX-512 BF16, AMX)']
+
+
 def test_what_is_missing_is_said(monkeypatch):
     pretend(monkeypatch, set())
     with pytest.raises(ModuleNotFoundError, match='cannot be had here: .*openvino on cpu: openvino not installed; '

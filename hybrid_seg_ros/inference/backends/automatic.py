@@ -67,7 +67,9 @@ def choose_placement(
             _check_here(each)
         except (ValueError, ModuleNotFoundError) as problem:
             error = problem
-            passed_over.setdefault(str(problem), {})[f'{each.backend} on {each.device}'] = None
+            is_precision = each.device == 'cpu' and isinstance(problem, ValueError)
+            name = str(each) if is_precision else f'{each.backend} on {each.device}'
+            passed_over.setdefault(str(problem), {})[name] = None
             continue
         taken = Placement(each.backend, device if device != AUTO else each.device, each.precision)
         log.info('%s is taken, the fastest here%s', taken, f'; not {_list(passed_over)}' if passed_over else '')
