@@ -70,7 +70,7 @@ def parts_of(
     parts: dict[str, Callable[[], Any]] = {}
     for variant in variants:
         entering, *others = parts_of_steps(spec, variant, budget).values()
-        layout = _some_layout(spec, budget if variant.merges else TokenBudget(merged_windows=0))
+        layout = _some_layout(grid_hw, budget) if variant.merges else TokenLayout.identity(1, grid_hw, image.device)
         parts.setdefault(entering, lambda layout=layout: model.encoder.embed(image, layout))
         for name in others:
             kind, _, tokens = name.partition(', ')
@@ -81,9 +81,8 @@ def parts_of(
     return parts
 
 
-def _some_layout(spec: ModelSpec, budget: TokenBudget) -> TokenLayout:
+def _some_layout(grid_hw: tuple[int, int], budget: TokenBudget) -> TokenLayout:
     """Return the tokens of one image of which the first windows of each size merge."""
-    grid_hw = spec.backbone.grid_hw(spec.network_size_hw)
     counts = count_merged_windows(grid_hw, budget.windows)
     scores = {window: np.zeros((1, grid_hw[0] // window, grid_hw[1] // window)) for window in counts}
     return TokenLayout.of(choose_windows(scores, counts, grid_hw), torch.device('cpu'))
